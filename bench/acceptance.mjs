@@ -1,0 +1,92 @@
+// Tokens per step of the bundled drafters by cell and beam shape, on prompts no model saw in training, with greedy and
+// sampled decoding. Counts only, no timings: the numbers are the same on every machine.
+//
+//   node bench/acceptance.mjs [--model DIR] [--max-tokens N] [--prompts N] [--json FILE]
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+
+import { Model } from '../dist/index.js';
+
+const { values } = parseArgs({
+  options: {
+    model: { type: 'string', default: new URL('../models/ts-declarations', import.meta.url).pathname },
+    'max-tokens': { type: 'string', default: '192' },
+    prompts: { type: 'string', default: '64' },
+    json: { type: 'string' },
+  },
+});
+const maxTokens = Number(values['max-tokens']);
+/** @type {unknown} */
+const held = JSON.parse(readFileSync(join(values.model, 'prompts.json'), 'utf8'));
+const prompts = /** @type {{ name: string, text: string }[]} */ (held).slice(0, Number(values.prompts));
+
+/** @type {[number, number][]} */
+const shapes = [
+  [1, 1],
+  [1, 3],
+  [1, 4],
+  [1, 5],
+  [2, 5],
+  [4, 4],
+  [4, 5],
+  [8, 5],
+  [16, 5],
+];
+const samplings = [
+  { name: 'greedy', temperature: 0 },
+  { name: 'T 0.7', temperature: 0.7 },
+  { name: 'T 1', temperature: 1 },
+];
+
+/**
+ * Tokens per step over all prompts: tokens emitted by verification passes / passes, the bonus token included.
+ * @param {Model} model
+ * @param {number} temperature
+ * @param {[number, number]} shape
+ */
+async function measure(model, temperature, [beamWidth, beamLength]) {
+  let [tokens, rounds, nodes] = [0, 0, 0];
+  /** @type {number[]} */
+  const depth = Array.from({ length: beamLength }, () => 0);
+  await Promise.all(
+    prompts.map(async ({ text }, i) => {
+      const session = await model.createSession();
+      const { stats } = await session
+        .generate(text, { maxTokens, temperature, seed: i, beamWidth, beamLength })
+        .result();
+      await session.dispose();
+      tokens += stats.tokens - 1;
+      rounds += stats.rounds;
+      nodes += stats.draftedNodes;
+      stats.acceptedByDepth.forEach((count, d) => (depth[d] = (depth[d] ?? 0) + count));
+    }),
+  );
+  return {
+    beamWidth,
+    beamLength,
+    tokensPerStep: tokens / rounds,
+    nodesPerStep: nodes / rounds,
+    acceptanceByDepth: depth.map((count) => count / rounds),
+  };
+}
+
+const results = [];
+for (const cell of ['elman', 'gru']) {
+  const model = await Model.load(values.model, { drafter: join(values.model, `drafter-${cell}`), kvTokens: 32768 });
+  for (const { name, temperature } of samplings) {
+    for (const shape of shapes) {
+      const result = { cell, sampling: name, ...(await measure(model, temperature, shape)) };
+      results.push(result);
+      console.log(
+        `${cell.padEnd(6)} ${name.padEnd(7)} ${shape.join('x').padEnd(5)} ${result.tokensPerStep.toFixed(2)} tokens/step, ` +
+          `${result.nodesPerStep.toFixed(1)} nodes, by depth ${result.acceptanceByDepth.map((a) => a.toFixed(2)).join(' ')}`,
+      );
+    }
+  }
+  await model.dispose();
+}
+if (values.json !== undefined) {
+  const report = { model: 'ts-declarations', prompts: prompts.length, maxTokens, results };
+  writeFileSync(values.json, `${JSON.stringify(report, undefined, 1)}\n`);
+}

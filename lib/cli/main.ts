@@ -1,0 +1,41 @@
+#!/usr/bin/env node
+import { createRequire } from 'node:module';
+
+import { Command, CommanderError } from 'commander';
+
+import { invalid, RedrafterError } from '../errors.js';
+import { addDemo } from './demo.js';
+import { addGenerate } from './generate.js';
+import { addInfo } from './info.js';
+import { addInspect } from './inspect.js';
+import { EXIT, printError } from './output.js';
+
+const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
+
+// `redrafter generate ... | head` closes the pipe early; that is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(0);
+});
+
+const program = new Command('redrafter')
+  .description('Lossless decoding of large language models with recurrent drafters.')
+  .version(version)
+  .showSuggestionAfterError(true)
+  .exitOverride()
+  .configureOutput({ writeErr: () => undefined }); // errors are printed below, in one form
+for (const add of [addDemo, addGenerate, addInspect, addInfo]) add(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  // Commander reports --help and --version the same way, with exit code 0.
+  if (!(error instanceof CommanderError)) {
+    printError(error);
+    const interrupted = error instanceof RedrafterError && error.code === 'ERR_ABORTED';
+    process.exitCode = interrupted ? EXIT.interrupted : EXIT.failure;
+  } else if (error.exitCode !== 0) {
+    printError(invalid(error.message));
+    process.exitCode = EXIT.failure;
+  }
+}

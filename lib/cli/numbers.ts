@@ -1,0 +1,38 @@
+import { invalid } from '../errors.js';
+
+/** Parsers of option values. They are strict: "12abc", "1e3" for an integer, " 5" and "" are refused. */
+
+export function integer(flag: string): (text: string) => number {
+  return (text) => {
+    if (!/^-?\d{1,15}$/.test(text)) throw invalid(`${flag} must be an integer, got ${JSON.stringify(text)}`);
+    return Number(text);
+  };
+}
+
+export function decimal(flag: string): (text: string) => number {
+  return (text) => {
+    if (!/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$/.test(text)) {
+      throw invalid(`${flag} must be a number, got ${JSON.stringify(text)}`);
+    }
+    return Number(text);
+  };
+}
+
+export function bigInteger(flag: string): (text: string) => bigint {
+  return (text) => {
+    if (!/^\d{1,20}$/.test(text)) {
+      throw invalid(`${flag} must be an integer from 0 to 2^64-1, got ${JSON.stringify(text)}`);
+    }
+    return BigInt(text);
+  };
+}
+
+export function idList(flag: string): (text: string) => number[] {
+  return (text) => {
+    if (!/^\d{1,10}(,\d{1,10})*$/.test(text)) {
+      const shown = text.length > 40 ? `${text.slice(0, 40)}...` : text;
+      throw invalid(`${flag} must be token ids separated by commas (1,2,3), got ${JSON.stringify(shown)}`);
+    }
+    return text.split(',').map(Number);
+  };
+}

@@ -1,0 +1,217 @@
+import { type CallSite, fromThrown, nativeError, RedrafterError } from './errors.js';
+import type { NativeEngine, NativeMessage, NativeModelInfo } from './native.js';
+
+/** A message about one ticket. */
+export type TicketMessage = Extract<NativeMessage, { ticket: number }>;
+
+/** Receives the messages of one ticket. */
+export interface Waiter {
+  /** Handles a message; returns true when it was the last one of the ticket. */
+  message(message: TicketMessage): boolean;
+  /** The ticket ended by an error; nothing follows. */
+  fail(error: RedrafterError): void;
+}
+
+/**
+ * Routes messages to the waiters of their tickets. Knows nothing of the native object, so it can be tested with
+ * plain messages.
+ */
+export class Dispatcher {
+  private readonly waiters = new Map<number, Waiter>();
+  private lastTicket = 0;
+  /** Set once no more work is possible. */
+  private ended: RedrafterError | undefined;
+
+  constructor(
+    /** Hears of messages that have no ticket. */
+    private readonly onEngine: (message: Exclude<NativeMessage, TicketMessage>) => void,
+    /** Called when the number of open tickets becomes zero or leaves it. */
+    private readonly onBusy: (busy: boolean) => void,
+  ) {}
+
+  /** Why no more work is possible, if so. */
+  get dead(): RedrafterError | undefined {
+    return this.ended;
+  }
+
+  /** Registers a waiter and returns its ticket. */
+  open(waiter: Waiter): number {
+    const ticket = ++this.lastTicket;
+    this.waiters.set(ticket, waiter);
+    if (this.waiters.size === 1) this.onBusy(true);
+    return ticket;
+  }
+
+  /** Forgets a ticket; later messages for it are dropped. */
+  drop(ticket: number): void {
+    if (this.waiters.delete(ticket) && this.waiters.size === 0) this.onBusy(false);
+  }
+
+  /** Ends every open ticket, and all later work, with errors of this code. */
+  end(code: string, message: string): void {
+    this.ended ??= nativeError(code, message);
+    const open = [...this.waiters.values()];
+    if (open.length > 0) {
+      this.waiters.clear();
+      this.onBusy(false);
+    }
+    for (const waiter of open) waiter.fail(nativeError(code, message));
+  }
+
+  dispatch(messages: readonly NativeMessage[]): void {
+    for (const message of messages) {
+      if (!('ticket' in message)) {
+        if (message.type === 'failed') this.end(message.code, message.message);
+        if (message.type === 'closed') this.end('ERR_DISPOSED', 'the model was disposed of');
+        this.onEngine(message);
+        continue;
+      }
+      const waiter = this.waiters.get(message.ticket);
+      if (waiter === undefined) continue;
+      if (message.type === 'error') {
+        this.drop(message.ticket);
+        waiter.fail(nativeError(message.code, message.message));
+      } else if (waiter.message(message)) {
+        this.drop(message.ticket);
+      }
+    }
+  }
+}
+
+/** Starts the native engine and calls `onMessages` with what it reports. */
+export type StartEngine = (onMessages: (messages: NativeMessage[]) => void) => NativeEngine;
+
+/** One native engine: loading, tickets, and the end of it. Pending work keeps the process alive, an idle engine does not. */
+export class Engine {
+  readonly native: NativeEngine;
+  private readonly dispatcher: Dispatcher;
+  private readonly closed: Promise<void>;
+  private resolveClosed!: () => void;
+  private closing = false;
+  private lastSession = 0;
+
+  private constructor(start: StartEngine, onEngine: (message: Exclude<NativeMessage, TicketMessage>) => void) {
+    this.closed = new Promise((resolve) => {
+      this.resolveClosed = resolve;
+    });
+    this.dispatcher = new Dispatcher(
+      (message) => {
+        if (message.type === 'closed') this.resolveClosed();
+        onEngine(message);
+      },
+      (busy) => {
+        if (busy) this.native.ref();
+        else if (!this.closing) this.native.unref();
+      },
+    );
+    this.native = start((messages) => {
+      this.dispatcher.dispatch(messages);
+    });
+  }
+
+  /**
+   * Starts an engine and waits until its model is loaded. Rejects with the code that loading failed with, or with
+   * what `onProgress` threw; the engine is then closed.
+   */
+  static async load(
+    start: StartEngine,
+    onProgress: (fraction: number) => void,
+    signal: AbortSignal | undefined,
+  ): Promise<{ engine: Engine; info: NativeModelInfo }> {
+    let settle!: { resolve: (info: NativeModelInfo) => void; reject: (error: unknown) => void };
+    const ready = new Promise<NativeModelInfo>((resolve, reject) => {
+      settle = { resolve, reject };
+    });
+    const engine = new Engine(start, (message) => {
+      if (message.type === 'ready') settle.resolve(message.info);
+      else if (message.type === 'failed') settle.reject(nativeError(message.code, message.message));
+      else if (message.type === 'closed') settle.reject(new RedrafterError('ERR_DISPOSED', 'the engine was closed'));
+      else {
+        try {
+          onProgress(message.totalBytes > 0 ? message.bytes / message.totalBytes : 1);
+        } catch (error) {
+          settle.reject(error);
+        }
+      }
+    });
+    engine.native.ref();
+    const onAbort = (): void => {
+      settle.reject(new RedrafterError('ERR_ABORTED', 'loading was aborted', { cause: signal?.reason as unknown }));
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal?.aborted === true) onAbort();
+    try {
+      const info = await ready;
+      engine.native.unref();
+      return { engine, info };
+    } catch (error) {
+      await engine.close();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /** Throws when no more work can be submitted. */
+  check(): void {
+    if (this.closing) throw new RedrafterError('ERR_DISPOSED', 'the model was disposed of');
+    const dead = this.dispatcher.dead;
+    if (dead !== undefined) throw nativeError(dead.code, dead.message);
+  }
+
+  /** A number for a new session. */
+  nextSession(): number {
+    return ++this.lastSession;
+  }
+
+  /** Submits work under a new ticket. Throws what the native call throws. */
+  submit(waiter: Waiter, call: (native: NativeEngine, ticket: number) => void): number {
+    this.check();
+    const ticket = this.dispatcher.open(waiter);
+    try {
+      call(this.native, ticket);
+    } catch (error) {
+      this.dispatcher.drop(ticket);
+      throw fromThrown(error);
+    }
+    return ticket;
+  }
+
+  /** Submits work that is answered by one message; `site` becomes the stack of its errors. */
+  request<T extends TicketMessage['type']>(
+    type: T,
+    site: CallSite,
+    call: (native: NativeEngine, ticket: number) => void,
+  ): Promise<Extract<TicketMessage, { type: T }>> {
+    return new Promise((resolve, reject) => {
+      const waiter: Waiter = {
+        message(message) {
+          if (message.type !== type) return false;
+          resolve(message as Extract<TicketMessage, { type: T }>);
+          return true;
+        },
+        fail(error) {
+          reject(site.mark(error));
+        },
+      };
+      try {
+        this.submit(waiter, call);
+      } catch (error) {
+        reject(site.mark(fromThrown(error)));
+      }
+    });
+  }
+
+  /** Ends the engine; open tickets fail with ERR_DISPOSED. Resolves when its thread has ended. Idempotent. */
+  close(): Promise<void> {
+    if (!this.closing) {
+      this.closing = true;
+      this.native.ref();
+      this.native.close();
+      void this.closed.then(() => {
+        this.native.unref();
+      });
+    }
+    return this.closed;
+  }
+}

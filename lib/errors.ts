@@ -1,0 +1,119 @@
+/** Every code a {@link RedrafterError} can carry. Codes are stable: programs may switch on them. */
+export type ErrorCode =
+  /** An argument or option has a wrong type, is out of range or is unknown. */
+  | 'ERR_INVALID_ARGUMENT'
+  /** A file cannot be opened or read, or changed while it was read. */
+  | 'ERR_FILE'
+  /** The weights are not well-formed safetensors, or not the tensors that the configuration asks for. */
+  | 'ERR_MODEL_FORMAT'
+  /** config.json is missing a value, or holds one that is wrong or not supported. */
+  | 'ERR_CONFIG'
+  /** The drafter does not fit the target model. */
+  | 'ERR_DRAFTER'
+  /** Text was given or asked for and there is no usable tokenizer, or text does not map to ids of the model. */
+  | 'ERR_TOKENIZER'
+  /** The chat template is missing, malformed, or refuses the messages. */
+  | 'ERR_TEMPLATE'
+  /** The request does not fit in the context of the model. */
+  | 'ERR_CONTEXT'
+  /** The KV cache has no room for the request. */
+  | 'ERR_KV_FULL'
+  /** Memory could not be allocated. */
+  | 'ERR_OOM'
+  /** The session is already carrying out an operation. */
+  | 'ERR_BUSY'
+  /** An AbortSignal fired. The error's `name` is `AbortError` and its `cause` the signal's reason. */
+  | 'ERR_ABORTED'
+  /** The model or session was disposed of. */
+  | 'ERR_DISPOSED'
+  /** The device or instruction-set level that was asked for cannot be used here. */
+  | 'ERR_BACKEND'
+  /** The model produced values that are not numbers. */
+  | 'ERR_NUMERIC'
+  /** The native addon is missing or does not fit this platform. */
+  | 'ERR_NATIVE'
+  /** A bug in redrafter. */
+  | 'ERR_INTERNAL';
+
+/** Every code, with what to do next where one piece of advice fits all cases. */
+const REMEDIES: Record<ErrorCode, string | undefined> = {
+  ERR_INVALID_ARGUMENT: undefined,
+  ERR_FILE: undefined,
+  ERR_MODEL_FORMAT: undefined,
+  ERR_CONFIG: undefined,
+  ERR_DRAFTER: undefined,
+  ERR_TOKENIZER: undefined,
+  ERR_TEMPLATE: undefined,
+  ERR_CONTEXT: 'shorten the input, lower maxTokens, or load the model with a larger contextTokens',
+  ERR_KV_FULL: 'dispose of or rewind sessions, lower maxTokens, or load the model with a larger kvTokens',
+  ERR_OOM: 'load the model with a smaller contextTokens or kvTokens, or free memory',
+  ERR_BUSY: 'wait for the running operation, or use a session of its own (createSession, fork)',
+  ERR_ABORTED: undefined,
+  ERR_DISPOSED: undefined,
+  ERR_BACKEND: 'run `redrafter info` to see which devices can be used and why others cannot',
+  ERR_NUMERIC: undefined,
+  ERR_NATIVE: undefined,
+  ERR_INTERNAL: 'please report this with the message and how to repeat it',
+};
+
+/** The one error type of this package. */
+export class RedrafterError extends Error {
+  /** What went wrong, for programs. */
+  readonly code: ErrorCode;
+  /** What to do about it, for people; undefined where there is no general advice. */
+  readonly remedy: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: { remedy?: string; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    // AbortError is the name that fetch, streams and timers use, so `error.name === 'AbortError'` works here too.
+    this.name = code === 'ERR_ABORTED' ? 'AbortError' : 'RedrafterError';
+    this.code = code;
+    this.remedy = options.remedy ?? REMEDIES[code];
+  }
+}
+
+/** Shorthand for the most common error. */
+export function invalid(message: string): RedrafterError {
+  return new RedrafterError('ERR_INVALID_ARGUMENT', message);
+}
+
+/** The error for work ended by `signal`. */
+export function aborted(signal: AbortSignal): RedrafterError {
+  return new RedrafterError('ERR_ABORTED', 'the operation was aborted', { cause: signal.reason as unknown });
+}
+
+/** An error reported by native code, as code and message; an unknown code is a bug and becomes ERR_INTERNAL. */
+export function nativeError(code: string, message: string): RedrafterError {
+  return Object.hasOwn(REMEDIES, code)
+    ? new RedrafterError(code as ErrorCode, message)
+    : new RedrafterError('ERR_INTERNAL', `${message} (native code ${code})`);
+}
+
+/** Converts what a native call threw. */
+export function fromThrown(thrown: unknown): RedrafterError {
+  if (thrown instanceof RedrafterError) return thrown;
+  if (!(thrown instanceof Error)) return new RedrafterError('ERR_INTERNAL', String(thrown));
+  const code: unknown = 'code' in thrown ? thrown.code : undefined;
+  if (typeof code === 'string' && Object.hasOwn(REMEDIES, code)) return nativeError(code, thrown.message);
+  return new RedrafterError('ERR_INTERNAL', thrown.message, { cause: thrown });
+}
+
+/**
+ * Where the caller was when it started asynchronous work. An error that arrives later was made on another
+ * turn of the event loop; {@link CallSite.mark} gives it this stack instead of one that shows only internals.
+ */
+export class CallSite {
+  private readonly at: { stack?: string } = {};
+
+  /** Call it in the public function itself. */
+  constructor() {
+    Error.captureStackTrace(this.at, CallSite);
+  }
+
+  /** Replaces the stack of `error` by this one and returns it. */
+  mark(error: RedrafterError): RedrafterError {
+    const frames = (this.at.stack ?? '').split('\n').slice(1).join('\n');
+    error.stack = `${error.name} [${error.code}]: ${error.message}\n${frames}`;
+    return error;
+  }
+}

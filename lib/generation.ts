@@ -1,0 +1,295 @@
+import type { Detokenizer } from './detokenizer.js';
+import type { TicketMessage } from './engine.js';
+import { aborted, type RedrafterError } from './errors.js';
+import type { NativeFinish } from './native.js';
+import { statsOf, type GenerationStats } from './stats.js';
+import { StopMatcher } from './stop.js';
+
+/**
+ * Why generation ended: an end-of-sequence token; a stop token or stop string; `maxTokens` or the end of the
+ * context; `abort()` or leaving the loop.
+ */
+export type FinishReason = NativeFinish;
+
+/** Log-probability of an emitted token under the raw target distribution, natural logarithm. */
+export interface TokenLogprob {
+  id: number;
+  logprob: number;
+  /** The most probable tokens at this position, most probable first: `[id, logprob]`. */
+  top: [id: number, logprob: number][];
+}
+
+/** What one round gave. */
+export interface Chunk {
+  /** Text that became certain. Empty while a character or a possible stop string is unfinished. */
+  text: string;
+  /** New tokens. Empty only in a last chunk that brings held-back text. */
+  tokenIds: number[];
+  /** How many of the tokens were drafted; they come first. */
+  accepted: number;
+  /** One entry per token, when asked for. */
+  logprobs?: TokenLogprob[];
+}
+
+/** The whole outcome. */
+export interface GenerationResult {
+  /** All tokens, including the EOS or stop token, or the token that completed a stop string. */
+  tokenIds: number[];
+  /** Their text without special tokens, cut before the stop string. Empty for a model without tokenizer. */
+  text: string;
+  finishReason: FinishReason;
+  /** One entry per token, when asked for. */
+  logprobs?: TokenLogprob[];
+  /** The seed that was used. */
+  seed: bigint;
+  stats: GenerationStats;
+}
+
+/** What a {@link Generation} asks of its session. */
+export interface GenerationHost {
+  /** Ends the running ticket, keeping that many generated tokens, or all for -1. */
+  abort(keepTokens: number): void;
+  /** Generation ended: the session is to hold its prompt and `kept` generated tokens; `held` is what it holds now. */
+  ended(ids: readonly number[], held: number, kvTokens: number): Promise<void>;
+  /** Generation failed: the session is to be as it was before. Resolves to the error to report. */
+  failed(error: RedrafterError): Promise<RedrafterError>;
+  /** Cuts an ended generation to its first `kept` tokens, unless the session has moved on. */
+  shorten(kept: number): Promise<void>;
+}
+
+/** Fixed inputs of a {@link Generation}. */
+export interface GenerationInput {
+  detokenizer: Detokenizer | undefined;
+  stop: readonly string[];
+  /** Whether log-probabilities were asked for, and how many alternatives. */
+  logprobs: number;
+  seed: bigint;
+  signal: AbortSignal | undefined;
+}
+
+/**
+ * A running generation: iterate it for chunks as they come, or await {@link Generation.result}, or both. Tokens
+ * are produced whether or not they are consumed. Leaving the loop (`break`, `return()`) ends generation, and the
+ * session then holds exactly the tokens that the loop saw.
+ */
+export class Generation implements AsyncIterable<Chunk> {
+  private readonly ids: number[] = [];
+  private readonly logprobs: TokenLogprob[] = [];
+  private text = '';
+  private readonly matcher: StopMatcher;
+  private readonly queue: Chunk[] = [];
+  private delivered = { tokens: 0, text: '' };
+  /** Tokens to keep, once that is decided before the engine knows. */
+  private cut: { tokens: number; reason: FinishReason } | undefined;
+  private signalled: RedrafterError | undefined;
+  private returned = false;
+  /** The engine gave its last message; `over` follows once the session is settled. */
+  private answered = false;
+  private over = false;
+  private error: RedrafterError | undefined;
+  private readonly outcome: Promise<GenerationResult>;
+  private settle!: { resolve: (result: GenerationResult) => void; reject: (error: RedrafterError) => void };
+  private wake: (() => void)[] = [];
+  private readonly onSignal: () => void;
+
+  /** @internal */
+  constructor(
+    private readonly host: GenerationHost,
+    private readonly input: GenerationInput,
+  ) {
+    this.matcher = new StopMatcher(input.stop);
+    this.outcome = new Promise((resolve, reject) => {
+      this.settle = { resolve, reject };
+    });
+    // Whoever only iterates gets errors there; they must not count as unhandled here as well.
+    this.outcome.catch(() => undefined);
+    this.onSignal = () => {
+      if (this.answered || input.signal === undefined) return;
+      this.signalled = aborted(input.signal);
+      this.queue.length = 0;
+      this.stopAt(-1);
+    };
+    input.signal?.addEventListener('abort', this.onSignal, { once: true });
+  }
+
+  /** The seed that sampling uses. */
+  get seed(): bigint {
+    return this.input.seed;
+  }
+
+  /** The outcome. Rejects with a `RedrafterError`: ERR_ABORTED after the signal, ERR_DISPOSED, ERR_KV_FULL, ... */
+  result(): Promise<GenerationResult> {
+    return this.outcome;
+  }
+
+  /** Ends generation within one round; `result()` resolves with what there is and `finishReason: 'abort'`. */
+  abort(): void {
+    this.stopAt(-1);
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<Chunk, undefined> {
+    return {
+      next: () => this.next(),
+      return: async () => {
+        await this.leave();
+        return { done: true, value: undefined };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+  }
+
+  /** Takes a message of the ticket; returns true for the last one. @internal */
+  message(message: TicketMessage): boolean {
+    if (message.type === 'tokens') {
+      if (this.cut === undefined && this.signalled === undefined) this.take(message);
+      return false;
+    }
+    if (message.type !== 'finish') return false;
+    this.answered = true;
+    if (this.signalled === undefined && this.cut === undefined) this.finishText();
+    void this.end(message);
+    return true;
+  }
+
+  /** The ticket failed. @internal */
+  fail(error: RedrafterError): void {
+    this.answered = true;
+    void this.host.failed(error).then((reported) => {
+      this.close(() => {
+        this.error = reported;
+        this.settle.reject(reported);
+      });
+    });
+  }
+
+  private stopAt(keep: number): void {
+    if (!this.answered && this.cut === undefined) this.host.abort(keep);
+  }
+
+  private take(message: Extract<TicketMessage, { type: 'tokens' }>): void {
+    const { detokenizer } = this.input;
+    let text = '';
+    let count = 0;
+    let stopped = false;
+    for (const id of message.ids) {
+      count++;
+      this.ids.push(id);
+      if (detokenizer === undefined) continue;
+      const step = this.matcher.push(detokenizer.push(id));
+      text += step.text;
+      stopped = step.stopped;
+      if (stopped) break;
+    }
+    this.text += text;
+    const chunk: Chunk = {
+      text,
+      tokenIds: Array.from(message.ids.subarray(0, count)),
+      accepted: Math.min(message.accepted, count),
+    };
+    if (message.logprobs !== undefined) {
+      chunk.logprobs = chunk.tokenIds.map((id, i) => this.logprob(message, id, i));
+      this.logprobs.push(...chunk.logprobs);
+    }
+    this.give(chunk);
+    if (stopped) {
+      this.stopAt(this.ids.length);
+      this.cut = { tokens: this.ids.length, reason: 'stop' };
+    }
+  }
+
+  private logprob(message: Extract<TicketMessage, { type: 'tokens' }>, id: number, row: number): TokenLogprob {
+    const k = Math.max(this.input.logprobs, 0);
+    const top = Array.from({ length: k }, (_, i): [number, number] => [
+      message.topIds?.[row * k + i] ?? -1,
+      message.topLogprobs?.[row * k + i] ?? -Infinity,
+    ]);
+    return { id, logprob: message.logprobs?.[row] ?? -Infinity, top };
+  }
+
+  /** Gives out what was held back for an unfinished character or stop string. */
+  private finishText(): void {
+    const step = this.matcher.push(this.input.detokenizer?.flush() ?? '');
+    const text = step.text + (step.stopped ? '' : this.matcher.flush());
+    if (text === '') return;
+    this.text += text;
+    this.give({ text, tokenIds: [], accepted: 0 });
+  }
+
+  private async end(message: Extract<TicketMessage, { type: 'finish' }>): Promise<void> {
+    const kept = this.cut?.tokens ?? this.ids.length;
+    this.ids.length = kept;
+    if (this.logprobs.length > kept) this.logprobs.length = kept;
+    try {
+      await this.host.ended(this.ids, message.tokens, message.kvTokens);
+    } catch (error) {
+      this.signalled = error as RedrafterError;
+    }
+    this.close(() => {
+      this.error = this.signalled;
+      if (this.error !== undefined) {
+        this.settle.reject(this.error);
+        return;
+      }
+      this.settle.resolve({
+        tokenIds: [...this.ids],
+        text: this.text,
+        finishReason: this.cut?.reason ?? message.reason,
+        ...(this.input.logprobs >= 0 ? { logprobs: [...this.logprobs] } : {}),
+        seed: this.input.seed,
+        stats: statsOf({ ...message.stats, tokens: kept }),
+      });
+    });
+  }
+
+  private close(settle: () => void): void {
+    this.input.signal?.removeEventListener('abort', this.onSignal);
+    this.over = true;
+    settle();
+    this.awaken();
+  }
+
+  private give(chunk: Chunk): void {
+    this.queue.push(chunk);
+    this.awaken();
+  }
+
+  private awaken(): void {
+    for (const wake of this.wake.splice(0)) wake();
+  }
+
+  private async next(): Promise<IteratorResult<Chunk, undefined>> {
+    while (!this.returned) {
+      const chunk = this.queue.shift();
+      if (chunk !== undefined) {
+        this.delivered.tokens += chunk.tokenIds.length;
+        this.delivered.text += chunk.text;
+        return { done: false, value: chunk };
+      }
+      if (this.error !== undefined) throw this.error;
+      if (this.over) break;
+      await new Promise<void>((resolve) => this.wake.push(resolve));
+    }
+    return { done: true, value: undefined };
+  }
+
+  /** The consumer went away: end with what it saw. */
+  private async leave(): Promise<void> {
+    if (this.returned) return;
+    this.returned = true;
+    const { tokens, text } = this.delivered;
+    const unseen = this.ids.length > tokens;
+    this.queue.length = 0;
+    if (!this.answered && (this.cut === undefined || unseen)) {
+      this.stopAt(tokens);
+      this.cut = { tokens, reason: 'abort' };
+      this.text = text;
+    }
+    await this.outcome.then(
+      () => (unseen ? this.host.shorten(tokens) : undefined),
+      () => undefined,
+    );
+    this.awaken();
+  }
+}

@@ -1,0 +1,19 @@
+/**
+ * Lossless decoding of large language models with recurrent drafters. Start with {@link Model.load}.
+ */
+export { backends, cpuFeatures, inspect, version } from './system.js';
+export type { BackendStatus, Inspection, TensorInfo } from './system.js';
+export { RedrafterError } from './errors.js';
+export type { ErrorCode } from './errors.js';
+export { Model } from './model.js';
+export type { ModelInfo } from './model.js';
+export { Session } from './session.js';
+export type { SessionInput } from './session.js';
+export { Generation } from './generation.js';
+export type { Chunk, FinishReason, GenerationResult, TokenLogprob } from './generation.js';
+export type { AppendOptions, GenerateOptions, LoadOptions } from './option-types.js';
+export type { GenerationStats } from './stats.js';
+export type { KvUsage, SessionKv } from './kv.js';
+export { Tokenizer } from './tokenizer.js';
+export type { ChatMessage } from './chat.js';
+export type { ChatOptions, DecodeOptions, Detokenizer, EncodeOptions } from './tokenizer.js';

@@ -1,0 +1,89 @@
+import { Engine, type StartEngine } from './engine.js';
+import { CallSite, fromThrown } from './errors.js';
+import { kvUsageOf, type KvUsage } from './kv.js';
+import { native, type NativeModelInfo } from './native.js';
+import type { LoadOptions } from './option-types.js';
+import { resolveLoad } from './options.js';
+import { Session, type SessionOwner } from './session.js';
+import { Tokenizer } from './tokenizer.js';
+
+/** What a loaded model is and where it runs. */
+export type ModelInfo = NativeModelInfo;
+
+/**
+ * A model in memory with its own engine thread. Several can be loaded at a time. Work that is running keeps the
+ * process alive; a model that is idle does not.
+ */
+export class Model {
+  private constructor(private readonly owner: SessionOwner) {}
+
+  /**
+   * Loads a model directory in the layout of Hugging Face: config.json, safetensors weights, and optionally
+   * tokenizer.json. Rejects with ERR_INVALID_ARGUMENT, ERR_FILE, ERR_MODEL_FORMAT, ERR_CONFIG, ERR_DRAFTER,
+   * ERR_TOKENIZER, ERR_TEMPLATE, ERR_BACKEND, ERR_OOM, ERR_NATIVE, ERR_ABORTED, and with what `onProgress` throws.
+   */
+  static async load(directory: string, options?: LoadOptions): Promise<Model> {
+    const site = new CallSite();
+    let callers: { error: unknown } | undefined;
+    try {
+      const { native: engineOptions, onProgress, signal } = resolveLoad(directory, options);
+      const addon = native();
+      const report = (fraction: number): void => {
+        try {
+          onProgress?.(fraction);
+        } catch (error) {
+          callers = { error };
+          throw error;
+        }
+      };
+      const start: StartEngine = (onMessages) => new addon.Engine(engineOptions, onMessages);
+      const { engine, info } = await Engine.load(start, report, signal);
+      try {
+        const tokenizer = await Tokenizer.load(directory, info.vocab);
+        return new Model({ engine, info, tokenizer, eosTokenIds: eosOf(info, tokenizer) });
+      } catch (error) {
+        await engine.close();
+        throw error;
+      }
+    } catch (error) {
+      throw callers?.error === error ? error : site.mark(fromThrown(error));
+    }
+  }
+
+  /** Shape, device and memory of the model. */
+  get info(): ModelInfo {
+    return this.owner.info;
+  }
+
+  /** The model's tokenizer, or null if its directory has none; then only token ids can be used. */
+  get tokenizer(): Tokenizer | null {
+    return this.owner.tokenizer;
+  }
+
+  /** A new, empty session. Rejects with ERR_DISPOSED. */
+  createSession(): Promise<Session> {
+    return Session.open(this.owner, new CallSite());
+  }
+
+  /** Use of the KV cache over all sessions, as of the last round. */
+  kvUsage(): KvUsage {
+    return kvUsageOf(this.owner.engine.native.kvUsage());
+  }
+
+  /** Ends all work, which fails with ERR_DISPOSED, and frees the memory. Resolves when that is done. Idempotent. */
+  dispose(): Promise<void> {
+    return this.owner.engine.close();
+  }
+
+  /** Allows `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+}
+
+/** The model's end-of-sequence ids; if it names none, the one of the tokenizer. */
+function eosOf(info: NativeModelInfo, tokenizer: Tokenizer | null): readonly number[] {
+  if (info.eosTokenIds.length > 0) return info.eosTokenIds;
+  const id = tokenizer?.eosTokenId;
+  return id === undefined || id >= info.vocab ? [] : [id];
+}

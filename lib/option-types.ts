@@ -1,0 +1,79 @@
+/** Options of `Model.load`. */
+export interface LoadOptions {
+  /** Directory of a recurrent drafter for this model, or false to decode plainly. Default: false. */
+  drafter?: string | false;
+  /**
+   * Where to run: `'auto'` takes CUDA when it can be used and the CPU otherwise; a level can be forced with
+   * `'cpu:avx512'`, `'cpu:avx2'` or `'cpu:base'`. Default: `'auto'`.
+   */
+  device?: 'auto' | 'cpu' | 'cuda' | `cpu:${string}` | `cuda:${string}`;
+  /** Worker threads of the CPU backend, 1 to 1024. Default: chosen from the processor. */
+  threads?: number;
+  /** Most tokens that one session can hold. Default: the model's own limit, at most 4096. */
+  contextTokens?: number;
+  /** Tokens that the KV cache holds over all sessions. Default: 4 x contextTokens. */
+  kvTokens?: number;
+  /** Most prompt tokens of one request in a forward pass, 1 to 4096. Does not change results. Default: 256. */
+  prefillChunk?: number;
+  /** Called while weights are read, with the fraction done from 0 to 1. An error thrown here fails the load. */
+  onProgress?: (fraction: number) => void;
+  /** Ends loading; the promise then rejects with ERR_ABORTED. */
+  signal?: AbortSignal;
+}
+
+/** Options of `session.append`. */
+export interface AppendOptions {
+  /** Whether special tokens written out in text input become those tokens. Default: false (they are plain text). */
+  parseSpecialTokens?: boolean;
+  /** Ends the operation; the promise then rejects with ERR_ABORTED. */
+  signal?: AbortSignal;
+}
+
+/**
+ * Options of `session.generate`. Output ids do not depend on `beamWidth`, `beamLength` or `drafting`, nor on
+ * whether a drafter is loaded: they change speed only.
+ */
+export interface GenerateOptions {
+  /** Most tokens to generate, 1 to 2^31-1. What is left of the context limits it too. Default: 256. */
+  maxTokens?: number;
+  /** 0 takes the most probable token; above 0 (at most 100) samples. Default: 0. */
+  temperature?: number;
+  /** Samples among the k most probable tokens; 0 for all. Default: 0. */
+  topK?: number;
+  /** Samples among the smallest set of most probable tokens with at least this mass, in (0, 1]. Default: 1 (all). */
+  topP?: number;
+  /** Drops tokens less probable than this fraction of the most probable one, in [0, 1). Default: 0 (none). */
+  minP?: number;
+  /**
+   * Seed of sampling: a bigint in [0, 2^64) or a safe non-negative integer. Every random draw depends only on the
+   * seed and the position of the token. Default: random; the result tells which.
+   */
+  seed?: bigint | number;
+  /**
+   * Beams drafted per round, 0 to 64. 0 turns drafting off. Default: 1, a chain: on a processor every node that is
+   * verified costs arithmetic, and more beams pay only where that is cheap beside reading the weights.
+   */
+  beamWidth?: number;
+  /** Tokens drafted per beam and round, 0 to 8. 0 turns drafting off. Default: 4. */
+  beamLength?: number;
+  /** false decodes plainly although a drafter is loaded. Default: true. */
+  drafting?: boolean;
+  /** Whether to go on after an end-of-sequence token. Default: false. */
+  ignoreEos?: boolean;
+  /** Strings that end generation: at most 64 of 1 to 1024 UTF-16 units each. The text ends right before the one found. */
+  stop?: string | string[];
+  /** Token ids that end generation, at most 1024. The id found is part of the output. */
+  stopTokenIds?: number[] | Int32Array;
+  /**
+   * Log-probabilities under the raw target distribution (before temperature and filters): 0 for those of the
+   * emitted tokens, k up to 64 for the k most probable tokens as well. Default: none.
+   */
+  logprobs?: number;
+  /**
+   * Whether special tokens written out in text input (`<|im_start|>`, `</s>`) become those tokens. Default: false:
+   * in text and in chat messages they are plain text, so that data cannot pose as structure.
+   */
+  parseSpecialTokens?: boolean;
+  /** Ends generation within one round; iteration and `result()` then reject with ERR_ABORTED. */
+  signal?: AbortSignal;
+}

@@ -1,0 +1,291 @@
+import type { ChatMessage } from './chat.js';
+import type { Engine } from './engine.js';
+import { aborted, CallSite, fromThrown, invalid, RedrafterError } from './errors.js';
+import { Generation, type GenerationHost } from './generation.js';
+import { sessionKvOf, type SessionKv } from './kv.js';
+import type { NativeModelInfo } from './native.js';
+import type { AppendOptions, GenerateOptions } from './option-types.js';
+import { copyIds, describe, resolveAppend, resolveGenerate } from './options.js';
+import type { Tokenizer } from './tokenizer.js';
+
+/**
+ * What can be given to a session: text (continued as it is), token ids, or messages of a conversation, which are
+ * rendered with the model's chat template.
+ */
+export type SessionInput = string | readonly number[] | Int32Array | readonly ChatMessage[];
+
+/** What sessions of a model share. @internal */
+export interface SessionOwner {
+  engine: Engine;
+  info: NativeModelInfo;
+  tokenizer: Tokenizer | null;
+  eosTokenIds: readonly number[];
+}
+
+/** Input as ids, and how much of the session stays before them. */
+interface Plan {
+  keep: number;
+  ids: Int32Array;
+}
+
+/**
+ * A sequence of tokens with its part of the KV cache. One operation at a time: a second one gets ERR_BUSY. Create
+ * one with `model.createSession()` or {@link Session.fork}.
+ */
+export class Session {
+  private readonly ids: number[];
+  private kvTokens = 0;
+  private busy = false;
+  private closing: Promise<void> | undefined;
+  /** Counts operations, so that a late cut does not hit a session that has moved on. */
+  private revision = 0;
+
+  private constructor(
+    private readonly owner: SessionOwner,
+    private readonly number: number,
+    ids: readonly number[],
+  ) {
+    this.ids = [...ids];
+  }
+
+  /** @internal */
+  static async open(owner: SessionOwner, site: CallSite, from?: Session): Promise<Session> {
+    owner.engine.check();
+    const session = new Session(owner, owner.engine.nextSession(), from?.ids ?? []);
+    const done = await owner.engine.request('done', site, (native, ticket) => {
+      if (from === undefined) native.openSession(ticket, session.number);
+      else native.forkSession(ticket, session.number, from.number);
+    });
+    session.kvTokens = done.kvTokens;
+    return session;
+  }
+
+  /** Tokens the session holds. */
+  get tokens(): number {
+    return this.ids.length;
+  }
+
+  /** A copy of their ids. */
+  get tokenIds(): Int32Array {
+    return Int32Array.from(this.ids);
+  }
+
+  /** Use of the KV cache by this session. */
+  get kv(): SessionKv {
+    return sessionKvOf(this.owner.engine.native.kvUsage(), this.kvTokens);
+  }
+
+  /**
+   * Appends `input` and generates. Returns at once; iterate the {@link Generation} or await its `result()`.
+   *
+   * Text is continued as it is, after the begin-of-sequence token if the session is empty and the tokenizer adds
+   * one. Messages are a whole conversation: the session is first rewound to the part that it shares with them. An
+   * empty array of ids continues what the session holds.
+   *
+   * Throws at once: ERR_INVALID_ARGUMENT, ERR_TOKENIZER, ERR_TEMPLATE, ERR_CONTEXT, ERR_BUSY, ERR_DISPOSED, and
+   * ERR_ABORTED for a signal that has fired. What fails later rejects iteration and `result()` and leaves the
+   * session as it was before; after ERR_ABORTED it keeps what was generated so far.
+   */
+  generate(input: SessionInput, options?: GenerateOptions): Generation {
+    const site = new CallSite();
+    const { engine, info, tokenizer, eosTokenIds } = this.owner;
+    const context = { vocab: info.vocab, hasDrafter: info.drafter !== null, eosTokenIds };
+    const { native: nativeOptions, stop, parseSpecialTokens, signal } = resolveGenerate(options, context);
+    if (stop.length > 0) this.needTokenizer('stop strings need');
+    const { keep, ids } = this.plan(input, parseSpecialTokens);
+    this.begin(signal);
+    const last = ids[ids.length - 1] ?? this.ids[keep - 1];
+    const revision = this.revision;
+    const prompt = keep + ids.length;
+    let ticket = 0;
+    const host: GenerationHost = {
+      abort: (keepTokens) => {
+        engine.native.abort(ticket, keepTokens);
+      },
+      ended: async (generated, held, kvTokens) => {
+        this.ids.push(...generated);
+        this.kvTokens = kvTokens;
+        await this.end(site, held);
+      },
+      failed: (error) => this.recover(site, error, keep),
+      shorten: async (kept) => {
+        if (this.revision === revision && !this.busy && this.closing === undefined) await this.rewind(prompt + kept);
+      },
+    };
+    const { logprobs, seed } = nativeOptions;
+    const detokenizer = tokenizer?.detokenizer(last);
+    const generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal });
+    try {
+      if (keep < this.ids.length) this.cut(site, keep).catch(() => undefined);
+      ticket = engine.submit(generation, (native, t) => {
+        native.generate(t, this.number, ids, nativeOptions);
+      });
+    } catch (error) {
+      this.busy = false;
+      throw site.mark(fromThrown(error));
+    }
+    this.ids.push(...ids);
+    return generation;
+  }
+
+  /**
+   * Appends text or ids and computes their keys and values, so that a later `generate` or `fork` starts from them.
+   * Rejects with ERR_INVALID_ARGUMENT, ERR_TOKENIZER, ERR_CONTEXT, ERR_KV_FULL, ERR_BUSY, ERR_DISPOSED, ERR_ABORTED;
+   * the session is then as it was before.
+   */
+  async append(input: string | readonly number[] | Int32Array, options?: AppendOptions): Promise<void> {
+    const site = new CallSite();
+    const { parseSpecialTokens, signal } = resolveAppend(options);
+    const ids = typeof input === 'string' ? this.encode(input, parseSpecialTokens) : this.copy(input);
+    this.begin(signal);
+    const before = this.ids.length;
+    const { engine } = this.owner;
+    let ticket = 0;
+    const onAbort = (): void => {
+      engine.native.abort(ticket, -1);
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      const work = engine.request('done', site, (native, t) => {
+        ticket = t;
+        native.append(t, this.number, ids);
+      });
+      this.ids.push(...ids);
+      const done = await work;
+      this.kvTokens = done.kvTokens;
+      this.busy = false;
+    } catch (error) {
+      const reported = signal?.aborted === true ? site.mark(aborted(signal)) : fromThrown(error);
+      throw await this.recover(site, reported, before);
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /**
+   * A new session with the same tokens. The KV blocks are shared until one of the two writes to them. Rejects with
+   * ERR_BUSY, ERR_DISPOSED.
+   */
+  async fork(): Promise<Session> {
+    const site = new CallSite();
+    this.begin();
+    try {
+      return await Session.open(this.owner, site, this);
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  /** Keeps the first `tokens` tokens, 0 to `this.tokens`. Rejects with ERR_INVALID_ARGUMENT, ERR_BUSY, ERR_DISPOSED. */
+  async rewind(tokens: number): Promise<void> {
+    const site = new CallSite();
+    if (!Number.isInteger(tokens) || tokens < 0 || tokens > this.ids.length) {
+      throw invalid(`tokens must be an integer from 0 to ${this.ids.length}, got ${describe(tokens)}`);
+    }
+    this.begin();
+    try {
+      await this.cut(site, tokens);
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  /** Frees the session's part of the KV cache; work that is running fails with ERR_DISPOSED. Idempotent. */
+  dispose(): Promise<void> {
+    const site = new CallSite();
+    this.closing ??= this.owner.engine
+      .request('done', site, (native, ticket) => {
+        native.closeSession(ticket, this.number);
+      })
+      .then(
+        () => undefined,
+        () => undefined, // the engine ended first, and the session with it
+      );
+    return this.closing;
+  }
+
+  /** Allows `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  /** Cached keys and values, [layers, 2, tokens, kvHeads, headDim], for tests. @internal */
+  async readKv(): Promise<Float32Array> {
+    const message = await this.owner.engine.request('kv', new CallSite(), (native, ticket) => {
+      native.readKv(ticket, this.number);
+    });
+    return message.data;
+  }
+
+  private begin(signal?: AbortSignal): void {
+    this.owner.engine.check();
+    if (this.closing !== undefined) throw new RedrafterError('ERR_DISPOSED', 'the session was disposed of');
+    if (this.busy) throw new RedrafterError('ERR_BUSY', 'the session is busy with another operation');
+    if (signal?.aborted === true) throw aborted(signal);
+    this.busy = true;
+    this.revision++;
+  }
+
+  /** Makes the engine's session as long as ours, then frees it for the next operation. */
+  private async end(site: CallSite, held: number): Promise<void> {
+    try {
+      if (this.closing !== undefined) throw new RedrafterError('ERR_DISPOSED', 'the session was disposed of');
+      if (held !== this.ids.length) await this.cut(site, this.ids.length);
+    } catch (error) {
+      throw site.mark(fromThrown(error));
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  /** Puts the session back to its first `before` tokens after an error; resolves to the error to report. */
+  private async recover(site: CallSite, error: RedrafterError, before: number): Promise<RedrafterError> {
+    this.ids.length = before;
+    try {
+      if (this.closing !== undefined) throw new RedrafterError('ERR_DISPOSED', 'the session was disposed of');
+      await this.cut(site, before);
+      return site.mark(error);
+    } catch (later) {
+      const disposed = fromThrown(later);
+      return site.mark(disposed.code === 'ERR_DISPOSED' ? disposed : error);
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  private async cut(site: CallSite, tokens: number): Promise<void> {
+    const work = this.owner.engine.request('done', site, (native, ticket) => {
+      native.rewindSession(ticket, this.number, tokens);
+    });
+    this.ids.length = tokens;
+    this.kvTokens = (await work).kvTokens;
+  }
+
+  private plan(input: unknown, parseSpecialTokens: boolean): Plan {
+    if (typeof input === 'string') return { keep: this.ids.length, ids: this.encode(input, parseSpecialTokens) };
+    const first: unknown = Array.isArray(input) ? input[0] : undefined;
+    if (typeof first !== 'object' || first === null) return { keep: this.ids.length, ids: this.copy(input) };
+    const tokenizer = this.needTokenizer('messages need');
+    const ids = tokenizer.encodeChat(input as ChatMessage[], { parseSpecialTokens });
+    let keep = 0;
+    while (keep < ids.length && keep < this.ids.length && ids[keep] === this.ids[keep]) keep++;
+    return { keep, ids: ids.subarray(keep) };
+  }
+
+  private encode(text: string, parseSpecialTokens: boolean): Int32Array {
+    const tokenizer = this.needTokenizer('text needs');
+    return tokenizer.encode(text, { parseSpecialTokens, addSpecialTokens: this.ids.length === 0 });
+  }
+
+  private copy(ids: unknown): Int32Array {
+    return copyIds('input', ids, this.owner.info.vocab, this.owner.info.contextTokens);
+  }
+
+  private needTokenizer(what: string): Tokenizer {
+    const { tokenizer } = this.owner;
+    if (tokenizer !== null) return tokenizer;
+    throw new RedrafterError('ERR_TOKENIZER', `${what} a tokenizer, and the model directory has no tokenizer.json`, {
+      remedy: 'give token ids, or put tokenizer.json into the model directory',
+    });
+  }
+}

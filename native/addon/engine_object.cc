@@ -1,0 +1,149 @@
+#include "addon/engine_object.h"
+
+#include "addon/convert.h"
+
+namespace redrafter {
+
+Napi::Function EngineObject::define(Napi::Env env) {
+  return DefineClass(env, "Engine",
+                     {
+                         InstanceMethod<&EngineObject::open_session>("openSession"),
+                         InstanceMethod<&EngineObject::fork_session>("forkSession"),
+                         InstanceMethod<&EngineObject::rewind_session>("rewindSession"),
+                         InstanceMethod<&EngineObject::append>("append"),
+                         InstanceMethod<&EngineObject::generate>("generate"),
+                         InstanceMethod<&EngineObject::abort>("abort"),
+                         InstanceMethod<&EngineObject::close_session>("closeSession"),
+                         InstanceMethod<&EngineObject::read_kv>("readKv"),
+                         InstanceMethod<&EngineObject::kv_usage>("kvUsage"),
+                         InstanceMethod<&EngineObject::close>("close"),
+                         InstanceMethod<&EngineObject::ref>("ref"),
+                         InstanceMethod<&EngineObject::unref>("unref"),
+                     });
+}
+
+EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info) {
+  const Napi::Env env = info.Env();
+  guarded(env, [&] {
+    REDRAFTER_REQUIRE(info.Length() == 2 && info[0].IsObject() && info[1].IsFunction(),
+                      "ERR_INVALID_ARGUMENT", "Engine takes options and a function");
+    EngineOptions options = to_engine_options(info[0].As<Napi::Object>());
+    wake_ = Wake::New(env, info[1].As<Napi::Function>(), "redrafter", 0, 1, this);
+    // The thread outlives no environment: the hook stops and joins it when a worker or the process ends.
+    napi_add_env_cleanup_hook(env, on_environment_exit, this);
+    hooked_ = true;
+    engine_ = std::make_unique<Engine>(std::move(options), [this] { wake_.NonBlockingCall(); });
+  });
+}
+
+EngineObject::~EngineObject() { stop(); }
+
+void EngineObject::on_environment_exit(void* self) {
+  auto* object = static_cast<EngineObject*>(self);
+  object->hooked_ = false;
+  object->stop();
+}
+
+// Joins the thread, which ends within one round, before the function it would call is let go.
+void EngineObject::stop() {
+  if (hooked_) {
+    napi_remove_env_cleanup_hook(Env(), on_environment_exit, this);
+    hooked_ = false;
+  }
+  if (engine_ == nullptr) return;
+  engine_.reset();
+  wake_.Release();
+}
+
+// One call per round at most: messages that came since the last one are all taken here.
+void EngineObject::drain(Napi::Env env, Napi::Function on_messages, EngineObject* self, void*) {
+  if (env == nullptr || on_messages.IsEmpty() || self->engine_ == nullptr) return;
+  const std::vector<Message> messages = self->engine_->take_messages();
+  if (messages.empty()) return;
+  const Napi::HandleScope scope(env);
+  Napi::Array array = Napi::Array::New(env, messages.size());
+  for (uint32_t i = 0; i < messages.size(); ++i) array.Set(i, from_message(env, messages[i]));
+  const bool closed = messages.back().type == MessageType::kClosed;
+  if (closed) self->stop();
+  on_messages.Call({array});
+}
+
+void EngineObject::submit(const Napi::CallbackInfo& info, Command command) {
+  guarded(info.Env(), [&] {
+    REDRAFTER_REQUIRE(engine_ != nullptr, "ERR_DISPOSED", "the model was disposed");
+    engine_->submit(std::move(command));
+  });
+}
+
+void EngineObject::open_session(const Napi::CallbackInfo& info) {
+  submit(info, guarded(info.Env(), [&] {
+           return Command{CommandType::kOpen, to_int(info[0]), to_int(info[1]), 0, {}, {}};
+         }));
+}
+
+void EngineObject::fork_session(const Napi::CallbackInfo& info) {
+  submit(info, guarded(info.Env(), [&] {
+           return Command{CommandType::kFork, to_int(info[0]), to_int(info[1]), to_int(info[2]), {}, {}};
+         }));
+}
+
+void EngineObject::rewind_session(const Napi::CallbackInfo& info) {
+  submit(info, guarded(info.Env(), [&] {
+           return Command{CommandType::kRewind, to_int(info[0]), to_int(info[1]), to_int(info[2]), {}, {}};
+         }));
+}
+
+void EngineObject::append(const Napi::CallbackInfo& info) {
+  submit(info, guarded(info.Env(), [&] {
+           return Command{CommandType::kAppend, to_int(info[0]), to_int(info[1]), 0, to_ids(info[2]), {}};
+         }));
+}
+
+void EngineObject::generate(const Napi::CallbackInfo& info) {
+  submit(info, guarded(info.Env(), [&] {
+           REDRAFTER_REQUIRE(info[3].IsObject(), "ERR_INVALID_ARGUMENT", "generate takes options");
+           return Command{CommandType::kGenerate, to_int(info[0]),
+                          to_int(info[1]),        0,
+                          to_ids(info[2]),        to_generate_options(info[3].As<Napi::Object>())};
+         }));
+}
+
+void EngineObject::abort(const Napi::CallbackInfo& info) {
+  if (engine_ == nullptr) return;
+  submit(info, guarded(info.Env(), [&] {
+           return Command{CommandType::kAbort, to_int(info[0]), 0, to_int(info[1]), {}, {}};
+         }));
+}
+
+void EngineObject::close_session(const Napi::CallbackInfo& info) {
+  submit(info, guarded(info.Env(), [&] {
+           return Command{CommandType::kClose, to_int(info[0]), to_int(info[1]), 0, {}, {}};
+         }));
+}
+
+void EngineObject::read_kv(const Napi::CallbackInfo& info) {
+  submit(info, guarded(info.Env(), [&] {
+           return Command{CommandType::kReadKv, to_int(info[0]), to_int(info[1]), 0, {}, {}};
+         }));
+}
+
+Napi::Value EngineObject::kv_usage(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    REDRAFTER_REQUIRE(engine_ != nullptr, "ERR_DISPOSED", "the model was disposed");
+    return from_usage(info.Env(), engine_->usage());
+  });
+}
+
+void EngineObject::close(const Napi::CallbackInfo&) {
+  if (engine_ != nullptr) engine_->close();
+}
+
+void EngineObject::ref(const Napi::CallbackInfo& info) {
+  if (engine_ != nullptr) wake_.Ref(info.Env());
+}
+
+void EngineObject::unref(const Napi::CallbackInfo& info) {
+  if (engine_ != nullptr) wake_.Unref(info.Env());
+}
+
+}  // namespace redrafter

@@ -1,0 +1,43 @@
+// The JavaScript face of an Engine: copies arguments into commands, messages into objects.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "engine/engine.h"
+
+namespace redrafter {
+
+class EngineObject : public Napi::ObjectWrap<EngineObject> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  explicit EngineObject(const Napi::CallbackInfo& info);
+  ~EngineObject() override;
+
+ private:
+  void open_session(const Napi::CallbackInfo& info);
+  void fork_session(const Napi::CallbackInfo& info);
+  void rewind_session(const Napi::CallbackInfo& info);
+  void append(const Napi::CallbackInfo& info);
+  void generate(const Napi::CallbackInfo& info);
+  void abort(const Napi::CallbackInfo& info);
+  void close_session(const Napi::CallbackInfo& info);
+  void read_kv(const Napi::CallbackInfo& info);
+  Napi::Value kv_usage(const Napi::CallbackInfo& info);
+  void close(const Napi::CallbackInfo& info);
+  void ref(const Napi::CallbackInfo& info);
+  void unref(const Napi::CallbackInfo& info);
+
+  void submit(const Napi::CallbackInfo& info, Command command);
+  void stop();
+  static void drain(Napi::Env env, Napi::Function on_messages, EngineObject* self, void*);
+  static void on_environment_exit(void* self);
+
+  using Wake = Napi::TypedThreadSafeFunction<EngineObject, void, &EngineObject::drain>;
+  Wake wake_;
+  std::unique_ptr<Engine> engine_;
+  bool hooked_ = false;
+};
+
+}  // namespace redrafter

@@ -1,0 +1,190 @@
+// The commands of the host, one function each. All run on the engine thread, between rounds.
+#include <algorithm>
+
+#include "base/check.h"
+#include "engine/engine_thread.h"
+
+namespace redrafter {
+
+void EngineThread::execute(Command& command) {
+  switch (command.type) {
+    case CommandType::kOpen:
+      return open(command);
+    case CommandType::kFork:
+      return fork(command);
+    case CommandType::kRewind:
+      return rewind(command);
+    case CommandType::kAppend:
+    case CommandType::kGenerate:
+      return start(command);
+    case CommandType::kAbort:
+      return abort(command);
+    case CommandType::kClose:
+      return close_session(command);
+    case CommandType::kReadKv:
+      return read_kv(command);
+  }
+}
+
+Session& EngineThread::session(int64_t id) {
+  const auto at = sessions_.find(id);
+  REDRAFTER_REQUIRE(at != sessions_.end(), "ERR_DISPOSED", "the session was disposed");
+  return *at->second;
+}
+
+Session& EngineThread::idle_session(int64_t id) {
+  Session& found = session(id);
+  REDRAFTER_REQUIRE(!found.busy, "ERR_BUSY", "the session is busy with another append or generate");
+  return found;
+}
+
+void EngineThread::post_done(const Command& command, const Session& session) {
+  Message message(MessageType::kDone, command.ticket);
+  message.tokens = static_cast<int64_t>(session.tokens.size());
+  message.kv_tokens = session.kv.length();
+  post(std::move(message));
+}
+
+void EngineThread::open(const Command& command) {
+  auto& slot = sessions_[command.session];
+  REDRAFTER_CHECK(slot == nullptr);
+  slot = std::make_unique<Session>(*cache_);
+  post_done(command, *slot);
+}
+
+void EngineThread::fork(const Command& command) {
+  const Session& source = idle_session(command.value);
+  auto copy = std::make_unique<Session>(*cache_);
+  copy->tokens = source.tokens;
+  copy->kv.fork_from(source.kv);
+  auto& slot = sessions_[command.session];
+  REDRAFTER_CHECK(slot == nullptr);
+  slot = std::move(copy);
+  post_done(command, *slot);
+}
+
+void EngineThread::rewind(const Command& command) {
+  Session& target = idle_session(command.session);
+  REDRAFTER_REQUIRE(command.value >= 0 && command.value <= static_cast<int64_t>(target.tokens.size()),
+                    "ERR_INVALID_ARGUMENT", "cannot rewind to ", command.value, " tokens: the session holds ",
+                    target.tokens.size());
+  target.tokens.resize(static_cast<size_t>(command.value));
+  target.kv.truncate(command.value);
+  post_done(command, target);
+}
+
+void EngineThread::check_request(const Command& command, const Session& session) const {
+  for (const int32_t id : command.ids) {
+    REDRAFTER_REQUIRE(id >= 0 && id < model_->config().vocab, "ERR_INVALID_ARGUMENT", "token id ", id,
+                      " is outside the vocabulary of ", model_->config().vocab, " ids");
+  }
+  const int64_t total = static_cast<int64_t>(session.tokens.size() + command.ids.size());
+  const bool generates = command.type == CommandType::kGenerate;
+  REDRAFTER_REQUIRE(!generates || total > 0, "ERR_INVALID_ARGUMENT",
+                    "there is nothing to continue: the session and the input are empty");
+  REDRAFTER_REQUIRE(total + (generates ? 1 : 0) <= context_tokens_, "ERR_CONTEXT", "the session would hold ",
+                    total, " tokens", generates ? " before the first new one" : "", "; the context ends at ",
+                    context_tokens_);
+  const GenerateOptions& g = command.generate;
+  const SampleSpec& s = g.sample;
+  // Written so that NaN fails.
+  REDRAFTER_REQUIRE(
+      !generates || (s.temperature >= 0.0f && s.top_p > 0.0f && s.min_p >= 0.0f && s.top_k >= 0),
+      "ERR_INVALID_ARGUMENT", "temperature, topK, topP or minP is out of range");
+  REDRAFTER_REQUIRE(!generates || (g.max_tokens >= 1 && g.beam_width >= 0 && g.beam_width <= kMaxBeamWidth &&
+                                   g.beam_length >= 0 && g.beam_length <= kMaxBeamLength &&
+                                   g.logprobs <= model_->config().vocab),
+                    "ERR_INVALID_ARGUMENT", "maxTokens, beamWidth, beamLength or logprobs is out of range");
+}
+
+void EngineThread::start(Command& command) {
+  Session& target = idle_session(command.session);
+  check_request(command, target);
+  auto request = std::make_unique<Request>(*backend_, model_->config().hidden);
+  request->ticket = command.ticket;
+  request->session_id = command.session;
+  request->session = &target;
+  request->started = std::chrono::steady_clock::now();
+  target.busy = true;
+  target.tokens.insert(target.tokens.end(), command.ids.begin(), command.ids.end());
+  request->prompt_end = static_cast<int64_t>(target.tokens.size());
+
+  Lane& lane = request->lane;
+  lane.tokens = &target.tokens;
+  lane.kv = &target.kv;
+  lane.generates = command.type == CommandType::kGenerate;
+  if (lane.generates) {
+    const GenerateOptions& g = command.generate;
+    // The last token's logits are needed, so at least that token is run.
+    target.kv.truncate(std::min(target.kv.length(), request->prompt_end - 1));
+    lane.sample = g.sample;
+    lane.stop = {g.eos, g.stop};
+    lane.beam_width = drafter_ == nullptr || g.beam_length == 0 ? 0 : g.beam_width;
+    lane.beam_length = lane.beam_width == 0 ? 0 : g.beam_length;
+    lane.max_tokens = std::min(g.max_tokens, context_tokens_ - request->prompt_end);
+    lane.logprobs = g.logprobs;
+    request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
+  }
+  request->stats.prompt_tokens = request->prompt_end;
+  request->stats.reused_tokens = target.kv.length();
+  if (!lane.generates && target.kv.length() == request->prompt_end) {  // nothing to compute
+    target.busy = false;
+    return post_done(command, target);
+  }
+  waiting_.push_back(std::move(request));
+}
+
+void EngineThread::abort(const Command& command) {
+  for (auto* queue : {&active_, &waiting_}) {
+    for (auto& request : *queue) {
+      if (request->ticket != command.ticket) continue;
+      Session& target = *request->session;
+      if (command.value >= 0) {
+        const int64_t keep =
+            std::min(request->prompt_end + command.value, static_cast<int64_t>(target.tokens.size()));
+        target.tokens.resize(static_cast<size_t>(keep));
+        target.kv.commit(std::min(target.kv.length(), keep - 1));
+      }
+      return finish(*request, command.value >= 0 ? Finish::kStop : Finish::kAbort);
+    }
+  }
+}
+
+void EngineThread::close_session(const Command& command) {
+  session(command.session);
+  for (auto* queue : {&active_, &waiting_}) {
+    for (auto& request : *queue) {
+      if (request->session_id != command.session) continue;
+      finish(*request, Finish::kAbort);
+      break;
+    }
+  }
+  sessions_.erase(command.session);
+  Message message(MessageType::kDone, command.ticket);
+  post(std::move(message));
+}
+
+// [layers, 2, tokens, kv_heads, head_dim] of the committed tokens.
+void EngineThread::read_kv(const Command& command) {
+  const KvSequence& kv = idle_session(command.session).kv;
+  const KvShape& shape = cache_->shape();
+  Message message(MessageType::kKv, command.ticket);
+  const int64_t padded = head_dim_padded(shape.head_dim);
+  for (int64_t i = 0; i < shape.layers; ++i) {
+    const KvLayer& layer = cache_->layers()[i];
+    for (const bool keys : {true, false}) {
+      for (int64_t t = 0; t < kv.length(); ++t) {
+        const int64_t block = kv.blocks()[static_cast<size_t>(t / kBlockTokens)], offset = t % kBlockTokens;
+        for (int64_t at = 0; at < shape.kv_heads * shape.head_dim; ++at) {
+          const int64_t head = at / shape.head_dim, d = at % shape.head_dim;
+          message.kv.push_back(
+              keys ? layer.k[block * layer.k_block_stride + at * kBlockTokens + offset]
+                   : layer.v[block * layer.v_block_stride + (head * kBlockTokens + offset) * padded + d]);
+        }
+      }
+    }
+  }
+  post(std::move(message));
+}
+
+}  // namespace redrafter

@@ -1,0 +1,66 @@
+#include "engine/engine.h"
+
+#include <utility>
+
+#include "engine/engine_thread.h"
+
+namespace redrafter {
+
+Engine::Engine(EngineOptions options, std::function<void()> wake)
+    : options_(std::move(options)), wake_(std::move(wake)), thread_([this] { EngineThread(*this).run(); }) {}
+
+Engine::~Engine() {
+  close();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Engine::submit(Command command) {
+  {
+    const std::lock_guard lock(mutex_);
+    commands_.push_back(std::move(command));
+  }
+  changed_.notify_one();
+}
+
+void Engine::close() {
+  {
+    const std::lock_guard lock(mutex_);
+    closing_.store(true);
+  }
+  changed_.notify_one();
+}
+
+std::vector<Message> Engine::take_messages() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(messages_, {});
+}
+
+KvUsage Engine::usage() const {
+  const std::lock_guard lock(mutex_);
+  return usage_;
+}
+
+std::vector<Command> Engine::take_commands(std::chrono::milliseconds patience) {
+  std::unique_lock lock(mutex_);
+  const auto ready = [this] { return !commands_.empty() || closing_.load(); };
+  if (patience == std::chrono::milliseconds::max()) {
+    changed_.wait(lock, ready);
+  } else if (patience.count() > 0) {
+    changed_.wait_for(lock, patience, ready);
+  }
+  return std::exchange(commands_, {});
+}
+
+void Engine::deliver(std::vector<Message>& messages) {
+  if (messages.empty()) return;
+  bool first;
+  {
+    const std::lock_guard lock(mutex_);
+    first = messages_.empty();
+    for (Message& message : messages) messages_.push_back(std::move(message));
+  }
+  messages.clear();
+  if (first) wake_();
+}
+
+}  // namespace redrafter

@@ -1,0 +1,55 @@
+// One model, one thread, one queue. The host submits commands and is woken at most once per round; everything
+// it learns comes as messages. Nothing here knows who the host is.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/messages.h"
+
+namespace redrafter {
+
+class Engine {
+ public:
+  // Starts the thread, which loads the model first. `wake` is called from that thread when messages wait and
+  // the host has taken all earlier ones; it must not block.
+  Engine(EngineOptions options, std::function<void()> wake);
+  // Stops and joins; no wake comes after it returns.
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Answered by messages with the command's ticket. After close() or a failure every command is answered with
+  // an error.
+  void submit(Command command);
+  std::vector<Message> take_messages();
+  KvUsage usage() const;
+
+  // Asks the thread to end after the current round; does not wait. Idempotent.
+  void close();
+
+ private:
+  friend class EngineThread;
+
+  // Waits at most that long for the first one; max() waits until there is one or the engine is closed.
+  std::vector<Command> take_commands(std::chrono::milliseconds patience);
+  void deliver(std::vector<Message>& messages);
+
+  const EngineOptions options_;
+  const std::function<void()> wake_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Command> commands_;
+  std::vector<Message> messages_;
+  KvUsage usage_;
+  std::atomic<bool> closing_{false};
+  std::thread thread_;
+};
+
+}  // namespace redrafter

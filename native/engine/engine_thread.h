@@ -1,0 +1,92 @@
+// What the engine thread does: load, then rounds over all active requests until it is closed.
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <map>
+#include <memory>
+
+#include "base/threads.h"
+#include "engine/engine.h"
+#include "spec/round.h"
+
+namespace redrafter {
+
+// A conversation: its tokens and their cached KV.
+struct Session {
+  explicit Session(KvCache& cache) : kv(cache) {}
+  std::vector<int32_t> tokens;
+  KvSequence kv;
+  bool busy = false;
+};
+
+// An append or generate command that is waiting or running.
+struct Request {
+  Request(const Backend& backend, int64_t hidden) : lane(backend, hidden) {}
+  int64_t ticket = 0;
+  int64_t session_id = 0;
+  Session* session = nullptr;
+  Lane lane;
+  RequestStats stats;
+  int64_t prompt_end = 0;                         // session tokens before the first generated one
+  std::chrono::steady_clock::time_point started;  // admission
+  std::chrono::steady_clock::time_point stuck;    // since when nothing runs and it still does not fit
+  bool is_stuck = false;
+};
+
+class EngineThread {
+ public:
+  explicit EngineThread(Engine& engine) : engine_(engine) {}
+  void run();
+
+ private:
+  void load();
+  void post_ready(const std::string& drafter_directory);
+  void serve();
+
+  void execute(Command& command);
+  void open(const Command& command);
+  void fork(const Command& command);
+  void rewind(const Command& command);
+  void start(Command& command);
+  void abort(const Command& command);
+  void close_session(const Command& command);
+  void read_kv(const Command& command);
+  Session& session(int64_t id);
+  Session& idle_session(int64_t id);
+  void check_request(const Command& command, const Session& session) const;
+
+  void admit();
+  bool waits_for_blocks(Request& request, int64_t needed);
+  int64_t slots_wanted(const Request& request) const;
+  std::vector<Lane*> pick_lanes();
+  void round();
+  void account(Request& request, const RoundTimes& times, size_t lanes);
+  void report(Request& request);
+  void finish(Request& request, Finish reason);
+  void drop(Request& request);
+  void fail_request(Request& request, const char* code, const std::string& text);
+
+  void post(Message message) { outbox_.push_back(std::move(message)); }
+  void post_done(const Command& command, const Session& session);
+  void post_error(int64_t ticket, const char* code, const std::string& text);
+  void flush();
+
+  Engine& engine_;
+  Stream stream_;
+  std::unique_ptr<ThreadPool> threads_;
+  const Backend* backend_ = nullptr;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<Drafter> drafter_;
+  std::unique_ptr<Round> round_;
+  int64_t context_tokens_ = 0;
+  int64_t kv_tokens_ = 0;
+  std::map<int64_t, std::unique_ptr<Session>> sessions_;
+  std::deque<std::unique_ptr<Request>> waiting_;
+  std::deque<std::unique_ptr<Request>> active_;
+  std::vector<Request*> running_;  // the requests of the current round
+  std::vector<Message> outbox_;
+};
+
+}  // namespace redrafter

@@ -1,0 +1,96 @@
+// What crosses between the engine thread and its host: plain structs, no host types. lib/native.ts documents
+// the same words.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ops/sample.h"
+
+namespace redrafter {
+
+struct EngineOptions {
+  std::string model;
+  std::string drafter;  // empty: none
+  std::string device = "auto";
+  int64_t threads = 0;         // 0: as many as the machine has cores
+  int64_t context_tokens = 0;  // 0: the model's limit, at most 4096
+  int64_t kv_tokens = 0;       // 0: 4 * context_tokens
+  int64_t prefill_chunk = 0;   // 0: 256
+};
+
+struct ModelInfo {
+  std::string family, architecture, dtype, device, level;
+  int64_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, max_positions, context_tokens, kv_tokens,
+      threads;
+  int64_t weight_bytes, kv_bytes, workspace_bytes;
+  std::vector<int32_t> eos;
+  bool has_drafter = false;
+  std::string drafter_cell, drafter_format;
+  int64_t drafter_exit = 0, drafter_blocks = 0, drafter_vocab = 0, drafter_weight_bytes = 0;
+};
+
+struct GenerateOptions {
+  SampleSpec sample;
+  int64_t max_tokens = 0;
+  int64_t beam_width = 0, beam_length = 0;  // 0 x 0: plain decoding
+  int64_t logprobs = -1;
+  std::vector<int32_t> eos, stop;
+};
+
+enum class CommandType : uint8_t { kOpen, kFork, kRewind, kAppend, kGenerate, kAbort, kClose, kReadKv };
+
+struct Command {
+  CommandType type;
+  int64_t ticket = 0;
+  int64_t session = 0;
+  int64_t value =
+      0;  // kFork: the source session; kRewind: tokens to keep; kAbort: generated tokens to keep, or -1
+  std::vector<int32_t> ids;
+  GenerateOptions generate;
+};
+
+struct RequestStats {
+  int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0, rounds = 0, drafted_nodes = 0;
+  std::vector<int64_t> accepted_by_depth;
+  double prefill_ms = 0.0, draft_ms = 0.0, verify_ms = 0.0, total_ms = 0.0;
+};
+
+enum class MessageType : uint8_t {
+  kProgress,
+  kReady,
+  kFailed,
+  kDone,
+  kError,
+  kTokens,
+  kFinish,
+  kKv,
+  kClosed
+};
+
+struct Message {
+  explicit Message(MessageType message_type, int64_t for_ticket = 0)
+      : type(message_type), ticket(for_ticket) {}
+
+  MessageType type;
+  int64_t ticket;
+  std::string code, text;                     // kFailed, kError
+  int64_t bytes = 0, total_bytes = 0;         // kProgress
+  std::vector<int32_t> ids;                   // kTokens
+  std::vector<float> logprobs, top_logprobs;  // kTokens, when asked for
+  std::vector<int32_t> top_ids;
+  bool has_logprobs = false;
+  int64_t accepted = 0;
+  const char* reason = "";            // kFinish: "eos", "stop", "length", "abort"
+  RequestStats stats;                 // kFinish
+  int64_t tokens = 0, kv_tokens = 0;  // kDone, kFinish: of the session
+  std::vector<float> kv;              // kKv
+  ModelInfo info{};                   // kReady
+};
+
+struct KvUsage {
+  int64_t total_blocks = 0, free_blocks = 0, block_tokens = 0, bytes_per_block = 0, sessions = 0;
+};
+
+}  // namespace redrafter

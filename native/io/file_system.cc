@@ -1,0 +1,151 @@
+#include "io/file_system.h"
+
+#include <system_error>
+
+#if defined(_WIN32)
+
+#define WIN32_LEAN_AND_MEAN
+#define NOMINMAX
+#include <windows.h>
+
+#include <filesystem>
+
+namespace redrafter::system {
+
+bool Status::is_missing() const {
+  return error_ == ERROR_FILE_NOT_FOUND || error_ == ERROR_PATH_NOT_FOUND || error_ == ERROR_INVALID_NAME;
+}
+std::string Status::text() const { return std::system_category().message(static_cast<int>(error_)); }
+Status input_output_error() { return Status(ERROR_IO_DEVICE); }
+
+static Status last_error() { return Status(GetLastError()); }
+
+static std::wstring wide(const std::string& path) {
+  return std::filesystem::path(std::u8string(path.begin(), path.end())).wstring();
+}
+
+// Sharing everything lets others replace or cut the file; reads notice.
+static HANDLE open_handle(const std::string& path, DWORD access) {
+  return CreateFileW(wide(path).c_str(), access, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
+                     nullptr, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, nullptr);
+}
+
+Status open(const std::string& path, intptr_t* handle) {
+  const HANDLE opened = open_handle(path, GENERIC_READ);
+  if (opened == INVALID_HANDLE_VALUE) return last_error();
+  *handle = reinterpret_cast<intptr_t>(opened);
+  return Status();
+}
+
+void close(intptr_t handle) {
+  if (handle != -1) CloseHandle(reinterpret_cast<HANDLE>(handle));
+}
+
+Status stamp(intptr_t handle, PathKind* kind, FileStamp* stamp) {
+  const HANDLE file = reinterpret_cast<HANDLE>(handle);
+  if (GetFileType(file) != FILE_TYPE_DISK) {
+    *kind = PathKind::kOther;
+    return Status();
+  }
+  BY_HANDLE_FILE_INFORMATION info;
+  if (!GetFileInformationByHandle(file, &info)) return last_error();
+  const auto join = [](DWORD high, DWORD low) { return uint64_t{high} << 32 | low; };
+  *kind = (info.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) != 0 ? PathKind::kDirectory : PathKind::kRegular;
+  stamp->device = info.dwVolumeSerialNumber;
+  stamp->file = join(info.nFileIndexHigh, info.nFileIndexLow);
+  stamp->bytes = join(info.nFileSizeHigh, info.nFileSizeLow);
+  // In units of 100 ns.
+  stamp->modified_ns = join(info.ftLastWriteTime.dwHighDateTime, info.ftLastWriteTime.dwLowDateTime) * 100;
+  return Status();
+}
+
+Status stamp(const std::string& path, PathKind* kind, FileStamp* result) {
+  const HANDLE file = open_handle(path, FILE_READ_ATTRIBUTES);
+  if (file == INVALID_HANDLE_VALUE) return last_error();
+  const Status status = stamp(reinterpret_cast<intptr_t>(file), kind, result);
+  CloseHandle(file);
+  return status;
+}
+
+Status read_at(intptr_t handle, uint64_t offset, void* to, uint64_t bytes, uint64_t* got) {
+  OVERLAPPED place = {};
+  place.Offset = static_cast<DWORD>(offset);
+  place.OffsetHigh = static_cast<DWORD>(offset >> 32);
+  DWORD count = 0;
+  const BOOL done = ReadFile(reinterpret_cast<HANDLE>(handle), to, static_cast<DWORD>(bytes), &count, &place);
+  *got = count;
+  return done || GetLastError() == ERROR_HANDLE_EOF ? Status() : last_error();
+}
+
+}  // namespace redrafter::system
+
+#else
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace redrafter::system {
+
+bool Status::is_missing() const { return error_ == ENOENT || error_ == ENOTDIR; }
+std::string Status::text() const { return std::generic_category().message(static_cast<int>(error_)); }
+Status input_output_error() { return Status(EIO); }
+
+Status open(const std::string& path, intptr_t* handle) {
+  // O_NONBLOCK: should the path have become a pipe since it was looked at, open must not wait for a writer.
+  const int opened = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (opened < 0) return Status(errno);
+  *handle = opened;
+  return Status();
+}
+
+void close(intptr_t handle) {
+  if (handle != -1) ::close(static_cast<int>(handle));
+}
+
+static void describe(const struct stat& info, PathKind* kind, FileStamp* stamp) {
+  *kind = S_ISREG(info.st_mode)   ? PathKind::kRegular
+          : S_ISDIR(info.st_mode) ? PathKind::kDirectory
+                                  : PathKind::kOther;
+  stamp->device = static_cast<uint64_t>(info.st_dev);
+  stamp->file = static_cast<uint64_t>(info.st_ino);
+  stamp->bytes = static_cast<uint64_t>(info.st_size);
+#if defined(__APPLE__)
+  const struct timespec& modified = info.st_mtimespec;
+#else
+  const struct timespec& modified = info.st_mtim;
+#endif
+  // Only compared, so it may wrap around for a file from the far future.
+  stamp->modified_ns =
+      static_cast<uint64_t>(modified.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(modified.tv_nsec);
+}
+
+Status stamp(intptr_t handle, PathKind* kind, FileStamp* stamp) {
+  struct stat info;
+  if (::fstat(static_cast<int>(handle), &info) != 0) return Status(errno);
+  describe(info, kind, stamp);
+  return Status();
+}
+
+Status stamp(const std::string& path, PathKind* kind, FileStamp* stamp) {
+  struct stat info;
+  if (::stat(path.c_str(), &info) != 0) return Status(errno);
+  describe(info, kind, stamp);
+  return Status();
+}
+
+Status read_at(intptr_t handle, uint64_t offset, void* to, uint64_t bytes, uint64_t* got) {
+  ssize_t count;
+  do {
+    count = ::pread(static_cast<int>(handle), to, static_cast<size_t>(bytes), static_cast<off_t>(offset));
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) return Status(errno);
+  *got = static_cast<uint64_t>(count);
+  return Status();
+}
+
+}  // namespace redrafter::system
+
+#endif

@@ -1,0 +1,38 @@
+// The few system calls behind file.h, the same on POSIX and Windows. Only file.cc includes this.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "io/file.h"
+
+namespace redrafter::system {
+
+#if defined(_WIN32)
+constexpr char kSeparator = '\\';
+#else
+constexpr char kSeparator = '/';
+#endif
+
+// The error number of a call, 0 for success.
+class Status {
+ public:
+  explicit Status(int64_t error = 0) : error_(error) {}
+  bool ok() const { return error_ == 0; }
+  bool is_missing() const;
+  std::string text() const;
+
+ private:
+  int64_t error_;
+};
+
+Status input_output_error();
+
+Status open(const std::string& path, intptr_t* handle);
+void close(intptr_t handle);  // -1 is ignored
+Status stamp(intptr_t handle, PathKind* kind, FileStamp* stamp);
+Status stamp(const std::string& path, PathKind* kind, FileStamp* stamp);
+// Reads up to `bytes` bytes; *got = 0 means the end of the file.
+Status read_at(intptr_t handle, uint64_t offset, void* to, uint64_t bytes, uint64_t* got);
+
+}  // namespace redrafter::system

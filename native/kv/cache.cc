@@ -1,0 +1,94 @@
+#include "kv/cache.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace redrafter {
+namespace {
+
+int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
+
+}  // namespace
+
+KvCache::KvCache(const KvShape& shape, const Backend& backend, Stream& stream)
+    : shape_(shape),
+      backend_(backend),
+      stream_(stream),
+      k_block_floats_(shape.kv_heads * shape.head_dim * kBlockTokens),
+      v_block_floats_(shape.kv_heads * kBlockTokens * head_dim_padded(shape.head_dim)),
+      references_(static_cast<size_t>(shape.blocks), 0),
+      free_count_(shape.blocks) {
+  memory_ = DeviceBuffer(backend, static_cast<size_t>(bytes_per_block() * shape.blocks));
+  float* base = memory_.as<float>();
+  for (int64_t i = 0; i < shape.layers; ++i) {
+    float* k = base + i * (k_block_floats_ + v_block_floats_) * shape.blocks;
+    layers_.push_back({k, k + k_block_floats_ * shape.blocks, k_block_floats_, v_block_floats_,
+                       shape.kv_heads, shape.head_dim});
+  }
+  for (int64_t block = shape.blocks - 1; block >= 0; --block) free_.push_back(static_cast<int32_t>(block));
+}
+
+int64_t KvCache::bytes_per_block() const {
+  return shape_.layers * (k_block_floats_ + v_block_floats_) * static_cast<int64_t>(sizeof(float));
+}
+
+int32_t KvCache::acquire() {
+  REDRAFTER_REQUIRE(!free_.empty(), "ERR_KV_FULL", "all ", shape_.blocks, " KV blocks are in use");
+  const int32_t block = free_.back();
+  free_.pop_back();
+  references_[static_cast<size_t>(block)] = 1;
+  free_count_.store(static_cast<int64_t>(free_.size()), std::memory_order_relaxed);
+  return block;
+}
+
+void KvCache::release(int32_t block) {
+  if (--references_[static_cast<size_t>(block)] > 0) return;
+  free_.push_back(block);
+  free_count_.store(static_cast<int64_t>(free_.size()), std::memory_order_relaxed);
+}
+
+void KvCache::copy_block(int32_t from, int32_t to, int64_t tokens) {
+  for (const KvLayer& kv : layers_) backend_.kv_copy_block({kv, from, to, tokens}, stream_);
+}
+
+void KvCache::compact(const int32_t* block_table, const int32_t* from, int64_t to_slot, int64_t count) {
+  for (const KvLayer& kv : layers_) backend_.kv_compact({kv, block_table, from, to_slot, count}, stream_);
+}
+
+int64_t KvSequence::blocks_needed(int64_t slots) const {
+  const int64_t owned = static_cast<int64_t>(blocks_.size());
+  const int64_t last = length_ / kBlockTokens;
+  const bool copies = slots > length_ && last < owned && cache_->shared(blocks_[static_cast<size_t>(last)]);
+  return std::max<int64_t>(0, blocks_for(slots) - owned) + (copies ? 1 : 0);
+}
+
+void KvSequence::reserve(int64_t slots) {
+  if (slots <= length_) return;
+  // Blocks past the committed ones are never shared, so only the block that `length` falls into can be.
+  const size_t last = static_cast<size_t>(length_ / kBlockTokens);
+  if (last < blocks_.size() && cache_->shared(blocks_[last])) {
+    const int32_t own = cache_->acquire();
+    cache_->copy_block(blocks_[last], own, length_ % kBlockTokens);
+    cache_->release(blocks_[last]);
+    blocks_[last] = own;
+  }
+  while (static_cast<int64_t>(blocks_.size()) < blocks_for(slots)) blocks_.push_back(cache_->acquire());
+}
+
+void KvSequence::truncate(int64_t length) {
+  length_ = std::min(length_, length);
+  while (static_cast<int64_t>(blocks_.size()) > blocks_for(length_)) {
+    cache_->release(blocks_.back());
+    blocks_.pop_back();
+  }
+}
+
+void KvSequence::fork_from(const KvSequence& other) {
+  truncate(0);
+  length_ = other.length_;
+  blocks_.assign(other.blocks_.begin(), other.blocks_.begin() + blocks_for(length_));
+  for (const int32_t block : blocks_) cache_->share(block);
+}
+
+}  // namespace redrafter

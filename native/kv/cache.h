@@ -1,0 +1,82 @@
+// The paged KV cache: one pool of blocks of 16 tokens for all layers, reference-counted, shared by forks and
+// copied on write. Belongs to the engine thread; only the usage figures may be read elsewhere.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "ops/ops.h"
+
+namespace redrafter {
+
+struct KvShape {
+  int64_t layers, kv_heads, head_dim;
+  int64_t blocks;
+};
+
+class KvCache {
+ public:
+  KvCache(const KvShape& shape, const Backend& backend, Stream& stream);
+
+  const KvLayer* layers() const { return layers_.data(); }  // [shape().layers]
+  const KvShape& shape() const { return shape_; }
+  int64_t free_blocks() const { return free_count_.load(std::memory_order_relaxed); }
+  int64_t bytes_per_block() const;
+
+  // Throws ERR_KV_FULL when no block is free.
+  int32_t acquire();
+  void share(int32_t block) { ++references_[static_cast<size_t>(block)]; }
+  void release(int32_t block);
+  bool shared(int32_t block) const { return references_[static_cast<size_t>(block)] > 1; }
+
+  void copy_block(int32_t from, int32_t to, int64_t tokens);
+  // Slots from[0 .. count) move to to_slot, to_slot + 1, ... in every layer; from[] and block_table are
+  // backend memory.
+  void compact(const int32_t* block_table, const int32_t* from, int64_t to_slot, int64_t count);
+
+  const Backend& backend() const { return backend_; }
+  Stream& stream() const { return stream_; }
+
+ private:
+  KvShape shape_;
+  const Backend& backend_;
+  Stream& stream_;
+  DeviceBuffer memory_;
+  int64_t k_block_floats_, v_block_floats_;
+  std::vector<KvLayer> layers_;
+  std::vector<int32_t> free_;
+  std::vector<int32_t> references_;
+  std::atomic<int64_t> free_count_;
+};
+
+// The cached prefix of one session. Slots [0, length) hold committed tokens; slots past it are scratch for
+// the rows of the current round.
+class KvSequence {
+ public:
+  explicit KvSequence(KvCache& cache) : cache_(&cache) {}
+  KvSequence(const KvSequence&) = delete;
+  KvSequence& operator=(const KvSequence&) = delete;
+  ~KvSequence() { truncate(0); }
+
+  int64_t length() const { return length_; }
+  const std::vector<int32_t>& blocks() const { return blocks_; }
+
+  // Blocks that reserve(slots) would take from the pool, copies of shared blocks included.
+  int64_t blocks_needed(int64_t slots) const;
+  // Makes slots [length, slots) writable: takes blocks, copies a shared last block.
+  void reserve(int64_t slots);
+  // Commits slots up to `length`, which the last passes have written.
+  void commit(int64_t length) { length_ = length; }
+  // Keeps the first `length` committed tokens and returns every block past them.
+  void truncate(int64_t length);
+  // Becomes a copy of `other` that shares its committed blocks.
+  void fork_from(const KvSequence& other);
+
+ private:
+  KvCache* cache_;
+  std::vector<int32_t> blocks_;
+  int64_t length_ = 0;
+};
+
+}  // namespace redrafter

@@ -1,0 +1,173 @@
+#include "model/weights.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace redrafter {
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+// Large enough to read fast, small enough to stay out of the way of a memory budget.
+constexpr int64_t kSliceBytes = 4 << 20;
+
+float element_to_f32(const uint8_t* p, DType dtype) {
+  uint16_t half;
+  float single;
+  switch (dtype) {
+    case DType::kF16:
+      std::memcpy(&half, p, 2);
+      return f16_to_f32(half);
+    case DType::kBF16:
+      std::memcpy(&half, p, 2);
+      return bf16_to_f32(half);
+    default:
+      std::memcpy(&single, p, 4);
+      return single;
+  }
+}
+
+}  // namespace
+
+const TensorEntry& WeightLoader::require(const std::string& name, const std::vector<int64_t>& shape) const {
+  const TensorEntry* tensor = checkpoint_.find(name);
+  REDRAFTER_REQUIRE(tensor != nullptr, "ERR_MODEL_FORMAT", "tensor \"", name, "\" is missing from ",
+                    checkpoint_.files().front());
+  REDRAFTER_REQUIRE(tensor->shape == shape, "ERR_MODEL_FORMAT", "tensor \"", name, "\" has shape ",
+                    shape_text(tensor->shape), ", but config.json asks for ", shape_text(shape));
+  REDRAFTER_REQUIRE(dtype_is_float(tensor->dtype), "ERR_MODEL_FORMAT", "tensor \"", name, "\" is ",
+                    dtype_name(tensor->dtype), "; weights must be f32, f16 or bf16");
+  return *tensor;
+}
+
+void* WeightLoader::allocate(int64_t bytes) {
+  memory_.emplace_back(backend_, static_cast<size_t>(bytes));
+  bytes_ += bytes;
+  return memory_.back().as<void>();
+}
+
+void WeightLoader::read(const TensorEntry& tensor, uint64_t offset, uint64_t bytes) {
+  staging_.resize(std::max<size_t>(staging_.size(), bytes));
+  checkpoint_.read(tensor, offset, staging_.data(), bytes);
+  REDRAFTER_REQUIRE(progress_(bytes), "ERR_ABORTED", "loading was aborted");
+}
+
+Matrix WeightLoader::matrix(const std::vector<Part>& parts, int64_t cols) {
+  Matrix w;
+  w.cols = cols;
+  for (const Part& part : parts) {
+    const TensorEntry& tensor = require(part.name, {part.rows, cols});
+    if (w.rows == 0) w.dtype = tensor.dtype;
+    REDRAFTER_REQUIRE(tensor.dtype == w.dtype, "ERR_MODEL_FORMAT", "tensors \"", parts.front().name, "\" (",
+                      dtype_name(w.dtype), ") and \"", part.name, "\" (", dtype_name(tensor.dtype),
+                      ") must have the same dtype");
+    w.rows += part.rows;
+  }
+  w.data = allocate(matrix_bytes(w.rows, w.cols, w.dtype));
+  const int64_t row_bytes = cols * static_cast<int64_t>(dtype_bytes(w.dtype));
+  const int64_t slice = std::max<int64_t>(kPanelRows, kSliceBytes / row_bytes);
+  int64_t first = 0;
+  for (const Part& part : parts) {
+    const TensorEntry& tensor = require(part.name, {part.rows, cols});
+    for (int64_t row = 0; row < part.rows; row += slice) {
+      const int64_t rows = std::min(slice, part.rows - row);
+      read(tensor, static_cast<uint64_t>(row * row_bytes), static_cast<uint64_t>(rows * row_bytes));
+      backend_.matmul_pack({staging_.data(), first + row, rows, w}, stream_);
+    }
+    first += part.rows;
+  }
+  return w;
+}
+
+const float* WeightLoader::vector(const std::vector<Part>& parts) {
+  std::vector<float> values;
+  for (const Part& part : parts) {
+    const TensorEntry& tensor = require(part.name, {part.rows});
+    read(tensor, 0, tensor.bytes);
+    const size_t size = dtype_bytes(tensor.dtype);
+    for (int64_t i = 0; i < part.rows; ++i) {
+      values.push_back(element_to_f32(staging_.data() + static_cast<size_t>(i) * size, tensor.dtype));
+    }
+  }
+  const size_t bytes = values.size() * sizeof(float);
+  void* data = allocate(static_cast<int64_t>(bytes));
+  backend_.upload(data, values.data(), bytes, stream_);
+  return static_cast<const float*>(data);
+}
+
+std::vector<int32_t> WeightLoader::ids(const std::string& name) {
+  const TensorEntry* tensor = checkpoint_.find(name);
+  REDRAFTER_CHECK(tensor != nullptr);
+  const bool wide = tensor->dtype == DType::kI64;
+  REDRAFTER_REQUIRE((wide || tensor->dtype == DType::kI32) && tensor->shape.size() == 1, "ERR_MODEL_FORMAT",
+                    "tensor \"", name, "\" must be a vector of i32 or i64");
+  read(*tensor, 0, tensor->bytes);
+  std::vector<int32_t> ids(static_cast<size_t>(tensor->shape[0]));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    int64_t value = 0;
+    int32_t narrow = 0;
+    if (wide) {
+      std::memcpy(&value, staging_.data() + i * 8, 8);
+    } else {
+      std::memcpy(&narrow, staging_.data() + i * 4, 4);
+      value = narrow;
+    }
+    REDRAFTER_REQUIRE(value >= 0 && value <= INT32_MAX, "ERR_MODEL_FORMAT", "tensor \"", name,
+                      "\" holds the id ", value);
+    ids[i] = static_cast<int32_t>(value);
+  }
+  return ids;
+}
+
+namespace {
+
+LayerWeights load_layer(const ModelConfig& c, WeightLoader& loader, int64_t index) {
+  const std::string layer = "model.layers." + std::to_string(index) + ".";
+  const std::string attention = layer + "self_attn.", mlp = layer + "mlp.";
+  const int64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  LayerWeights w{};
+  w.attention_norm = loader.vector({{layer + "input_layernorm.weight", c.hidden}});
+  w.qkv = loader.matrix({{attention + "q_proj.weight", q},
+                         {attention + "k_proj.weight", kv},
+                         {attention + "v_proj.weight", kv}},
+                        c.hidden);
+  if (c.qkv_bias) {
+    w.qkv_bias = loader.vector(
+        {{attention + "q_proj.bias", q}, {attention + "k_proj.bias", kv}, {attention + "v_proj.bias", kv}});
+  }
+  if (c.qk_norm) {
+    w.q_norm = loader.vector({{attention + "q_norm.weight", c.head_dim}});
+    w.k_norm = loader.vector({{attention + "k_norm.weight", c.head_dim}});
+  }
+  w.o = loader.matrix({{attention + "o_proj.weight", c.hidden}}, q);
+  if (c.o_bias) w.o_bias = loader.vector({{attention + "o_proj.bias", c.hidden}});
+  w.ffn_norm = loader.vector({{layer + "post_attention_layernorm.weight", c.hidden}});
+  w.gate_up = loader.matrix({{mlp + "gate_proj.weight", c.ffn}, {mlp + "up_proj.weight", c.ffn}}, c.hidden);
+  if (c.mlp_bias)
+    w.gate_up_bias = loader.vector({{mlp + "gate_proj.bias", c.ffn}, {mlp + "up_proj.bias", c.ffn}});
+  w.down = loader.matrix({{mlp + "down_proj.weight", c.hidden}}, c.ffn);
+  if (c.mlp_bias) w.down_bias = loader.vector({{mlp + "down_proj.bias", c.hidden}});
+  return w;
+}
+
+}  // namespace
+
+ModelWeights load_model_weights(const ModelConfig& c, const Checkpoint& checkpoint, const Backend& backend,
+                                Stream& stream, const LoadProgress& progress) {
+  WeightLoader loader(checkpoint, backend, stream, progress);
+  ModelWeights w{};
+  w.embedding = loader.matrix({{"model.embed_tokens.weight", c.vocab}}, c.hidden);
+  for (int64_t i = 0; i < c.layers; ++i) w.layers.push_back(load_layer(c, loader, i));
+  w.final_norm = loader.vector({{"model.norm.weight", c.hidden}});
+  w.head = c.tied_embeddings ? w.embedding : loader.matrix({{"lm_head.weight", c.vocab}}, c.hidden);
+  w.bytes = loader.bytes();
+  w.memory = loader.take_memory();
+  return w;
+}
+
+}  // namespace redrafter

@@ -1,0 +1,83 @@
+// The weights of one target in a backend's memory, and the loader that both target and drafter use.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "io/config.h"
+#include "ops/ops.h"
+
+namespace redrafter {
+
+// Called as bytes arrive; returning false abandons the load with ERR_ABORTED.
+using LoadProgress = std::function<bool(uint64_t bytes)>;
+
+// Reads tensors slice by slice into backend memory: nothing is ever held twice.
+class WeightLoader {
+ public:
+  WeightLoader(const Checkpoint& checkpoint, const Backend& backend, Stream& stream, LoadProgress progress)
+      : checkpoint_(checkpoint), backend_(backend), stream_(stream), progress_(std::move(progress)) {}
+
+  bool has(const std::string& name) const { return checkpoint_.find(name) != nullptr; }
+
+  // The rows of several [rows_i, cols] tensors under each other, packed. All must have one dtype.
+  struct Part {
+    std::string name;
+    int64_t rows;
+  };
+  Matrix matrix(const std::vector<Part>& parts, int64_t cols);
+
+  // Several [n_i] tensors one after another, as fp32.
+  const float* vector(const std::vector<Part>& parts);
+
+  // An integer tensor of any length, as host ids.
+  std::vector<int32_t> ids(const std::string& name);
+
+  int64_t bytes() const { return bytes_; }
+  std::vector<DeviceBuffer> take_memory() { return std::move(memory_); }
+
+ private:
+  const TensorEntry& require(const std::string& name, const std::vector<int64_t>& shape) const;
+  void* allocate(int64_t bytes);
+  void read(const TensorEntry& tensor, uint64_t offset, uint64_t bytes);
+
+  const Checkpoint& checkpoint_;
+  const Backend& backend_;
+  Stream& stream_;
+  LoadProgress progress_;
+  std::vector<uint8_t> staging_;
+  std::vector<DeviceBuffer> memory_;
+  int64_t bytes_ = 0;
+};
+
+struct LayerWeights {
+  const float* attention_norm;  // [hidden]
+  Matrix qkv;                   // [(heads + 2 kv_heads) * head_dim, hidden]
+  const float* qkv_bias;        // or null
+  const float* q_norm;          // [head_dim] or null
+  const float* k_norm;
+  Matrix o;                   // [hidden, heads * head_dim]
+  const float* o_bias;        // or null
+  const float* ffn_norm;      // [hidden]
+  Matrix gate_up;             // [2 ffn, hidden]
+  const float* gate_up_bias;  // or null
+  Matrix down;                // [hidden, ffn]
+  const float* down_bias;     // or null
+};
+
+struct ModelWeights {
+  Matrix embedding;  // [vocab, hidden]
+  std::vector<LayerWeights> layers;
+  const float* final_norm;  // [hidden]
+  Matrix head;              // [vocab, hidden]; the embedding when tied
+  int64_t bytes = 0;
+  std::vector<DeviceBuffer> memory;
+};
+
+// Throws ERR_MODEL_FORMAT naming the tensor that is missing, misshapen or of an unusable dtype.
+ModelWeights load_model_weights(const ModelConfig& config, const Checkpoint& checkpoint,
+                                const Backend& backend, Stream& stream, const LoadProgress& progress);
+
+}  // namespace redrafter

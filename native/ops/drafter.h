@@ -1,0 +1,79 @@
+// One step of the recurrent drafter (Recurrent Drafter, arXiv 2403.09919): recurrence, mixer, head.
+#pragma once
+#include "base/cell.h"
+#include "base/tensor.h"
+
+namespace redrafter {
+
+// The recurrent state after consuming one token embedding e.
+//   sum:   s' = s + e
+//   elman: s' = SiLU(W e + U s + b)
+//   gru:   r = sigma(Wr e + ur + Ur s + vr), z likewise, n = tanh(Wn e + un + r * (Un s + vn)),
+//          s' = (1 - z) * n + z * s; rows of w and u are r, z, n
+struct CellParams {
+  Cell cell;
+  const float* e;       // [rows, hidden]
+  const float* s;       // [rows, hidden]
+  float* s_next;        // [rows, hidden]; must not overlap s
+  Matrix w, u;          // [hidden, hidden] for elman, [3 hidden, hidden] for gru, empty for sum
+  const float* w_bias;  // [hidden] or [3 hidden], or null
+  const float* u_bias;  // likewise
+  int64_t rows, hidden;
+  float* scratch;  // [rows, 6 * hidden]
+};
+
+// z = [h; s] (or its projection P [h; s] + p) is what the mixer starts from.
+struct MixParams {
+  const float* h;     // [hidden], the target's hidden state, the same for all rows
+  const float* s;     // [rows, hidden]
+  Matrix projection;  // [exit, 2 hidden], or empty: exit = 2 hidden
+  const float* bias;  // [exit] or null
+  float* z;           // [rows, exit] out
+  int64_t rows, hidden, exit;
+  float* scratch;  // [rows, 2 * hidden]
+};
+
+// z' = z + SiLU(A z + a)
+struct ResidualParams {
+  const float* z;     // [rows, exit]
+  float* z_next;      // [rows, exit]; must not overlap z
+  Matrix a;           // [exit, exit]
+  const float* bias;  // [exit] or null
+  int64_t rows, exit;
+};
+
+// Logits of the draft head reduced to what beam search needs: per row the `top` best, descending, ties by
+// lowest id, and log-sum-exp over the draft vocabulary. NaN logits are never chosen; unfilled places hold -1.
+// A row with a NaN has a sum of NaN, so that beam search keeps nothing of it.
+struct HeadTopParams {
+  const float* z;  // [rows, exit]
+  Matrix head;     // [draft_vocab, exit]
+  int64_t rows, top;
+  int32_t* token;      // [rows, top] out: head row, or -1
+  float* logit;        // [rows, top] out
+  float* log_sum_exp;  // [rows] out
+  float* scratch;      // [rows, draft_vocab]
+};
+
+void cell_cpu(const CellParams&, Stream&);  // oracles: plain loops
+void mix_cpu(const MixParams&, Stream&);
+void residual_cpu(const ResidualParams&, Stream&);
+void head_top_cpu(const HeadTopParams&, Stream&);
+
+#define REDRAFTER_DRAFTER_OPS                    \
+  void cell(const CellParams&, Stream&);         \
+  void mix(const MixParams&, Stream&);           \
+  void residual(const ResidualParams&, Stream&); \
+  void head_top(const HeadTopParams&, Stream&);
+namespace isa_base {
+REDRAFTER_DRAFTER_OPS
+}
+namespace isa_avx2 {
+REDRAFTER_DRAFTER_OPS
+}
+namespace isa_avx512 {
+REDRAFTER_DRAFTER_OPS
+}
+#undef REDRAFTER_DRAFTER_OPS
+
+}  // namespace redrafter

@@ -1,0 +1,44 @@
+#include "ops/kv.h"
+
+#include <cstring>
+
+namespace redrafter {
+namespace {
+
+struct SlotAddress {
+  int64_t block, offset;
+};
+
+SlotAddress locate(const int32_t* block_table, int64_t slot) {
+  return {block_table[slot / kBlockTokens], slot % kBlockTokens};
+}
+
+void copy_slot(const KvLayer& kv, SlotAddress from, SlotAddress to) {
+  const int64_t padded = head_dim_padded(kv.head_dim);
+  const float* k_from = kv.k + from.block * kv.k_block_stride + from.offset;
+  float* k_to = kv.k + to.block * kv.k_block_stride + to.offset;
+  for (int64_t i = 0; i < kv.kv_heads * kv.head_dim; ++i) k_to[i * kBlockTokens] = k_from[i * kBlockTokens];
+  for (int64_t h = 0; h < kv.kv_heads; ++h) {
+    std::memcpy(kv.v + to.block * kv.v_block_stride + (h * kBlockTokens + to.offset) * padded,
+                kv.v + from.block * kv.v_block_stride + (h * kBlockTokens + from.offset) * padded,
+                static_cast<size_t>(padded) * sizeof(float));
+  }
+}
+
+}  // namespace
+
+void kv_compact_cpu(const KvCompactParams& p, Stream&) {
+  for (int64_t i = 0; i < p.count; ++i) {
+    if (p.from[i] == p.to_slot + i) continue;
+    copy_slot(p.kv, locate(p.block_table, p.from[i]), locate(p.block_table, p.to_slot + i));
+  }
+}
+
+void kv_copy_block_cpu(const KvCopyBlockParams& p, Stream&) {
+  const KvLayer& kv = p.kv;
+  std::memset(kv.k + p.to * kv.k_block_stride, 0, static_cast<size_t>(kv.k_block_stride) * sizeof(float));
+  std::memset(kv.v + p.to * kv.v_block_stride, 0, static_cast<size_t>(kv.v_block_stride) * sizeof(float));
+  for (int64_t t = 0; t < p.tokens; ++t) copy_slot(kv, {p.from, t}, {p.to, t});
+}
+
+}  // namespace redrafter

@@ -1,0 +1,27 @@
+// Moves inside the paged cache: compaction of an accepted path, and the copy behind copy-on-write.
+#pragma once
+#include "base/tensor.h"
+
+namespace redrafter {
+
+// For i ascending: slot to_slot + i takes K and V of slot from[i]. Safe in place because from[i] >= to_slot +
+// i and from is strictly increasing.
+struct KvCompactParams {
+  KvLayer kv;
+  const int32_t* block_table;  // the sequence's
+  const int32_t* from;         // [count]
+  int64_t to_slot, count;
+};
+
+void kv_compact_cpu(const KvCompactParams&, Stream&);
+
+// Copies the first `tokens` slots of block `from` to block `to`, and zeros the rest of `to`.
+struct KvCopyBlockParams {
+  KvLayer kv;
+  int32_t from, to;
+  int64_t tokens;
+};
+
+void kv_copy_block_cpu(const KvCopyBlockParams&, Stream&);
+
+}  // namespace redrafter

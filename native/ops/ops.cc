@@ -1,0 +1,115 @@
+#include "ops/ops.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "base/check.h"
+
+#if defined(__x86_64__) && !defined(_MSC_VER)
+#define REDRAFTER_X86 1
+#endif
+
+namespace redrafter {
+namespace {
+
+void* host_allocate(size_t bytes) {
+  void* memory = ::operator new(bytes, std::align_val_t{64}, std::nothrow);
+  REDRAFTER_REQUIRE(memory != nullptr, "ERR_OOM", "cannot allocate ", bytes, " bytes of memory");
+  return memory;
+}
+void host_release(void* memory) { ::operator delete(memory, std::align_val_t{64}); }
+void host_copy(void* to, const void* from, size_t bytes, Stream&) {
+  if (bytes != 0) std::memcpy(to, from, bytes);
+}
+
+// The column of plain loops; faster levels replace what they have.
+constexpr Backend kOracle = {"cpu",         "oracle",      matmul_pack_cpu, embed_cpu,      norm_cpu,
+                             matmul_cpu,    rope_cpu,      attention_cpu,   act_cpu,        sample_cpu,
+                             logprob_cpu,   cell_cpu,      mix_cpu,         residual_cpu,   head_top_cpu,
+                             beam_cpu,      tree_pack_cpu, tree_accept_cpu, kv_compact_cpu, kv_copy_block_cpu,
+                             host_allocate, host_release,  host_copy,       host_copy};
+
+#define REDRAFTER_LEVEL(isa)                                                                      \
+  [] {                                                                                            \
+    Backend b = kOracle;                                                                          \
+    b.level = #isa + 4; /* without "isa_" */                                                      \
+    b.matmul = isa::matmul, b.attention = isa::attention, b.act = isa::act;                       \
+    b.cell = isa::cell, b.mix = isa::mix, b.residual = isa::residual, b.head_top = isa::head_top; \
+    return b;                                                                                     \
+  }()
+
+struct Level {
+  const Backend& backend;
+  const char* missing;  // null when this processor can run it
+};
+
+std::vector<Level> cpu_levels() {
+  static const Backend base = REDRAFTER_LEVEL(isa_base);
+  std::vector<Level> levels;
+#if defined(REDRAFTER_X86)
+  static const Backend avx512 = REDRAFTER_LEVEL(isa_avx512);
+  static const Backend avx2 = REDRAFTER_LEVEL(isa_avx2);
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  const bool has_avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  levels.push_back({avx512, has_avx512 ? nullptr : "this processor has no AVX-512 (F, BW, VL, DQ)"});
+  levels.push_back({avx2, has_avx2 ? nullptr : "this processor has no AVX2 with FMA and F16C"});
+#endif
+  levels.push_back({base, nullptr});
+  levels.push_back({kOracle, nullptr});
+  return levels;
+}
+
+constexpr const char* kNoCuda = "this build has no CUDA backend";
+
+}  // namespace
+
+const Backend& find_backend(const std::string& device) {
+  const bool cuda = device == "cuda" || device.rfind("cuda:", 0) == 0;
+  REDRAFTER_REQUIRE(!cuda, "ERR_BACKEND", "device \"", device, "\" is not available: ", kNoCuda);
+  for (const Level& level : cpu_levels()) {
+    const bool any = device == "auto" || device == "cpu";
+    if (any && level.missing == nullptr) return level.backend;
+    if (device != std::string("cpu:") + level.backend.level) continue;
+    REDRAFTER_REQUIRE(level.missing == nullptr, "ERR_BACKEND", "device \"", device,
+                      "\" is not available: ", level.missing);
+    return level.backend;
+  }
+  fail("ERR_INVALID_ARGUMENT", "unknown device \"", device, "\"; expected auto, cpu or cuda");
+}
+
+std::vector<BackendStatus> list_backends() {
+  std::vector<BackendStatus> all;
+  for (const Level& level : cpu_levels()) {
+    all.push_back({std::string("cpu:") + level.backend.level, level.missing == nullptr,
+                   level.missing == nullptr ? "" : level.missing});
+  }
+  all.push_back({"cuda", false, kNoCuda});
+  return all;
+}
+
+std::vector<std::string> cpu_features() {
+  std::vector<std::string> found;
+#if defined(REDRAFTER_X86)
+#define REDRAFTER_FEATURE(name) \
+  if (__builtin_cpu_supports(name)) found.push_back(name)
+  REDRAFTER_FEATURE("sse4.2");
+  REDRAFTER_FEATURE("avx");
+  REDRAFTER_FEATURE("avx2");
+  REDRAFTER_FEATURE("fma");
+  REDRAFTER_FEATURE("avx512f");
+  REDRAFTER_FEATURE("avx512bw");
+  REDRAFTER_FEATURE("avx512vl");
+  REDRAFTER_FEATURE("avx512dq");
+  REDRAFTER_FEATURE("avx512vnni");
+  REDRAFTER_FEATURE("avx512bf16");
+#undef REDRAFTER_FEATURE
+#elif defined(__aarch64__)
+  found.push_back("neon");
+#endif
+  return found;
+}
+
+}  // namespace redrafter

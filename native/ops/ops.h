@@ -1,0 +1,105 @@
+// The table of all ops, one column per backend. Everything above this file calls ops through a Backend and
+// never names one. Reading order: this file, then the header of any op; x.cc beside it is the plain-loop
+// oracle, x_simd.cc the fast version.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "ops/act.h"
+#include "ops/attention.h"
+#include "ops/beam.h"
+#include "ops/drafter.h"
+#include "ops/embed.h"
+#include "ops/kv.h"
+#include "ops/matmul.h"
+#include "ops/norm.h"
+#include "ops/rope.h"
+#include "ops/sample.h"
+#include "ops/tree.h"
+
+namespace redrafter {
+
+template <typename Params>
+using Op = void (*)(const Params&, Stream&);
+
+struct Backend {
+  const char* name;   // "cpu"; the CUDA companion adds "cuda"
+  const char* level;  // "avx512", "avx2", "base", "oracle"
+
+  Op<PackParams> matmul_pack;
+  Op<EmbedParams> embed;
+  Op<NormParams> norm;
+  Op<MatmulParams> matmul;
+  Op<RopeParams> rope;
+  Op<AttentionParams> attention;
+  Op<ActParams> act;
+  Op<SampleParams> sample;
+  Op<LogprobParams> logprob;
+  Op<CellParams> cell;
+  Op<MixParams> mix;
+  Op<ResidualParams> residual;
+  Op<HeadTopParams> head_top;
+  Op<BeamParams> beam;
+  Op<TreePackParams> tree_pack;
+  Op<TreeAcceptParams> tree_accept;
+  Op<KvCompactParams> kv_compact;
+  Op<KvCopyBlockParams> kv_copy_block;
+
+  // Memory the ops work on. allocate throws ERR_OOM; copies are ordered after earlier ops of the stream.
+  void* (*allocate)(size_t bytes);
+  void (*release)(void* memory);
+  void (*upload)(void* to, const void* from, size_t bytes, Stream&);
+  void (*download)(void* to, const void* from, size_t bytes, Stream&);
+};
+
+// One backend or level of the CPU backend, with the reason when it cannot run here.
+struct BackendStatus {
+  std::string name;
+  bool available;
+  std::string reason;  // empty when available
+};
+
+// "auto" (CUDA when it works, else the CPU), "cpu", "cuda", or a CPU level by name: "cpu:avx2", "cpu:oracle".
+// Throws ERR_BACKEND with the reason when it is not available.
+const Backend& find_backend(const std::string& device);
+
+std::vector<BackendStatus> list_backends();
+
+// Instruction sets of this processor that matter to the CPU backend, e.g. {"avx2", "fma", "avx512f"}.
+std::vector<std::string> cpu_features();
+
+// Memory of a backend, freed with its owner.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  DeviceBuffer(const Backend& backend, size_t bytes)
+      : backend_(&backend), data_(bytes == 0 ? nullptr : backend.allocate(bytes)), bytes_(bytes) {}
+  DeviceBuffer(DeviceBuffer&& other) noexcept { swap(other); }
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~DeviceBuffer() {
+    if (data_ != nullptr) backend_->release(data_);
+  }
+
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  void swap(DeviceBuffer& other) noexcept {
+    std::swap(backend_, other.backend_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+  const Backend* backend_ = nullptr;
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace redrafter

@@ -1,0 +1,131 @@
+#include "ops/sample.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/philox.h"
+#include "base/threads.h"
+#include "ops/top.h"
+
+namespace redrafter {
+namespace {
+
+struct Candidate {
+  float weight;  // exp((logit - max) / temperature)
+  int32_t id;
+};
+
+bool more_probable(const Candidate& a, const Candidate& b) {
+  return a.weight > b.weight || (a.weight == b.weight && a.id < b.id);
+}
+
+int32_t argmax(const float* logits, int64_t vocab) {
+  int32_t best = -1;
+  for (int64_t i = 0; i < vocab; ++i) {
+    if (logits[i] != logits[i]) continue;
+    if (best < 0 || logits[i] > logits[best]) best = static_cast<int32_t>(i);
+  }
+  return best;
+}
+
+double total_weight(const Candidate* c, int64_t count) {
+  double total = 0.0;
+  for (int64_t i = 0; i < count; ++i) total += c[i].weight;
+  return total;
+}
+
+// Applies top-k, top-p and min-p; returns how many of c, then sorted by probability, are kept. Without any
+// filter c stays in id order: either order is a pure function of the row.
+int64_t filter(const SampleSpec& spec, Candidate* c, int64_t count) {
+  const bool by_k = spec.top_k > 0 && spec.top_k < count, by_p = spec.top_p<1.0f, by_min = spec.min_p> 0.0f;
+  if (!by_k && !by_p && !by_min) return count;
+  if (by_k) {
+    std::nth_element(c, c + spec.top_k, c + count, more_probable);
+    count = spec.top_k;
+  }
+  std::sort(c, c + count, more_probable);
+  if (by_p) {
+    const double limit = spec.top_p * total_weight(c, count);
+    double sum = 0.0;
+    int64_t kept = 0;
+    while (kept < count && sum < limit) sum += c[kept++].weight;
+    count = std::max<int64_t>(kept, 1);
+  }
+  if (by_min) {
+    const float least = spec.min_p * c[0].weight;
+    int64_t kept = 1;
+    while (kept < count && c[kept].weight >= least) ++kept;
+    count = kept;
+  }
+  return count;
+}
+
+int32_t draw(const SampleSpec& spec, const float* logits, int64_t vocab, uint64_t position, Candidate* c) {
+  const int32_t best = argmax(logits, vocab);
+  if (best < 0 || !std::isfinite(logits[best])) return best;
+  int64_t count = 0;
+  for (int64_t i = 0; i < vocab; ++i) {
+    const float weight = std::exp((logits[i] - logits[best]) / spec.temperature);
+    if (weight > 0.0f) c[count++] = {weight, static_cast<int32_t>(i)};  // drops NaN too
+  }
+  count = filter(spec, c, count);
+  const double u = philox_uniform(spec.seed, position, 0, DrawPurpose::kToken) * total_weight(c, count);
+  double sum = 0.0;
+  for (int64_t i = 0; i < count; ++i) {
+    sum += c[i].weight;
+    if (u < sum) return c[i].id;
+  }
+  return c[count - 1].id;  // u rounded up to the total
+}
+
+double log_sum_exp(const float* logits, int64_t vocab, float largest) {
+  double sum = 0.0;
+  for (int64_t i = 0; i < vocab; ++i) sum += std::exp(static_cast<double>(logits[i]) - largest);
+  return largest + std::log(sum);
+}
+
+}  // namespace
+
+int64_t sample_scratch(int64_t vocab) {
+  return (vocab * static_cast<int64_t>(sizeof(Candidate)) + 63) / 64 * 64;
+}
+
+void sample_cpu(const SampleParams& p, Stream& stream) {
+  const auto choose = [&p](int64_t row, int thread) {
+    const float* logits = p.logits + row * p.vocab;
+    const SampleSpec& spec = p.spec[row];
+    if (spec.temperature <= 0.0f) return argmax(logits, p.vocab);
+    auto* scratch =
+        reinterpret_cast<Candidate*>(static_cast<char*>(p.scratch) + thread * sample_scratch(p.vocab));
+    return draw(spec, logits, p.vocab, static_cast<uint64_t>(p.position[row]), scratch);
+  };
+  if (p.node_parent == nullptr) {
+    stream.threads->run(p.rows, 8 * p.rows * p.vocab,
+                        [&p, &choose](int64_t row, int thread) { p.token[row] = choose(row, thread); });
+    return;
+  }
+  // A wide tree has hundreds of nodes, the walk visits a handful.
+  std::fill(p.token, p.token + p.rows, -1);
+  for (int64_t node = 0, child = 0; node >= 0; node = child) {
+    p.token[node] = choose(node, 0);
+    child = -1;
+    for (int64_t other = node + 1; other < p.rows && child < 0; ++other) {
+      if (p.node_parent[other] == node && p.node_token[other] == p.token[node]) child = other;
+    }
+  }
+}
+
+void logprob_cpu(const LogprobParams& p, Stream& stream) {
+  stream.threads->run(p.rows, 8 * p.rows * p.vocab, [&p](int64_t i, int) {
+    const float* logits = p.logits + p.row[i] * p.vocab;
+    const int32_t best = argmax(logits, p.vocab);
+    const double norm = best < 0 ? NAN : log_sum_exp(logits, p.vocab, logits[best]);
+    p.logprob[i] = static_cast<float>(logits[p.token[i]] - norm);
+    int32_t* ids = p.top_token + i * p.top_k;
+    float* values = p.top_logprob + i * p.top_k;
+    if (p.top_k > 0) select_top(logits, p.vocab, p.top_k, ids, values);
+    for (int64_t k = 0; k < p.top_k; ++k) values[k] = static_cast<float>(values[k] - norm);
+  });
+}
+
+}  // namespace redrafter

@@ -1,0 +1,49 @@
+// The target's next token for each row of logits: argmax, or one seeded draw from the filtered distribution.
+// Ties go to the lowest id. The draw is a pure function of (logits, spec, position): see base/philox.h.
+#pragma once
+#include "base/tensor.h"
+
+namespace redrafter {
+
+// temperature 0 is greedy. Filters apply in this order, each over what the one before kept:
+// temperature, top-k (0: off), top-p (1: off), min-p (0: off; relative to the most probable token).
+struct SampleSpec {
+  float temperature = 0.0f;
+  int32_t top_k = 0;
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  uint64_t seed = 0;
+};
+
+struct SampleParams {
+  const float* logits;      // [rows, vocab]
+  const SampleSpec* spec;   // [rows]
+  const int32_t* position;  // [rows] absolute position of the token being chosen
+  int32_t* token;           // [rows] out; -1 where every logit is NaN
+  void* scratch;            // [threads, sample_scratch(vocab)] bytes
+  int64_t rows, vocab;
+  // When the rows are the nodes of a draft tree (row 0 the root, parents before children), the two arrays of
+  // the tree: then only rows that the walk of tree_accept reaches have to be chosen, and others may be -1.
+  const int32_t* node_token = nullptr;   // [rows]
+  const int32_t* node_parent = nullptr;  // [rows]
+};
+
+int64_t sample_scratch(int64_t vocab);
+
+void sample_cpu(const SampleParams&, Stream&);
+
+// Raw log-probabilities (log-softmax of the logits as they are, before temperature and filters) of one token
+// per row, and of the top_k most probable, descending, ties by lowest id.
+struct LogprobParams {
+  const float* logits;   // [*, vocab]
+  const int32_t* row;    // [rows] row of logits
+  const int32_t* token;  // [rows]
+  float* logprob;        // [rows] out
+  int32_t* top_token;    // [rows, top_k] out
+  float* top_logprob;    // [rows, top_k] out
+  int64_t rows, vocab, top_k;
+};
+
+void logprob_cpu(const LogprobParams&, Stream&);
+
+}  // namespace redrafter

@@ -1,0 +1,37 @@
+// Weights of a recurrent drafter: Apple's checkpoint format with its aliases, and ours.
+#pragma once
+
+#include <vector>
+
+#include "io/config.h"
+#include "model/weights.h"
+
+namespace redrafter {
+
+struct RecurrentWeights {
+  DrafterConfig config;
+  Matrix w, u;  // recurrence, empty for the sum cell
+  const float* w_bias = nullptr;
+  const float* u_bias = nullptr;
+  Matrix projection;  // [exit, 2 hidden], empty when exit = 2 hidden and the file has none
+  const float* projection_bias = nullptr;
+  struct Block {
+    Matrix a;           // [exit, exit]
+    const float* bias;  // [exit] or null
+  };
+  std::vector<Block> blocks;
+  Matrix head;          // [draft_vocab, exit]
+  DeviceBuffer id_map;  // [draft_vocab] target ids, empty for the full vocabulary
+  int64_t bytes = 0;
+  std::vector<DeviceBuffer> memory;
+};
+
+// Throws ERR_DRAFTER when the drafter was made for another target (hidden size, vocabulary), ERR_MODEL_FORMAT
+// when its tensors do not fit its own configuration.
+RecurrentWeights load_recurrent_weights(const std::string& directory, const ModelConfig& target,
+                                        const Backend& backend, Stream& stream, const LoadProgress& progress);
+
+// Bytes of tensors the loader will read, for progress.
+uint64_t drafter_bytes(const std::string& directory);
+
+}  // namespace redrafter

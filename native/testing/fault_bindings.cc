@@ -1,0 +1,155 @@
+// The decode loop with one fault planted in it: what the lossless suite must be able to see.
+#include <algorithm>
+#include <vector>
+
+#include "base/check.h"
+#include "base/threads.h"
+#include "spec/drafters/recurrent.h"
+#include "spec/round.h"
+#include "testing/testing.h"
+
+namespace redrafter::testing {
+namespace {
+
+const Backend& real() { return find_backend("cpu"); }
+
+// K summed in two halves, but only when a launch has more than one row: an M-dependent split.
+void split_k(const MatmulParams& p, Stream& stream) {
+  if (p.rows == 1) return real().matmul(p, stream);
+  const int64_t k = p.w.cols, n = p.w.rows;
+  std::vector<float> half(static_cast<size_t>(p.rows * k)), part(static_cast<size_t>(p.rows * n));
+  std::vector<float> sum(static_cast<size_t>(p.rows * n), 0.0f);
+  for (const bool upper : {false, true}) {
+    for (int64_t m = 0; m < p.rows; ++m) {
+      for (int64_t i = 0; i < k; ++i)
+        half[static_cast<size_t>(m * k + i)] = (i >= k / 2) == upper ? p.x[m * p.x_stride + i] : 0.0f;
+    }
+    real().matmul({half.data(), p.w, nullptr, nullptr, part.data(), p.rows, k, n}, stream);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += part[i];
+  }
+  for (int64_t m = 0; m < p.rows; ++m) {
+    for (int64_t i = 0; i < n; ++i) {
+      const float bias = p.bias == nullptr ? 0.0f : p.bias[i];
+      const float residual = p.residual == nullptr ? 0.0f : p.residual[m * p.y_stride + i];
+      p.y[m * p.y_stride + i] = sum[static_cast<size_t>(m * n + i)] + bias + residual;
+    }
+  }
+}
+
+// Verification breaks ties by the highest id, plain decoding by the lowest.
+void last_wins(const SampleParams& params, Stream& stream) {
+  SampleParams p = params;
+  p.node_parent = nullptr;  // choose everywhere: the walk will go where the fault leads
+  real().sample(p, stream);
+  for (int64_t row = 0; p.rows > 1 && row < p.rows; ++row) {
+    const float* logits = p.logits + row * p.vocab;
+    if (p.token[row] < 0) continue;
+    for (int64_t i = 0; i < p.vocab; ++i) {
+      if (logits[i] == logits[p.token[row]]) p.token[row] = static_cast<int32_t>(i);
+    }
+  }
+}
+
+// A node sees every node before it in the tree, not only its ancestors.
+void no_sibling_mask(const AttentionParams& p, Stream& stream) {
+  const int64_t rows = p.batch.rows;
+  std::vector<int32_t> position(p.batch.position, p.batch.position + rows), begin(1, 0), tail;
+  for (int64_t r = 0; r < rows; ++r) {
+    if (p.batch.tail_begin[r + 1] > p.batch.tail_begin[r]) {
+      for (int32_t slot = p.batch.context[r]; slot <= p.batch.slot[r]; ++slot) tail.push_back(slot);
+      position[static_cast<size_t>(r)] = p.batch.slot[r];
+    }
+    begin.push_back(static_cast<int32_t>(tail.size()));
+  }
+  AttentionParams faulty = p;
+  faulty.batch.position = position.data();
+  faulty.batch.tail_begin = begin.data();
+  faulty.batch.tail_slots = tail.data();
+  real().attention(faulty, stream);
+}
+
+void no_compaction(const KvCompactParams&, Stream&) {}
+
+Backend with_fault(const std::string& fault) {
+  Backend backend = real();
+  if (fault == "split-k") backend.matmul = split_k;
+  if (fault == "last-wins") backend.sample = last_wins;
+  if (fault == "no-sibling-mask") backend.attention = no_sibling_mask;
+  if (fault == "no-compaction") backend.kv_compact = no_compaction;
+  return backend;
+}
+
+bool keep_going(uint64_t) { return true; }
+
+std::vector<int32_t> ids_of(const Napi::Value& value) {
+  const auto array = value.As<Napi::Int32Array>();
+  return {array.Data(), array.Data() + array.ElementLength()};
+}
+
+// { fault, model, drafter, ids, maxTokens, beamWidth, beamLength, eos } -> { ids, kv } where kv holds K of
+// layer 0. beamWidth 0 decodes plainly.
+Napi::Value decode(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Napi::Object options = info[0].As<Napi::Object>();
+    const auto text = [&](const char* key) { return options.Get(key).As<Napi::String>().Utf8Value(); };
+    const auto number = [&](const char* key) { return options.Get(key).As<Napi::Number>().Int64Value(); };
+    const std::string fault = text("fault");
+    const Backend backend = with_fault(fault);
+    ThreadPool pool(1);
+    Stream stream{&pool, nullptr};
+    const ModelConfig config = read_model_config(text("model"));
+    const int64_t positions = 512, nodes = max_tree_nodes(kMaxBeamWidth, kMaxBeamLength);
+    Model model(config,
+                load_model_weights(config, Checkpoint::open(text("model")), backend, stream, keep_going),
+                backend, stream, {nodes, positions});
+    RecurrentDrafter drafter(load_recurrent_weights(text("drafter"), config, backend, stream, keep_going),
+                             model.weights().embedding, backend, stream);
+    KvCache cache({config.layers, config.kv_heads, config.head_dim, 128}, backend, stream);
+    KvSequence kv(cache);
+    std::vector<int32_t> tokens = ids_of(options.Get("ids"));
+    const size_t prompt = tokens.size();
+    const std::vector<int32_t> eos = ids_of(options.Get("eos"));
+
+    Lane lane(backend, config.hidden);
+    lane.tokens = &tokens;
+    lane.kv = &kv;
+    lane.beam_width = number("beamWidth");
+    lane.beam_length = lane.beam_width == 0 ? 0 : number("beamLength");
+    lane.max_tokens = number("maxTokens");
+    if (fault != "no-eos-cut") lane.stop.eos = eos;
+    kv.reserve(static_cast<int64_t>(prompt) + lane.max_tokens + nodes);
+    Round round(model, cache, &drafter, stream, 64);
+    const auto ended = [&] {
+      return lane.finish != Finish::kNone ||
+             (!lane.emitted.empty() && std::find(eos.begin(), eos.end(), tokens.back()) != eos.end());
+    };
+    do {
+      round.run({&lane});
+      REDRAFTER_CHECK(!lane.failed);
+    } while (!ended());
+
+    Napi::Object result = Napi::Object::New(info.Env());
+    auto ids = Napi::Int32Array::New(info.Env(), tokens.size() - prompt);
+    std::copy(tokens.begin() + static_cast<std::ptrdiff_t>(prompt), tokens.end(), ids.Data());
+    const KvLayer& layer = cache.layers()[0];
+    const int64_t width = config.kv_heads * config.head_dim;
+    auto values = Napi::Float32Array::New(info.Env(), static_cast<size_t>(kv.length() * width));
+    for (int64_t t = 0; t < kv.length(); ++t) {
+      const float* k = layer.k + kv.blocks()[static_cast<size_t>(t / kBlockTokens)] * layer.k_block_stride;
+      for (int64_t i = 0; i < width; ++i) {
+        values[static_cast<size_t>(t * width + i)] = k[i * kBlockTokens + t % kBlockTokens];
+      }
+    }
+    result.Set("ids", ids);
+    result.Set("kv", values);
+    return result;
+  });
+}
+
+}  // namespace
+
+void add_faults(Napi::Env env, Napi::Object exports) {
+  exports.Set("decode", Napi::Function::New(env, decode, "decode"));
+}
+
+}  // namespace redrafter::testing

@@ -1,0 +1,167 @@
+#include "testing/op_call.h"
+
+#include <algorithm>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace redrafter::testing {
+namespace {
+
+constexpr uint32_t kPoison = 0xFFC5C5C5u;  // a quiet NaN as fp32, a large negative number as int32
+constexpr size_t kGuardBytes = 128;
+
+// With AddressSanitizer a guard word may not even be read while the op runs.
+void close_guards(char* memory, size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  ASAN_POISON_MEMORY_REGION(memory, kGuardBytes);
+  ASAN_POISON_MEMORY_REGION(memory + kGuardBytes + bytes, kGuardBytes);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
+
+void open_guards(char* memory, size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  ASAN_UNPOISON_MEMORY_REGION(memory, bytes + 2 * kGuardBytes);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
+
+const Backend& backend_named(const Napi::Value& level) {
+  REDRAFTER_REQUIRE(level.IsString(), "ERR_INVALID_ARGUMENT", "level is not a string");
+  const std::string name = level.As<Napi::String>().Utf8Value();
+  return find_backend(name.rfind("cuda", 0) == 0 ? name : "cpu:" + name);
+}
+
+int thread_count(const Napi::Value& threads) {
+  REDRAFTER_REQUIRE(threads.IsNumber(), "ERR_INVALID_ARGUMENT", "threads is not a number");
+  const int64_t count = threads.As<Napi::Number>().Int64Value();
+  REDRAFTER_REQUIRE(count >= 1 && count <= 64, "ERR_INVALID_ARGUMENT", "threads is not in 1..64");
+  return static_cast<int>(count);
+}
+
+DType dtype_of(const std::string& name) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    if (name == dtype_name(dtype)) return dtype;
+  }
+  fail("ERR_INVALID_ARGUMENT", "unknown dtype ", name);
+}
+
+}  // namespace
+
+Fields::Fields(OpCall& call, const Napi::Value& value) : call_(call) {
+  REDRAFTER_REQUIRE(value.IsObject(), "ERR_INVALID_ARGUMENT", "not an object");
+  object_ = value.As<Napi::Object>();
+}
+
+bool Fields::has(const char* key) const {
+  const Napi::Value value = object_.Get(key);
+  return !value.IsUndefined() && !value.IsNull();
+}
+
+Napi::Value Fields::get(const char* key) const {
+  REDRAFTER_REQUIRE(has(key), "ERR_INVALID_ARGUMENT", key, " is missing");
+  return object_.Get(key);
+}
+
+double Fields::number(const char* key) const {
+  const Napi::Value value = get(key);
+  REDRAFTER_REQUIRE(value.IsNumber(), "ERR_INVALID_ARGUMENT", key, " is not a number");
+  return value.As<Napi::Number>().DoubleValue();
+}
+
+int64_t Fields::integer(const char* key) const {
+  const double value = number(key);
+  REDRAFTER_REQUIRE(
+      value >= 0 && value < 2147483648.0 && value == static_cast<double>(static_cast<int64_t>(value)),
+      "ERR_INVALID_ARGUMENT", key, " is not an integer in 0..2^31-1");
+  return static_cast<int64_t>(value);
+}
+
+bool Fields::flag(const char* key) const { return has(key) && get(key).ToBoolean(); }
+
+std::string Fields::text(const char* key) const {
+  const Napi::Value value = get(key);
+  REDRAFTER_REQUIRE(value.IsString(), "ERR_INVALID_ARGUMENT", key, " is not a string");
+  return value.As<Napi::String>().Utf8Value();
+}
+
+int32_t* Fields::indices(const char* key, int64_t count, int64_t low, int64_t high) const {
+  const auto from = array<int32_t>(key);
+  for (size_t i = 0; i < from.ElementLength(); ++i) {
+    const int64_t index = from.Data()[i];
+    REDRAFTER_REQUIRE(index >= low && index < high, "ERR_INVALID_ARGUMENT", key, "[", i, "] = ", index,
+                      " is not in ", low, "..", high - 1);
+  }
+  return in<int32_t>(key, count);
+}
+
+Matrix Fields::matrix(const char* key) const {
+  const Fields fields = object(key);
+  Matrix w;
+  w.dtype = dtype_of(fields.text("dtype"));
+  w.rows = fields.integer("rows");
+  w.cols = fields.integer("cols");
+  const bool single = w.dtype == DType::kF32;
+  const int64_t count = w.rows * w.cols;
+  REDRAFTER_REQUIRE((single ? fields.length<float>("source") : fields.length<uint16_t>("source")) == count,
+                    "ERR_INVALID_ARGUMENT", key, " has the wrong size");
+  const void* source = single ? static_cast<const void*>(fields.array<float>("source").Data())
+                              : static_cast<const void*>(fields.array<uint16_t>("source").Data());
+  w.data = call_.allocate(static_cast<size_t>(matrix_bytes(w.rows, w.cols, w.dtype)));
+  const int64_t step = fields.has("chunk") ? std::max<int64_t>(fields.integer("chunk"), 1) : w.rows;
+  for (int64_t row = 0; row < w.rows; row += step) {
+    const char* from =
+        static_cast<const char*>(source) + row * w.cols * static_cast<int64_t>(dtype_bytes(w.dtype));
+    call_.backend().matmul_pack({from, row, std::min(step, w.rows - row), w}, call_.stream());
+  }
+  return w;
+}
+
+OpCall::OpCall(const Napi::CallbackInfo& info)
+    : env_(info.Env()),
+      backend_(backend_named(info[0])),
+      pool_(thread_count(info[1])),
+      params_(*this, info[2]) {
+  stream_.threads = &pool_;
+}
+
+void* OpCall::allocate(size_t bytes) {
+  Region region{DeviceBuffer(backend_, bytes + 2 * kGuardBytes), bytes};
+  const std::vector<uint32_t> poison((region.memory.bytes() + 3) / 4, kPoison);
+  upload(region.memory.as<char>(), poison.data(), region.memory.bytes());
+  close_guards(region.memory.as<char>(), bytes);
+  regions_.push_back(std::move(region));
+  return regions_.back().memory.as<char>() + kGuardBytes;
+}
+
+OpCall::~OpCall() {
+  for (const Region& region : regions_) open_guards(region.memory.as<char>(), region.bytes);
+}
+
+size_t OpCall::size_of(const void* data) const {
+  for (const Region& region : regions_) {
+    if (region.memory.as<char>() + kGuardBytes == data) return region.bytes;
+  }
+  fail("ERR_INVALID_ARGUMENT", "not a buffer of this call");
+}
+
+void OpCall::check_guards() {
+  std::vector<uint8_t> bytes;
+  for (const Region& region : regions_) {
+    open_guards(region.memory.as<char>(), region.bytes);
+    bytes.resize(region.memory.bytes());
+    download(bytes.data(), region.memory.as<char>(), bytes.size());
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      if (i >= kGuardBytes && i < kGuardBytes + region.bytes) continue;
+      const uint8_t expected = static_cast<uint8_t>(kPoison >> (i % 4 * 8));
+      REDRAFTER_REQUIRE(bytes[i] == expected, "ERR_INTERNAL", "a guard word was overwritten ",
+                        i < kGuardBytes ? "before" : "after", " a buffer of ", region.bytes, " bytes");
+    }
+  }
+}
+
+}  // namespace redrafter::testing

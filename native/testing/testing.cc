@@ -1,0 +1,12 @@
+#include "testing/testing.h"
+
+static Napi::Object init(Napi::Env env, Napi::Object exports) {
+  redrafter::testing::add_canary(env, exports);
+  redrafter::testing::add_drafter(env, exports);
+  redrafter::testing::add_faults(env, exports);
+  redrafter::testing::add_io(env, exports);
+  redrafter::testing::add_ops(env, exports);
+  return exports;
+}
+
+NODE_API_MODULE(redrafter_testing, init)

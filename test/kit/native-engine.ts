@@ -1,0 +1,239 @@
+/** An engine driven at the boundary itself, with promises: for tests that need token ids and KV bytes only. */
+import {
+  native,
+  type NativeEngine,
+  type NativeGenerateOptions,
+  type NativeMessage,
+  type NativeModelInfo,
+} from '../../lib/native.js';
+
+export interface LoadOptions {
+  drafter?: string;
+  device?: string;
+  threads?: number;
+  contextTokens?: number;
+  kvTokens?: number;
+  prefillChunk?: number;
+}
+
+export type GenerateOptions = Partial<Omit<NativeGenerateOptions, 'eosTokenIds' | 'stopTokenIds'>> & {
+  eos?: number[];
+  stop?: number[];
+};
+
+type Finish = Extract<NativeMessage, { type: 'finish' }>;
+
+export interface Generated {
+  ids: number[];
+  /** Ids of each round, to see where accepted runs were cut. */
+  rounds: number[][];
+  logprobs: number[];
+  topIds: number[];
+  topLogprobs: number[];
+  reason: Finish['reason'];
+  stats: Finish['stats'];
+  tokens: number;
+  kvTokens: number;
+}
+
+/** A failed ticket or engine, with the code the native side gave. */
+export class EngineError extends Error {
+  constructor(
+    readonly code: string,
+    message: string,
+  ) {
+    super(`${code}: ${message}`);
+  }
+}
+
+export class TestEngine {
+  private readonly engine: NativeEngine;
+  private readonly tickets = new Map<number, { push(message: NativeMessage): void; fail(error: EngineError): void }>();
+  private last = 0;
+  private readonly ready: Promise<NativeModelInfo>;
+  private readonly ended: Promise<void>;
+  info!: NativeModelInfo;
+
+  private constructor(model: string, options: LoadOptions) {
+    let onReady!: (info: NativeModelInfo) => void;
+    let onFailed!: (error: EngineError) => void;
+    let onClosed!: () => void;
+    this.ready = new Promise((resolve, reject) => {
+      onReady = resolve;
+      onFailed = reject;
+    });
+    this.ended = new Promise((resolve) => {
+      onClosed = resolve;
+    });
+    const { Engine } = native();
+    this.engine = new Engine(
+      {
+        model,
+        drafter: options.drafter ?? null,
+        device: options.device ?? 'cpu',
+        threads: options.threads ?? 2,
+        contextTokens: options.contextTokens ?? 0,
+        kvTokens: options.kvTokens ?? 0,
+        prefillChunk: options.prefillChunk ?? 0,
+      },
+      (messages) => {
+        for (const message of messages) {
+          if (message.type === 'ready') onReady(message.info);
+          else if (message.type === 'failed') onFailed(new EngineError(message.code, message.message));
+          else if (message.type === 'closed') onClosed();
+          else if (message.type === 'error')
+            this.tickets.get(message.ticket)?.fail(new EngineError(message.code, message.message));
+          else if ('ticket' in message) this.tickets.get(message.ticket)?.push(message);
+        }
+      },
+    );
+  }
+
+  static async load(model: string, options: LoadOptions = {}): Promise<TestEngine> {
+    const engine = new TestEngine(model, options);
+    try {
+      engine.info = await engine.ready;
+    } catch (error) {
+      await engine.close();
+      throw error;
+    }
+    return engine;
+  }
+
+  async close(): Promise<void> {
+    this.engine.close();
+    await this.ended;
+  }
+
+  private submit<T>(start: (ticket: number) => void, onMessage: (message: NativeMessage) => T | undefined): Promise<T> {
+    const ticket = ++this.last;
+    return new Promise((resolve, reject) => {
+      this.tickets.set(ticket, {
+        push: (message) => {
+          const result = onMessage(message);
+          if (result === undefined) return;
+          this.tickets.delete(ticket);
+          resolve(result);
+        },
+        fail: (error) => {
+          this.tickets.delete(ticket);
+          reject(error);
+        },
+      });
+      start(ticket);
+    });
+  }
+
+  private done(start: (ticket: number) => void): Promise<{ tokens: number; kvTokens: number }> {
+    return this.submit(start, (message) => (message.type === 'done' ? message : undefined));
+  }
+
+  async open(): Promise<number> {
+    const session = ++this.last;
+    await this.done((ticket) => {
+      this.engine.openSession(ticket, session);
+    });
+    return session;
+  }
+
+  async fork(from: number): Promise<number> {
+    const session = ++this.last;
+    await this.done((ticket) => {
+      this.engine.forkSession(ticket, session, from);
+    });
+    return session;
+  }
+
+  append(session: number, ids: readonly number[]): Promise<{ tokens: number; kvTokens: number }> {
+    return this.done((ticket) => {
+      this.engine.append(ticket, session, Int32Array.from(ids));
+    });
+  }
+
+  rewind(session: number, tokens: number): Promise<{ tokens: number; kvTokens: number }> {
+    return this.done((ticket) => {
+      this.engine.rewindSession(ticket, session, tokens);
+    });
+  }
+
+  closeSession(session: number): Promise<{ tokens: number; kvTokens: number }> {
+    return this.done((ticket) => {
+      this.engine.closeSession(ticket, session);
+    });
+  }
+
+  readKv(session: number): Promise<Float32Array> {
+    return this.submit(
+      (ticket) => {
+        this.engine.readKv(ticket, session);
+      },
+      (message) => (message.type === 'kv' ? message.data : undefined),
+    );
+  }
+
+  kvUsage(): ReturnType<NativeEngine['kvUsage']> {
+    return this.engine.kvUsage();
+  }
+
+  /** `onRound` may abort: it gets what was generated so far and a function that ends the request. */
+  generate(
+    session: number,
+    ids: readonly number[],
+    options: GenerateOptions = {},
+    onRound?: (soFar: number[], abort: (keep: number) => void) => void,
+  ): Promise<Generated> {
+    const { eos = [], stop = [], ...rest } = options;
+    const out: Generated = {
+      ids: [],
+      rounds: [],
+      logprobs: [],
+      topIds: [],
+      topLogprobs: [],
+      reason: 'abort',
+      stats: undefined as unknown as Finish['stats'],
+      tokens: 0,
+      kvTokens: 0,
+    };
+    let ticketOf = 0;
+    return this.submit(
+      (ticket) => {
+        ticketOf = ticket;
+        this.engine.generate(ticket, session, Int32Array.from(ids), {
+          maxTokens: 64,
+          temperature: 0,
+          topK: 0,
+          topP: 1,
+          minP: 0,
+          seed: 0n,
+          beamWidth: 0,
+          beamLength: 0,
+          logprobs: -1,
+          eosTokenIds: Int32Array.from(eos),
+          stopTokenIds: Int32Array.from(stop),
+          ...rest,
+        });
+      },
+      (message) => {
+        if (message.type === 'tokens') {
+          out.ids.push(...message.ids);
+          out.rounds.push([...message.ids]);
+          out.logprobs.push(...(message.logprobs ?? []));
+          out.topIds.push(...(message.topIds ?? []));
+          out.topLogprobs.push(...(message.topLogprobs ?? []));
+          onRound?.(out.ids, (keep) => {
+            this.engine.abort(ticketOf, keep);
+          });
+        } else if (message.type === 'finish') {
+          return {
+            ...out,
+            reason: message.reason,
+            stats: message.stats,
+            tokens: message.tokens,
+            kvTokens: message.kvTokens,
+          };
+        }
+        return undefined;
+      },
+    );
+  }
+}

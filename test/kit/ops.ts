@@ -1,0 +1,220 @@
+/** The ops as the tests call them: `(level, threads, parameters)`, fresh typed arrays back. */
+
+export type DType = 'f32' | 'f16' | 'bf16';
+
+/** Row-major weights; f16 and bf16 as their bit patterns. */
+export interface MatrixArg {
+  source: Float32Array | Uint16Array;
+  dtype: DType;
+  rows: number;
+  cols: number;
+  /** Rows handed to the packing op at a time; all of them when missing. */
+  chunk?: number;
+}
+
+/** All blocks of one layer of the paged cache: k [block, kvHeads, headDim, 16], v [block, kvHeads, 16, headDim padded]. */
+export interface KvArg {
+  k: Float32Array;
+  v: Float32Array;
+  kvHeads: number;
+  headDim: number;
+}
+
+export interface BatchArg {
+  position: Int32Array;
+  slot: Int32Array;
+  sequence: Int32Array;
+  context: Int32Array;
+  tailBegin: Int32Array;
+  tailSlots: Int32Array;
+  blockTables: Int32Array;
+  tableStride: number;
+}
+
+export interface NormArgs {
+  x: Float32Array;
+  weight: Float32Array;
+  gather?: Int32Array;
+  rows: number;
+  groups: number;
+  dim: number;
+  eps: number;
+  xStride?: number;
+  yStride?: number;
+  inPlace?: boolean;
+}
+
+export interface MatmulArgs {
+  x: Float32Array;
+  w: MatrixArg;
+  rows: number;
+  bias?: Float32Array;
+  residual?: Float32Array;
+  xStride?: number;
+  yStride?: number;
+  /** Writes y over the residual. */
+  residualInPlace?: boolean;
+}
+
+export interface AttentionArgs {
+  qkv: Float32Array;
+  kv: KvArg;
+  batch: BatchArg;
+  heads: number;
+  scale: number;
+  maxPositions?: number;
+}
+
+export interface SampleArgs {
+  logits: Float32Array;
+  vocab: number;
+  temperature: Float32Array;
+  topK: Int32Array;
+  topP: Float32Array;
+  minP: Float32Array;
+  seed: BigUint64Array;
+  position: Int32Array;
+  /** The rows are nodes of this draft tree; rows that its walk does not reach may be -1. */
+  nodeToken?: Int32Array;
+  nodeParent?: Int32Array;
+}
+
+export interface CellArgs {
+  cell: 'sum' | 'elman' | 'gru';
+  e: Float32Array;
+  s: Float32Array;
+  w?: MatrixArg;
+  u?: MatrixArg;
+  wBias?: Float32Array;
+  uBias?: Float32Array;
+  rows: number;
+  hidden: number;
+}
+
+export interface MixArgs {
+  h: Float32Array;
+  s: Float32Array;
+  projection?: MatrixArg;
+  bias?: Float32Array;
+  rows: number;
+  hidden: number;
+  exit: number;
+}
+
+export interface ResidualArgs {
+  z: Float32Array;
+  a: MatrixArg;
+  bias?: Float32Array;
+  rows: number;
+  exit: number;
+}
+
+export interface TopRows {
+  token: Int32Array;
+  logit: Float32Array;
+  logSumExp: Float32Array;
+}
+
+export interface BeamArgs extends TopRows {
+  idMap?: Int32Array;
+  score: Float32Array;
+  beams: Int32Array;
+  state: Float32Array;
+  rows: number;
+  width: number;
+  columns: number;
+  step: number;
+  hidden: number;
+}
+
+export interface BeamResult {
+  score: Float32Array;
+  beams: Int32Array;
+  state: Float32Array;
+  live: number;
+}
+
+export interface Tree {
+  token: Int32Array;
+  parent: Int32Array;
+  depth: Int32Array;
+  unpack: Int32Array;
+}
+
+export interface RopeTableArgs {
+  scaling: 'none' | 'linear' | 'llama3' | 'yarn';
+  theta: number;
+  headDim: number;
+  positions: number;
+  factor?: number;
+  lowFreqFactor?: number;
+  highFreqFactor?: number;
+  originalMaxPositions?: number;
+  betaFast?: number;
+  betaSlow?: number;
+  attentionFactor?: number;
+  mscale?: number;
+  mscaleAllDim?: number;
+  truncate?: boolean;
+}
+
+export type FinishName = 'none' | 'eos' | 'stop' | 'length' | 'abort';
+
+/** A paged cache with sequences, by number. */
+export interface KvDriver {
+  /** Floats of one slot: per layer the keys of every head, then the values. */
+  slotFloats: number;
+  open(): number;
+  close(id: number): void;
+  length(id: number): number;
+  blocks(id: number): Int32Array;
+  blocksNeeded(id: number, slots: number): number;
+  reserve(id: number, slots: number): void;
+  commit(id: number, length: number): void;
+  truncate(id: number, length: number): void;
+  /** Makes `id` a copy of `from`. */
+  fork(id: number, from: number): void;
+  write(id: number, slot: number, values: Float32Array): void;
+  read(id: number, slot: number): Float32Array;
+  compact(id: number, from: Int32Array, to: number): void;
+  freeBlocks(): number;
+}
+
+type Op<Args, Result> = (level: string, threads: number, args: Args) => Result;
+
+export interface Ops {
+  /** Levels of the CPU backend that this processor runs, the oracle first. */
+  levels(): string[];
+  pack: Op<{ w: MatrixArg }, Uint8Array>;
+  embed: Op<{ table: MatrixArg; token: Int32Array }, Float32Array>;
+  norm: Op<NormArgs, Float32Array>;
+  matmul: Op<MatmulArgs, Float32Array>;
+  act: Op<{ gateUp: Float32Array; rows: number; dim: number }, Float32Array>;
+  sample: Op<SampleArgs, Int32Array>;
+  logprob: Op<
+    { logits: Float32Array; vocab: number; row: Int32Array; token: Int32Array; topK: number },
+    { logprob: Float32Array; topToken: Int32Array; topLogprob: Float32Array }
+  >;
+  rope: Op<
+    { qkv: Float32Array; cosSin: Float32Array; kv: KvArg; batch: BatchArg; heads: number },
+    { qkv: Float32Array; k: Float32Array; v: Float32Array }
+  >;
+  attention: Op<AttentionArgs, Float32Array>;
+  kvCompact: Op<
+    { kv: KvArg; blockTable: Int32Array; from: Int32Array; toSlot: number },
+    { k: Float32Array; v: Float32Array }
+  >;
+  kvCopyBlock: Op<{ kv: KvArg; from: number; to: number; tokens: number }, { k: Float32Array; v: Float32Array }>;
+  cell: Op<CellArgs, Float32Array>;
+  mix: Op<MixArgs, Float32Array>;
+  residual: Op<ResidualArgs, Float32Array>;
+  headTop: Op<{ z: Float32Array; head: MatrixArg; rows: number; top: number }, TopRows>;
+  beam: Op<BeamArgs, BeamResult>;
+  treePack: Op<{ beams: Int32Array; width: number; length: number }, Tree>;
+  treeAccept: Op<{ token: Int32Array; parent: Int32Array; chosen: Int32Array }, Int32Array>;
+  ropeTable: Op<RopeTableArgs, Float32Array>;
+  philox4x32(counter: Uint32Array, key: Uint32Array): Uint32Array;
+  philoxUniform(seed: bigint, position: bigint, choice: number): number;
+  cutRun(run: Int32Array, remaining: number, eos: Int32Array, stop: Int32Array): { keep: number; finish: FinishName };
+  kvCache(level: string, shape: { layers: number; kvHeads: number; headDim: number; blocks: number }): KvDriver;
+}

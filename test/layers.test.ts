@@ -1,0 +1,185 @@
+/** The import rules of docs/architecture.md, and the limit on file length, checked over the sources. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { describe, expect, it } from 'vitest';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** Files below a folder, relative to the package root. */
+function filesIn(folder: string, pattern: RegExp): string[] {
+  return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && pattern.test(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name).slice(root.length).replaceAll('\\', '/'))
+    .filter((path) => !path.startsWith('test/fixtures/'));
+}
+
+/** What a C++ file includes: `"..."` as it is, `<...>` with the brackets. */
+function includesOf(source: string): string[] {
+  return [...source.matchAll(/^\s*#\s*include\s*(?:"([^"]+)"|(<[^>]+>))/gm)].map(
+    ([, own, system]) => own ?? system ?? '',
+  );
+}
+
+/** What a TypeScript file imports, by any of the ways there are. */
+function importsOf(source: string): string[] {
+  return [...source.matchAll(/(?:\bfrom\s*|\bimport\s*\(?\s*|\brequire\s*\(\s*)(['"])([^'"]+)\1/g)].map(
+    (match) => match[2] ?? '',
+  );
+}
+
+const NAPI = /^<?(napi|node_api|js_native_api|uv|v8|node)([.\-_/>]|$)/;
+const CUDA = /^<?(cuda|cuda_[a-z0-9_]+|cublas|nvrtc|cooperative_groups|mma)(\.h|\.hpp|\/|_)|\.cuh>?$|(^|\/)device\.cuh/;
+const LAYERS = ['addon', 'engine', 'spec', 'kv', 'model', 'ops', 'io', 'base'] as const;
+type Layer = (typeof LAYERS)[number];
+
+interface Rule {
+  /** Layers it may include from. */
+  uses: readonly Layer[];
+  /** Further includes it must not have. */
+  never: readonly RegExp[];
+  /** Words its code must not contain. */
+  words?: RegExp;
+}
+
+const RULES: Record<Layer, Rule> = {
+  addon: { uses: ['addon', 'engine', 'model', 'io', 'base'], never: [CUDA] },
+  engine: {
+    uses: ['engine', 'spec', 'kv', 'model', 'ops', 'base'],
+    never: [NAPI, CUDA, /families\//],
+    words: /\b[a-z]\w*_(cpu|cuda)\b/,
+  },
+  spec: {
+    uses: ['spec', 'kv', 'model', 'io', 'ops', 'base'],
+    never: [NAPI, CUDA, /families\//],
+    words: /\b[a-z]\w*_(cpu|cuda)\b/,
+  },
+  kv: { uses: ['kv', 'model', 'ops', 'base'], never: [NAPI, CUDA, /families\//], words: /\b[a-z]\w*_(cpu|cuda)\b/ },
+  model: { uses: ['model', 'ops', 'io', 'base'], never: [NAPI, CUDA] },
+  ops: { uses: ['ops', 'base'], never: [NAPI] },
+  io: { uses: ['io', 'base'], never: [NAPI, CUDA] },
+  base: { uses: ['base'], never: [NAPI] },
+};
+
+/** Files of ops/ that serve all ops; every other header there belongs to one op. */
+const OPS_SHARED = new Set(['ops', 'top', 'panel_simd', 'math_simd']);
+
+/** Comments and strings out of the way. */
+function code(source: string): string {
+  return source.replaceAll(/\/\/.*$/gm, '').replaceAll(/\/\*[\s\S]*?\*\//g, '').replaceAll(/"(\\.|[^"\\\n])*"/g, '""'); // prettier-ignore
+}
+
+/** The breaches of a native source file. */
+function nativeBreaches(path: string, source: string): string[] {
+  const layer = path.split('/')[1] as Layer;
+  const rule = RULES[layer];
+  const breaches: string[] = [];
+  for (const include of includesOf(source)) {
+    const from = LAYERS.find((other) => include.startsWith(`${other}/`));
+    if (from !== undefined && !rule.uses.includes(from)) breaches.push(`${path} includes ${include}`);
+    if (rule.never.some((pattern) => pattern.test(include))) breaches.push(`${path} includes ${include}`);
+    if (CUDA.test(include) && layer === 'ops' && !/\.cuh?$/.test(path)) breaches.push(`${path} includes ${include}`);
+  }
+  const word = rule.words?.exec(code(source))?.[0];
+  if (word !== undefined) breaches.push(`${path} names ${word}`);
+  return breaches;
+}
+
+/** The breaches of a file of lib/. */
+function libBreaches(path: string, source: string, dependencies: readonly string[]): string[] {
+  return importsOf(source)
+    .filter((name) => {
+      if (name === 'node-gyp-build' || name.endsWith('.node')) return path !== 'lib/native.ts';
+      if (name.startsWith('.')) return !/^(\.\.?\/)+[\w./-]+\.(js|json)$/.test(name) || name.includes('test/');
+      return !name.startsWith('node:') && !dependencies.includes(name);
+    })
+    .map((name) => `${path} imports ${name}`);
+}
+
+const read = (path: string): string => readFileSync(join(root, path), 'utf8');
+const { dependencies } = JSON.parse(read('package.json')) as { dependencies: Record<string, string> };
+const names = Object.keys(dependencies);
+const nativeFiles = filesIn('native', /\.(h|cc|cu|cuh)$/).filter((path) => !path.startsWith('native/testing/'));
+
+describe('layers', () => {
+  it('native code includes only what lies below it', () => {
+    expect(nativeFiles.length).toBeGreaterThan(20);
+    expect(nativeFiles.flatMap((path) => nativeBreaches(path, read(path)))).toEqual([]);
+  });
+
+  it('every native file lies in a layer', () => {
+    expect(nativeFiles.filter((path) => !LAYERS.includes(path.split('/')[1] as Layer))).toEqual([]);
+  });
+
+  it('lib/ imports Node, its own files and named dependencies, and loads the addon in one place', () => {
+    const files = filesIn('lib', /\.ts$/);
+    expect(files.flatMap((path) => libBreaches(path, read(path), names))).toEqual([]);
+    expect(files.filter((path) => /dlopen|node-gyp-build/.test(read(path)))).toEqual(['lib/native.ts']);
+  });
+
+  it('catches planted breaches', () => {
+    const planted: [path: string, source: string][] = [
+      ['native/engine/x.cc', '#include <napi.h>'],
+      ['native/engine/x.cc', '#include <cuda_runtime.h>'],
+      ['native/engine/x.cc', '#include "model/families/llama.h"'],
+      ['native/engine/x.cc', 'matmul_cpu(params);'],
+      ['native/spec/x.cc', '#include "engine/engine.h"'],
+      ['native/spec/x.cc', '  auto f = norm_cuda;'],
+      ['native/kv/x.cc', '#include "spec/tree.h"'],
+      ['native/model/x.cc', '#include "spec/round.h"'],
+      ['native/model/x.cc', '#include "addon/convert.h"'],
+      ['native/ops/x.cc', '#include "model/forward.h"'],
+      ['native/ops/x.cc', '#include <cuda_runtime.h>'],
+      ['native/ops/x.cc', '#include "base/device.cuh"'],
+      ['native/io/x.cc', '#include "ops/ops.h"'],
+      ['native/base/x.h', '#include "io/file.h"'],
+      ['native/base/x.h', '# include <node_api.h>'],
+      ['native/addon/x.cc', '#include "ops/matmul.h"'],
+    ];
+    for (const [path, source] of planted) expect(nativeBreaches(path, source), source).not.toEqual([]);
+    const imports = ["from './build/x.node'", "require('../build/Release/redrafter.node')", "from 'node-gyp-build'", "from 'lodash'", "import('../test/kit/x.js')"]; // prettier-ignore
+    for (const source of imports) expect(libBreaches('lib/x.ts', source, names), source).not.toEqual([]);
+    const fine: [path: string, source: string][] = [
+      ['native/ops/x.cu', '#include <cuda_runtime.h>'],
+      ['native/engine/x.cc', '// matmul_cpu is the oracle\nlog("norm_cuda");'],
+      ['native/addon/x.cc', '#include <napi.h>\n#include "engine/engine.h"'],
+    ];
+    for (const [path, source] of fine) expect(nativeBreaches(path, source), source).toEqual([]);
+    expect(libBreaches('lib/x.ts', "from 'node:fs'; from './y.js'; from 'commander'", names)).toEqual([]);
+  });
+});
+
+describe('ops', () => {
+  it('include no file of another op', () => {
+    const breaches = nativeFiles
+      .filter((path) => path.startsWith('native/ops/'))
+      .flatMap((path) => {
+        const stem = (name: string): string => name.replace(/^.*\//, '').replace(/(_simd)?\.\w+$/, '');
+        if (OPS_SHARED.has(stem(path)) || /(panel|math)_simd/.test(path)) return [];
+        return includesOf(read(path))
+          .filter((include) => include.startsWith('ops/'))
+          .filter((include) => stem(include) !== stem(path) && !/ops\/(ops|top|panel_simd|math_simd)\.h/.test(include))
+          .map((include) => `${path} includes ${include}`);
+      });
+    expect(breaches).toEqual([]);
+  });
+});
+
+describe('files', () => {
+  const HARD_LIMIT = 600;
+  const lines = (source: string): number => source.split('\n').length - 1;
+
+  it(`have at most ${HARD_LIMIT} lines`, () => {
+    const sources = ['lib', 'native', 'test', 'scripts', 'train', 'bench'].flatMap((folder) =>
+      filesIn(folder, /\.(ts|mjs|h|cc|cu|cuh|py)$/),
+    );
+    expect(sources.filter((path) => lines(read(path)) > HARD_LIMIT)).toEqual([]);
+    expect(lines('x\n'.repeat(HARD_LIMIT + 1))).toBeGreaterThan(HARD_LIMIT);
+  });
+
+  it('of the addon have under 800 lines in all', () => {
+    const addon = nativeFiles.filter((path) => path.startsWith('native/addon/'));
+    expect(addon.reduce((sum, path) => sum + lines(read(path)), 0)).toBeLessThan(800);
+  });
+});

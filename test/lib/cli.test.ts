@@ -1,0 +1,203 @@
+import { execFile, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+import { beforeAll, describe, expect, it } from 'vitest';
+
+import { writeTinyModel } from './tiny.js';
+
+const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const paths = writeTinyModel();
+
+interface Outcome {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+function redrafter(...args: string[]): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const child = execFile(process.execPath, [MAIN, ...args], (_, stdout, stderr) => {
+      resolve({ code: child.exitCode, stdout, stderr });
+    });
+  });
+}
+
+interface Json {
+  tokenIds: number[];
+  text: string;
+  finishReason: string;
+  logprobs?: { id: number; logprob: number; top: [number, number][] }[];
+  stats: Record<string, unknown>;
+}
+
+async function json(...args: string[]): Promise<Json> {
+  const { code, stdout, stderr } = await redrafter('generate', ...args, '--json');
+  expect([code, stderr]).toEqual([0, '']);
+  expect(stdout.endsWith('}\n') && !stdout.slice(0, -1).includes('\n')).toBe(true);
+  return JSON.parse(stdout) as Json;
+}
+
+const IDS = ['--prompt-ids', '72,101,108', '--max-tokens', '24', '--threads', '1', '--device', 'cpu'];
+
+beforeAll(() => {
+  if (!existsSync(MAIN)) throw new Error('dist/ is missing: run `npm run build`');
+});
+
+describe('redrafter generate --json', () => {
+  it('prints exactly the fields of its contract', async () => {
+    const out = await json('--model', paths.model, '--drafter', paths.drafter, ...IDS, '--logprobs', '2');
+    expect(Object.keys(out)).toEqual(['tokenIds', 'text', 'finishReason', 'logprobs', 'stats']);
+    expect(Object.keys(out.stats)).toEqual([
+      'rounds',
+      'tokensPerStep',
+      'acceptedByDepth',
+      'prefillMs',
+      'draftMs',
+      'verifyMs',
+      'totalMs',
+      'tokensPerSecond',
+    ]);
+    expect(out.tokenIds).toHaveLength(24);
+    expect(out.logprobs).toHaveLength(24);
+    expect(out.logprobs?.[0]).toMatchObject({ id: out.tokenIds[0], top: [[out.tokenIds[0], out.logprobs?.[0]?.logprob], [expect.any(Number), expect.any(Number)]] }); // prettier-ignore
+    expect(out.stats.acceptedByDepth).toHaveLength(4);
+    expect(out.finishReason).toBe('length');
+  });
+
+  it('gives the same with and without a drafter, and without a tokenizer but for the text', async () => {
+    const plain = await json('--model', paths.model, ...IDS);
+    const shape = ['--beam-width', '8', '--beam-length', '5'];
+    const drafted = await json('--model', paths.model, '--drafter', paths.drafter, ...IDS, ...shape);
+    expect(Object.keys(plain)).toEqual(['tokenIds', 'text', 'finishReason', 'stats']);
+    expect([drafted.tokenIds, drafted.text]).toEqual([plain.tokenIds, plain.text]);
+    expect(drafted.stats.acceptedByDepth).toHaveLength(5);
+    const bare = await json('--model', paths.idsOnly, '--drafter', 'none', ...IDS);
+    expect([bare.tokenIds, bare.text]).toEqual([plain.tokenIds, '']);
+  });
+
+  it('samples from a seed of 64 bits', async () => {
+    const sample = (seed: string): Promise<Json> =>
+      json('--model', paths.model, ...IDS, '--temperature', '1.5', '--top-k', '100', '--top-p', '0.99', '--min-p', '1e-4', '--seed', seed); // prettier-ignore
+    const [a, b, c] = [await sample('18446744073709551615'), await sample('18446744073709551615'), await sample('7')];
+    expect(a.tokenIds).toEqual(b.tokenIds);
+    expect(a.tokenIds).not.toEqual(c.tokenIds);
+  });
+
+  it('takes text, and text through the chat template', async () => {
+    const text = await json('--model', paths.model, '--prompt', 'Hel', '--max-tokens', '24', '--threads', '1');
+    expect(text.tokenIds).toEqual((await json('--model', paths.model, ...IDS)).tokenIds);
+    const chat = await json('--model', paths.model, '--prompt', 'Hel', '--chat', '--max-tokens', '5', '--threads', '1');
+    const raw = await json('--model', paths.model, '--prompt', '[user]Hel\n', '--max-tokens', '5', '--threads', '1');
+    expect(chat.tokenIds).toEqual(raw.tokenIds);
+  });
+});
+
+describe('redrafter generate', () => {
+  it('streams text and ends with a line of figures on stderr', async () => {
+    const plain = await json('--model', paths.model, ...IDS);
+    const { code, stdout, stderr } = await redrafter('generate', '--model', paths.model, ...IDS);
+    expect(code).toBe(0);
+    expect(stdout.trimEnd()).toBe(plain.text.trimEnd());
+    expect(stderr).toMatch(/^24 tokens, [\d.]+ tokens\/s, 1\.00 tokens per step\n$/);
+  });
+
+  it('ends by Ctrl-C with what there is', async () => {
+    const args = ['generate', '--model', paths.model, '--prompt', 'Hello', '--max-tokens', '4000', '--ignore-eos'];
+    const child = spawn(process.execPath, [MAIN, ...args, '--threads', '1', '--device', 'cpu:oracle']);
+    let stderr = '';
+    child.stderr.on('data', (data) => (stderr += String(data)));
+    child.stdout.once('data', () => child.kill('SIGINT'));
+    const code = await new Promise((resolve) => child.on('close', resolve));
+    expect([code, stderr]).toEqual([130, expect.stringMatching(/^\d+ tokens?, /)]);
+  });
+
+  it('is quiet when its reader goes away', async () => {
+    const args = ['generate', '--model', paths.model, '--prompt', 'Hello', '--max-tokens', '2000', '--ignore-eos'];
+    const child = spawn(process.execPath, [MAIN, ...args, '--threads', '1']);
+    let stderr = '';
+    child.stderr.on('data', (data) => (stderr += String(data)));
+    child.stdout.once('data', () => child.stdout.destroy());
+    const code = await new Promise((resolve) => child.on('close', resolve));
+    expect(code).toBe(0);
+    expect(stderr).not.toContain('rror');
+  });
+});
+
+describe('errors', () => {
+  const model = ['--model', paths.model];
+  const cases: [code: string, ...args: string[]][] = [
+    ['ERR_INVALID_ARGUMENT', 'generate'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--prompt-ids', '1'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt-ids', '1', '--chat'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt-ids', '1,,2'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt-ids', ''],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt-ids', '264'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', ''],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--max-tokens', '0'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--max-tokens', '1e3'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--max-tokens', '12abc'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--temperature', 'NaN'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--temperature', '-1'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--top-p', '0'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--seed', '18446744073709551616'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--beam-width', '65'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--threads', '0'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--device', 'tpu'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--nonsense'],
+    ['ERR_INVALID_ARGUMENT', 'nonsense'],
+    ['ERR_INVALID_ARGUMENT', 'inspect'],
+    ['ERR_INVALID_ARGUMENT', 'demo', '--drafter', 'lstm'],
+    ['ERR_FILE', 'generate', '--model', `${paths.model}-not`, '--prompt', 'a'],
+    ['ERR_FILE', 'inspect', `${paths.model}-not`],
+    ['ERR_TOKENIZER', 'generate', '--model', paths.idsOnly, '--prompt', 'a'],
+  ];
+  it.each(cases.map(([code, ...args]) => ({ name: args.join(' ').replace(paths.model, 'M'), code, args })))(
+    '$code: $name',
+    async ({ code, args }) => {
+      const outcome = await redrafter(...args);
+      expect(outcome.stdout).toBe('');
+      expect(outcome.code).toBe(1);
+      const [first, ...advice] = outcome.stderr.trimEnd().split('\n');
+      expect(first).toMatch(/^error \[ERR_[A-Z_]+\]: \S/);
+      expect(first).toContain(`[${code}]`);
+      expect(advice.length).toBeLessThanOrEqual(1);
+    },
+  );
+});
+
+describe('other commands', () => {
+  it('inspect shows configuration and tensors', async () => {
+    const { code, stdout } = await redrafter('inspect', paths.model, '--json');
+    expect(code).toBe(0);
+    const found = JSON.parse(stdout) as { kind: string; config: object; tensors: { name: string }[] };
+    expect(found).toMatchObject({ kind: 'model', config: { vocab: 264, layers: 2 } });
+    expect(found.tensors.map(({ name }) => name)).toContain('lm_head.weight');
+    expect((await redrafter('inspect', paths.drafter)).stdout).toContain('drafter:');
+    expect((await redrafter('inspect', paths.model)).stdout).toMatch(/lm_head\.weight +f32 +264 x 32/);
+  });
+
+  it('info tells devices with reasons', async () => {
+    const { stdout } = await redrafter('info', '--json');
+    const info = JSON.parse(stdout) as { backends: { name: string; available: boolean; reason: string }[] };
+    expect(info.backends).toContainEqual({ name: 'cpu:base', available: true, reason: '' });
+    for (const { available, reason } of info.backends) expect(available || reason !== '').toBe(true);
+    expect((await redrafter('info')).stdout).toContain('cpu:base');
+  });
+
+  it('help and version go to stdout with exit code 0', async () => {
+    for (const args of [['--help'], ['--version'], ['generate', '--help'], ['demo', '--help']]) {
+      const { code, stdout, stderr } = await redrafter(...args);
+      expect([code, stderr]).toEqual([0, '']);
+      expect(stdout).not.toBe('');
+    }
+  });
+
+  it('demo decodes both ways and finds the ids equal', async () => {
+    const { code, stdout, stderr } = await redrafter('demo', '--prompts', '2', '--max-tokens', '20', '--threads', '1');
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout).toContain('token ids are equal');
+    expect(stdout).toContain('tokens/step');
+  });
+});

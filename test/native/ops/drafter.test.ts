@@ -1,0 +1,135 @@
+import { describe, expect, it } from 'vitest';
+
+import { at, joinBytes, range, rowOf } from '../../kit/arrays.js';
+import { randomMatrix } from '../../kit/bf16.js';
+import { expectSameBytes, expectSameNumbers, expectWithin } from '../../kit/compare.js';
+import type { CellArgs, MixArgs, ResidualArgs, TopRows } from '../../kit/ops.js';
+import { Random } from '../../kit/random.js';
+import { type CellCase, cellCases, FUSED, headCases, LEVELS, ops, PAIR, residualCases } from './cases.js';
+import * as reference from './reference.js';
+
+function cellArgs(c: CellCase): CellArgs {
+  const random = new Random(c.hidden);
+  const { cell, rows, hidden } = c;
+  const gates = cell === 'gru' ? 3 * hidden : hidden;
+  return {
+    ...{ cell, rows, hidden, e: random.floats(rows * hidden), s: random.floats(rows * hidden) },
+    ...(cell === 'sum'
+      ? {}
+      : { w: randomMatrix(random, c.dtype, gates, hidden), u: randomMatrix(random, c.dtype, gates, hidden) }),
+    ...(cell === 'sum' || !c.bias ? {} : { wBias: random.floats(gates), uBias: random.floats(gates) }),
+  };
+}
+
+const mixes: MixArgs[] = residualCases.map(([rows, exit, dtype, biased], seed) => {
+  const random = new Random(seed);
+  const hidden = 30 + seed;
+  return {
+    ...{ rows, exit, hidden, h: random.floats(hidden), s: random.floats(rows * hidden) },
+    projection: randomMatrix(random, dtype, exit, 2 * hidden),
+    ...(biased ? { bias: random.floats(exit) } : {}),
+  };
+});
+
+const residuals: ResidualArgs[] = residualCases.map(([rows, exit, dtype, biased], seed) => {
+  const random = new Random(seed);
+  const a = randomMatrix(random, dtype, exit, exit);
+  return { rows, exit, z: random.floats(rows * exit), a, ...(biased ? { bias: random.floats(exit) } : {}) };
+});
+
+const heads = headCases.map(([rows, exit, vocab, top], seed) => {
+  const random = new Random(seed);
+  return { z: random.floats(rows * exit), head: randomMatrix(random, 'bf16', vocab, exit, 0.5), rows, top };
+});
+
+const topBytes = (y: TopRows): Uint8Array => joinBytes(y.token, y.logit, y.logSumExp);
+
+describe.each(LEVELS)('drafter %s', (level) => {
+  it.each(['sum', 'elman', 'gru'])('cell %s is within its bound', (cell) => {
+    for (const c of cellCases.filter((one) => one.cell === cell)) {
+      expectWithin(ops.cell(level, 1, cellArgs(c)), reference.cell(cellArgs(c)), JSON.stringify(c));
+    }
+  });
+  it('cells stay finite for states of any size', () => {
+    for (const cell of ['elman', 'gru'] as const) {
+      const args = cellArgs({ cell, rows: 2, hidden: 17, dtype: 'f32', bias: true });
+      args.e = args.e.map((x) => x * 1e4);
+      expect(ops.cell(level, 1, args).every(Number.isFinite)).toBe(true);
+    }
+  });
+  it('mix is within its bound; without a projection it is [h; s] itself', () => {
+    for (const args of mixes) {
+      expectWithin(ops.mix(level, 1, args), reference.mix(args));
+      const { rows, hidden, h, s } = args;
+      expectSameBytes(ops.mix(level, 1, { rows, hidden, exit: 2 * hidden, h, s }), reference.joined(args));
+    }
+  });
+  it('residual is within its bound', () => {
+    for (const args of residuals) expectWithin(ops.residual(level, 1, args), reference.residual(args));
+  });
+  it('headTop gives the best of the logits, in order, and their log-sum-exp', () => {
+    for (const args of heads) {
+      const vocab = args.head.rows;
+      const y = ops.headTop(level, 1, args);
+      const logits = ops.matmul(level, 1, { x: args.z, w: args.head, rows: args.rows });
+      for (const row of range(args.rows)) {
+        const own = rowOf(logits, vocab, row);
+        const best = reference.topIndices(own, args.top);
+        expectSameNumbers(rowOf(y.token, args.top, row), best);
+        expectSameNumbers(
+          rowOf(y.logit, args.top, row),
+          best.map((i) => (i < 0 ? -Infinity : at(own, i))),
+        );
+        const { value, bound } = reference.logSumExp(own);
+        const sum = { value: Float64Array.of(value), bound: Float64Array.of(bound) };
+        expectWithin(rowOf(y.logSumExp, 1, row), sum);
+      }
+    }
+  });
+  it('headTop breaks ties by lowest id and never chooses NaN', () => {
+    const source = Float32Array.of(1, 2, NaN, 2, -Infinity, 2, 1);
+    const y = ops.headTop(level, 1, {
+      z: Float32Array.of(1),
+      head: { source, dtype: 'f32', rows: 7, cols: 1 },
+      rows: 1,
+      top: 8,
+    });
+    expectSameNumbers(y.token, [1, 3, 5, 0, 6, 4, -1, -1]);
+  });
+  it('headTop finds nothing in a row of NaN, and does not spoil the next row', () => {
+    const head = randomMatrix(new Random(5), 'f32', 40, 6);
+    const z = new Random(6).floats(12);
+    z.fill(NaN, 0, 6);
+    const y = ops.headTop(level, 2, { z, head, rows: 2, top: 3 });
+    expectSameNumbers(y.token.subarray(0, 3), [-1, -1, -1]);
+    const alone = ops.headTop(level, 1, { z: z.slice(6), head, rows: 1, top: 3 });
+    expectSameBytes(y.token.slice(3), alone.token);
+    expectSameBytes(y.logSumExp.slice(1), alone.logSumExp);
+  });
+  it('gives the same bits with one and two threads', () => {
+    for (const c of cellCases) expectSameBytes(ops.cell(level, 2, cellArgs(c)), ops.cell(level, 1, cellArgs(c)));
+    for (const args of mixes) expectSameBytes(ops.mix(level, 2, args), ops.mix(level, 1, args));
+    for (const args of residuals) expectSameBytes(ops.residual(level, 2, args), ops.residual(level, 1, args));
+    for (const args of heads) {
+      expectSameBytes(topBytes(ops.headTop(level, 2, args)), topBytes(ops.headTop(level, 1, args)));
+    }
+  });
+});
+
+describe.runIf(PAIR)('avx2 and avx512 agree bit for bit', () => {
+  const expectAgreement = (run: (level: string) => ArrayBufferView): void => {
+    expectSameBytes(run(at(FUSED, 0)), run(at(FUSED, 1)));
+  };
+  it('cell', () => {
+    for (const c of cellCases) expectAgreement((level) => ops.cell(level, 1, cellArgs(c)));
+  });
+  it('mix', () => {
+    for (const args of mixes) expectAgreement((level) => ops.mix(level, 1, args));
+  });
+  it('residual', () => {
+    for (const args of residuals) expectAgreement((level) => ops.residual(level, 1, args));
+  });
+  it('headTop', () => {
+    for (const args of heads) expectAgreement((level) => topBytes(ops.headTop(level, 1, args)));
+  });
+});

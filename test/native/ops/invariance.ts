@@ -1,0 +1,260 @@
+/** The check that a row's bits do not depend on how many rows, or which, share the launch. */
+import { at, columns, joinBytes, range, rowOf } from '../../kit/arrays.js';
+import { randomMatrix } from '../../kit/bf16.js';
+import { differingBytes } from '../../kit/compare.js';
+import { NEIGHBOURS, surround } from '../../kit/poison.js';
+import { Random } from '../../kit/random.js';
+import { DTYPES, ops } from './cases.js';
+
+export interface RowOp {
+  name: string;
+  /** Floats of input per row. */
+  width: number;
+  /** The bytes of everything row `target` results in. */
+  run(level: string, threads: number, x: Float32Array, target: number): Uint8Array;
+}
+
+/** Launches of the given numbers of rows whose result for one row differs from that of the row alone. */
+export function rowFaults(op: RowOp, level: string, sizes = range(64, 1)): string[] {
+  const random = new Random(op.width);
+  const row = random.floats(op.width);
+  const alone = op.run(level, 1, row, 0);
+  const faults: string[] = [];
+  for (const rows of sizes) {
+    for (const where of new Set([0, Math.floor(rows / 2), rows - 1])) {
+      for (const kind of NEIGHBOURS) {
+        const x = surround(row, where, rows, kind.fill(random, rows * op.width));
+        const together = op.run(level, 1 + (rows % 2), x, where);
+        if (differingBytes(alone, together) > 0) faults.push(`row ${where} of ${rows} beside ${kind.name}`);
+      }
+    }
+  }
+  return faults;
+}
+
+const weights = new Random(99);
+
+function matmulOp(dtype: 'f32' | 'f16' | 'bf16', n: number, k: number): RowOp {
+  const w = randomMatrix(weights, dtype, n, k);
+  const bias = weights.floats(n);
+  return {
+    name: `matmul ${dtype} ${n} x ${k}`,
+    width: k + n,
+    run: (level, threads, x, target) => {
+      const rows = x.length / (k + n);
+      const args = { x: columns(x, k + n, 0, k), residual: columns(x, k + n, k, k + n), w, bias, rows };
+      return joinBytes(rowOf(ops.matmul(level, threads, args), n, target));
+    },
+  };
+}
+
+function normOp(groups: number, dim: number): RowOp {
+  const weight = weights.floats(dim);
+  return {
+    name: `norm ${groups} x ${dim}`,
+    width: groups * dim,
+    run: (level, threads, x, target) => {
+      const rows = x.length / (groups * dim);
+      return joinBytes(
+        rowOf(ops.norm(level, threads, { x, weight, rows, groups, dim, eps: 1e-6 }), groups * dim, target),
+      );
+    },
+  };
+}
+
+function actOp(dim: number): RowOp {
+  return {
+    name: `act ${dim}`,
+    width: 2 * dim,
+    run: (level, threads, x, target) =>
+      joinBytes(rowOf(ops.act(level, threads, { gateUp: x, rows: x.length / (2 * dim), dim }), dim, target)),
+  };
+}
+
+/** The neighbours are other entries of the table. */
+function embedOp(hidden: number): RowOp {
+  return {
+    name: `embed ${hidden}`,
+    width: hidden,
+    run: (level, threads, x, target) => {
+      const rows = x.length / hidden;
+      const table = { source: x, dtype: 'f32' as const, rows, cols: hidden };
+      return joinBytes(
+        rowOf(ops.embed(level, threads, { table, token: Int32Array.from(range(rows)) }), hidden, target),
+      );
+    },
+  };
+}
+
+/** Row 11 of the sequence each time; neighbours sit at positions and slots of their own. */
+function ropeOp(heads: number, kvHeads: number, headDim: number): RowOp {
+  const width = (heads + 2 * kvHeads) * headDim;
+  const cosSin = ops.ropeTable('oracle', 1, { scaling: 'none', theta: 10000, headDim, positions: 80 });
+  return {
+    name: `rope ${heads}/${kvHeads} x ${headDim}`,
+    width,
+    run: (level, threads, x, target) => {
+      const rows = x.length / width;
+      const slot = Int32Array.from(range(rows), (r) => (r === target ? 11 : r < 11 ? r : r + 1));
+      const batch = {
+        position: slot,
+        slot,
+        sequence: new Int32Array(rows),
+        context: slot.map((s) => s + 1),
+        tailBegin: new Int32Array(rows + 1),
+        tailSlots: new Int32Array(),
+        blockTables: Int32Array.from([3, 0, 4, 1, 2]),
+        tableStride: 5,
+      };
+      const padded = Math.ceil(headDim / 16) * 16;
+      const kv = {
+        k: new Float32Array(5 * kvHeads * headDim * 16),
+        v: new Float32Array(5 * kvHeads * 16 * padded),
+        kvHeads,
+        headDim,
+      };
+      const y = ops.rope(level, threads, { qkv: x.slice(), cosSin, kv, batch, heads });
+      const k = range(kvHeads * headDim).map((n) => at(y.k, (3 * kvHeads * headDim + n) * 16 + 11));
+      const v = range(kvHeads).flatMap((h) => {
+        const from = ((3 * kvHeads + h) * 16 + 11) * padded;
+        return Array.from(y.v.subarray(from, from + padded));
+      });
+      return joinBytes(rowOf(y.qkv, width, target).subarray(0, heads * headDim), Float32Array.from([...k, ...v]));
+    },
+  };
+}
+
+/** Neighbours draw with other settings, too. */
+function sampleOp(vocab: number, temperature: number): RowOp {
+  return {
+    name: `sample ${vocab} at temperature ${temperature}`,
+    width: vocab,
+    run: (level, threads, x, target) => {
+      const rows = x.length / vocab;
+      const own = <T extends number | bigint>(mine: T, others: (r: number) => T): T[] =>
+        range(rows).map((r) => (r === target ? mine : others(r)));
+      const token = ops.sample(level, threads, {
+        logits: x,
+        vocab,
+        temperature: Float32Array.from(own(temperature, (r) => (r % 3) / 2)),
+        topK: Int32Array.from(own(20, (r) => r % 4)),
+        topP: Float32Array.from(own(0.9, (r) => (r % 2 ? 1 : 0.3))),
+        minP: Float32Array.from(own(0.01, () => 0)),
+        seed: BigUint64Array.from(own(77n, (r) => BigInt(r))),
+        position: Int32Array.from(own(123, (r) => r)),
+      });
+      return joinBytes(rowOf(token, 1, target));
+    },
+  };
+}
+
+function logprobOp(vocab: number, topK: number): RowOp {
+  return {
+    name: `logprob ${vocab}`,
+    width: vocab,
+    run: (level, threads, x, target) => {
+      const rows = x.length / vocab;
+      const token = Int32Array.from(range(rows), (r) => (r === target ? 5 : r % vocab));
+      const y = ops.logprob(level, threads, { logits: x, vocab, row: Int32Array.from(range(rows)), token, topK });
+      return joinBytes(rowOf(y.logprob, 1, target), rowOf(y.topToken, topK, target), rowOf(y.topLogprob, topK, target));
+    },
+  };
+}
+
+function cellOp(cell: 'sum' | 'elman' | 'gru', hidden: number): RowOp {
+  const gates = cell === 'gru' ? 3 * hidden : hidden;
+  const parts =
+    cell === 'sum'
+      ? {}
+      : {
+          w: randomMatrix(weights, 'bf16', gates, hidden),
+          u: randomMatrix(weights, 'f32', gates, hidden),
+          wBias: weights.floats(gates),
+          uBias: weights.floats(gates),
+        };
+  return {
+    name: `cell ${cell}`,
+    width: 2 * hidden,
+    run: (level, threads, x, target) => {
+      const rows = x.length / (2 * hidden);
+      const e = columns(x, 2 * hidden, 0, hidden);
+      const s = columns(x, 2 * hidden, hidden, 2 * hidden);
+      return joinBytes(rowOf(ops.cell(level, threads, { cell, e, s, ...parts, rows, hidden }), hidden, target));
+    },
+  };
+}
+
+function mixOp(hidden: number, exit: number): RowOp {
+  const projection = randomMatrix(weights, 'f16', exit, 2 * hidden);
+  const [h, bias] = [weights.floats(hidden), weights.floats(exit)];
+  return {
+    name: 'mix',
+    width: hidden,
+    run: (level, threads, x, target) =>
+      joinBytes(
+        rowOf(
+          ops.mix(level, threads, { h, s: x, projection, bias, rows: x.length / hidden, hidden, exit }),
+          exit,
+          target,
+        ),
+      ),
+  };
+}
+
+function residualOp(exit: number): RowOp {
+  const [a, bias] = [randomMatrix(weights, 'bf16', exit, exit), weights.floats(exit)];
+  return {
+    name: 'residual',
+    width: exit,
+    run: (level, threads, x, target) =>
+      joinBytes(rowOf(ops.residual(level, threads, { z: x, a, bias, rows: x.length / exit, exit }), exit, target)),
+  };
+}
+
+function headTopOp(exit: number, vocab: number, top: number): RowOp {
+  const head = randomMatrix(weights, 'bf16', vocab, exit);
+  return {
+    name: 'headTop',
+    width: exit,
+    run: (level, threads, x, target) => {
+      const y = ops.headTop(level, threads, { z: x, head, rows: x.length / exit, top });
+      return joinBytes(rowOf(y.token, top, target), rowOf(y.logit, top, target), rowOf(y.logSumExp, 1, target));
+    },
+  };
+}
+
+/** Ops for which row invariance is a promise: everything a target's token depends on. */
+export const targetOps: RowOp[] = [
+  ...DTYPES.map((dtype) => matmulOp(dtype, 67, 43)),
+  matmulOp('bf16', 16, 200),
+  normOp(1, 70),
+  normOp(3, 24),
+  actOp(45),
+  embedOp(20),
+  ropeOp(3, 2, 24),
+  sampleOp(50, 0),
+  sampleOp(50, 0.8),
+  logprobOp(41, 5),
+];
+
+/** Shapes of which a launch is large enough to be shared between threads. */
+export const sharedOps: RowOp[] = [
+  matmulOp('bf16', 300, 120),
+  matmulOp('f32', 200, 90),
+  normOp(8, 600),
+  actOp(1500),
+  ropeOp(16, 4, 64),
+  sampleOp(1000, 0.8),
+  logprobOp(1000, 5),
+];
+export const SHARED_SIZES = [2, 7, 33, 63];
+
+/** Ops of the drafter, which cannot change the output; on the CPU it holds for them all the same. */
+export const drafterOps: RowOp[] = [
+  cellOp('sum', 24),
+  cellOp('elman', 24),
+  cellOp('gru', 24),
+  mixOp(20, 24),
+  residualOp(40),
+  headTopOp(24, 70, 8),
+];
