@@ -45,6 +45,7 @@ TARGETS = {
     "qwen3-sharded": dict(BASE, architectures=["Qwen3ForCausalLM"], model_type="qwen3", num_attention_heads=4,
                           num_key_value_heads=2, head_dim=32, attention_bias=False, rms_norm_eps=1e-6,
                           rope_theta=1000000.0, tie_word_embeddings=True, torch_dtype="bfloat16"),
+    "llama-bias": dict(LLAMA, attention_bias=True, mlp_bias=True, torch_dtype="bfloat16"),
 }
 APPLE = {"architectures": ["Drafter"], "model_type": "recurrent_drafting_drafter", "vocab_size": VOCAB, "hidden_size": 32,
          "num_lookback_tokens": -1}
@@ -78,14 +79,18 @@ def random_target(c, generator):
         t[p + "input_layernorm.weight"] = norm(hidden)
         for name, out in (("q", q), ("k", kv), ("v", kv)):
             t[p + f"self_attn.{name}_proj.weight"] = draw(out, hidden, std=1.2 * hidden ** -0.5)
-            if c["model_type"] == "qwen2":
+            if c["model_type"] == "qwen2" or c.get("attention_bias"):
                 t[p + f"self_attn.{name}_proj.bias"] = draw(out, std=0.3)
         if c["model_type"] == "qwen3":
             t[p + "self_attn.q_norm.weight"], t[p + "self_attn.k_norm.weight"] = norm(dim), norm(dim)
         t[p + "self_attn.o_proj.weight"] = draw(hidden, q, std=q ** -0.5)
+        if c.get("attention_bias"):
+            t[p + "self_attn.o_proj.bias"] = draw(hidden, std=0.3)
         t[p + "post_attention_layernorm.weight"] = norm(hidden)
         for name, shape in (("gate", (ffn, hidden)), ("up", (ffn, hidden)), ("down", (hidden, ffn))):
             t[p + f"mlp.{name}_proj.weight"] = draw(*shape, std=shape[1] ** -0.5)
+            if c.get("mlp_bias"):
+                t[p + f"mlp.{name}_proj.bias"] = draw(shape[0], std=0.3)
     t["model.norm.weight"] = norm(hidden)
     if not c["tie_word_embeddings"]:
         t["lm_head.weight"] = draw(c["vocab_size"], hidden, std=2 * hidden ** -0.5)
@@ -147,6 +152,7 @@ def run_target(c, t, ids):
     x = t["model.embed_tokens.weight"][ids]
     for i in range(c["num_hidden_layers"]):
         w = lambda name: t.get(f"model.layers.{i}.{name}")
+        bias = lambda name: 0 if w(name + ".bias") is None else w(name + ".bias")
         y = rms(x, w("input_layernorm.weight"), eps)
         q, k, v = (y @ w(f"self_attn.{n}_proj.weight").T for n in "qkv")
         if w("self_attn.q_proj.bias") is not None:
@@ -160,10 +166,11 @@ def run_target(c, t, ids):
             scores = rope(qh) @ rope(kh).T / math.sqrt(dim)
             scores = scores.masked_fill(torch.ones(count, count, dtype=torch.bool).triu(1), float("-inf"))
             outs.append(scores.softmax(-1) @ vh)
-        x = x + torch.cat(outs, dim=1) @ w("self_attn.o_proj.weight").T
+        x = x + torch.cat(outs, dim=1) @ w("self_attn.o_proj.weight").T + bias("self_attn.o_proj")
         y = rms(x, w("post_attention_layernorm.weight"), eps)
-        gate = y @ w("mlp.gate_proj.weight").T
-        x = x + (gate * torch.sigmoid(gate) * (y @ w("mlp.up_proj.weight").T)) @ w("mlp.down_proj.weight").T
+        gate = y @ w("mlp.gate_proj.weight").T + bias("mlp.gate_proj")
+        up = y @ w("mlp.up_proj.weight").T + bias("mlp.up_proj")
+        x = x + (gate * torch.sigmoid(gate) * up) @ w("mlp.down_proj.weight").T + bias("mlp.down_proj")
     hidden = rms(x, t["model.norm.weight"], eps)
     head = t["model.embed_tokens.weight"] if c["tie_word_embeddings"] else t["lm_head.weight"]
     return (hidden @ head.T).log_softmax(-1), hidden

@@ -11,7 +11,17 @@ import { describe, expect, it } from 'vitest';
 import { TestEngine } from '../../kit/native-engine.js';
 
 const root = fileURLToPath(new URL('../../fixtures/golden', import.meta.url));
-const names = ['llama', 'llama-linear', 'llama-llama3', 'llama-yarn', 'mistral', 'qwen2', 'qwen3', 'qwen3-sharded'];
+const names = [
+  'llama',
+  'llama-linear',
+  'llama-llama3',
+  'llama-yarn',
+  'llama-bias',
+  'mistral',
+  'qwen2',
+  'qwen3',
+  'qwen3-sharded',
+];
 
 interface Golden {
   ids: number[];
