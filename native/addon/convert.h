@@ -3,6 +3,7 @@
 
 #include <napi.h>
 
+#include <new>
 #include <string>
 #include <vector>
 
@@ -11,15 +12,25 @@
 
 namespace redrafter {
 
-// Runs body; an Error becomes a JavaScript Error that carries its `code`.
+inline Napi::Error js_error(Napi::Env env, const char* code, const char* message) {
+  Napi::Error error = Napi::Error::New(env, message);
+  error.Set("code", Napi::String::New(env, code));
+  return error;
+}
+
+// Runs body; what it throws becomes a JavaScript Error that carries a `code`.
 template <typename Body>
 auto guarded(Napi::Env env, const Body& body) -> decltype(body()) {
   try {
     return body();
   } catch (const Error& error) {
-    Napi::Error js = Napi::Error::New(env, error.what());
-    js.Set("code", Napi::String::New(env, error.code()));
-    throw js;
+    throw js_error(env, error.code(), error.what());
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw js_error(env, "ERR_OOM", "out of memory");
+  } catch (const std::exception& error) {
+    throw js_error(env, "ERR_INTERNAL", error.what());
   }
 }
 

@@ -29,10 +29,15 @@ EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<En
                       "ERR_INVALID_ARGUMENT", "Engine takes options and a function");
     EngineOptions options = to_engine_options(info[0].As<Napi::Object>());
     wake_ = Wake::New(env, info[1].As<Napi::Function>(), "redrafter", 0, 1, this);
+    try {
+      engine_ = std::make_unique<Engine>(std::move(options), [this] { wake_.NonBlockingCall(); });
+    } catch (...) {  // no thread could be started
+      wake_.Release();
+      throw;
+    }
     // The thread outlives no environment: the hook stops and joins it when a worker or the process ends.
     napi_add_env_cleanup_hook(env, on_environment_exit, this);
     hooked_ = true;
-    engine_ = std::make_unique<Engine>(std::move(options), [this] { wake_.NonBlockingCall(); });
   });
 }
 

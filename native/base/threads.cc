@@ -1,5 +1,9 @@
 #include "base/threads.h"
 
+#include <system_error>
+
+#include "base/check.h"
+
 #if defined(_MSC_VER)
 #include <intrin.h>
 #endif
@@ -24,10 +28,18 @@ inline void pause() {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (const std::system_error& error) {
+    join();  // those that did start
+    fail("ERR_OOM", "cannot start ", threads - 1, " worker threads (", error.what(),
+         "); load with fewer threads");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { join(); }
+
+void ThreadPool::join() {
   stop_.store(true);
   generation_.fetch_add(1);
   generation_.notify_all();

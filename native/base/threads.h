@@ -39,6 +39,7 @@ class ThreadPool {
   void dispatch(int64_t tasks, const void* body, Invoke invoke);
   void work(int thread);
   void drain(uint32_t generation, int thread);
+  void join();
 
   std::vector<std::thread> workers_;
   // A task is claimed by a compare-and-swap on (generation << 32 | next task), so a worker that wakes late
