@@ -1,12 +1,13 @@
 // Tokens per step of the bundled drafters by cell and beam shape, on prompts no model saw in training, with greedy and
-// sampled decoding. Counts only, no timings: the numbers are the same on every machine.
+// sampled decoding. Counts only, no timings: they depend on the instruction-set level at most, not on how busy or fast
+// the machine is.
 //
 //   node bench/acceptance.mjs [--model DIR] [--max-tokens N] [--prompts N] [--json FILE]
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
-import { Model } from '../dist/index.js';
+import { Model, version } from '../dist/index.js';
 
 const { values } = parseArgs({
   options: {
@@ -72,8 +73,11 @@ async function measure(model, temperature, [beamWidth, beamLength]) {
 }
 
 const results = [];
+let engine = {};
 for (const cell of ['elman', 'gru']) {
   const model = await Model.load(values.model, { drafter: join(values.model, `drafter-${cell}`), kvTokens: 32768 });
+  const { device, level, dtype, threads } = model.info;
+  engine = { version: version(), device, level, dtype, threads };
   for (const { name, temperature } of samplings) {
     for (const shape of shapes) {
       const result = { cell, sampling: name, ...(await measure(model, temperature, shape)) };
@@ -87,6 +91,7 @@ for (const cell of ['elman', 'gru']) {
   await model.dispose();
 }
 if (values.json !== undefined) {
-  const report = { model: 'ts-declarations', prompts: prompts.length, maxTokens, results };
+  const date = new Date().toISOString().slice(0, 10);
+  const report = { date, engine, model: 'ts-declarations', prompts: prompts.length, maxTokens, results };
   writeFileSync(values.json, `${JSON.stringify(report, undefined, 1)}\n`);
 }

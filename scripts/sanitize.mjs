@@ -45,7 +45,6 @@ const env = {
   UBSAN_OPTIONS: 'print_stacktrace=1',
   REDRAFTER_PREBUILD: build,
   REDRAFTER_TESTING_ADDON: join(build, 'testing/redrafter_testing.node'),
-  REDRAFTER_SANITIZED: '1',
 };
 
 // A sanitizer that is silently off would pass everything: a planted overflow must be caught.
