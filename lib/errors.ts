@@ -16,6 +16,10 @@ export type ErrorCode =
   | 'ERR_TEMPLATE'
   /** The request does not fit in the context of the model. */
   | 'ERR_CONTEXT'
+  /** The file is not a saved session, or it is damaged or incomplete. */
+  | 'ERR_SESSION_FILE'
+  /** The session was saved by another model than the one that is to restore it. */
+  | 'ERR_SESSION_MODEL'
   /** The KV cache has no room for the request. */
   | 'ERR_KV_FULL'
   /** Memory could not be allocated. */
@@ -44,6 +48,8 @@ const REMEDIES: Record<ErrorCode, string | undefined> = {
   ERR_DRAFTER: undefined,
   ERR_TOKENIZER: undefined,
   ERR_TEMPLATE: undefined,
+  ERR_SESSION_FILE: undefined,
+  ERR_SESSION_MODEL: 'load the model that the session was saved with, with the same dtype',
   ERR_CONTEXT: 'shorten the input, lower maxTokens, or load the model with a larger contextTokens',
   ERR_KV_FULL: 'dispose of or rewind sessions, lower maxTokens, or load the model with a larger kvTokens',
   ERR_OOM: 'load the model with a smaller contextTokens or kvTokens, or free memory',
@@ -56,19 +62,97 @@ const REMEDIES: Record<ErrorCode, string | undefined> = {
   ERR_INTERNAL: 'please report this with the message and how to repeat it',
 };
 
-/** The one error type of this package. */
+/**
+ * The base of every error of this package. Its `code` says what went wrong; the subclass follows from the code and
+ * says what kind of thing a program can do about it.
+ */
 export class RedrafterError extends Error {
   /** What went wrong, for programs. */
   readonly code: ErrorCode;
   /** What to do about it, for people; undefined where there is no general advice. */
   readonly remedy: string | undefined;
 
+  /** @internal */
   constructor(code: ErrorCode, message: string, options: { remedy?: string; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
-    // AbortError is the name that fetch, streams and timers use, so `error.name === 'AbortError'` works here too.
-    this.name = code === 'ERR_ABORTED' ? 'AbortError' : 'RedrafterError';
     this.code = code;
     this.remedy = options.remedy ?? REMEDIES[code];
+    // Decided here, so that no place that makes an error can pair a code with the wrong class.
+    Object.setPrototypeOf(this, classOf(code).prototype as object);
+    this.name = classOf(code).name;
+  }
+}
+
+/** The call is wrong and will be wrong again: a bug in the calling program. */
+export class InvalidArgumentError extends RedrafterError {
+  declare readonly code: 'ERR_INVALID_ARGUMENT';
+}
+
+/** A file of a model, drafter or saved session cannot be used. */
+export class FileError extends RedrafterError {
+  declare readonly code:
+    'ERR_FILE' | 'ERR_MODEL_FORMAT' | 'ERR_CONFIG' | 'ERR_DRAFTER' | 'ERR_SESSION_FILE' | 'ERR_SESSION_MODEL';
+}
+
+/** Text or messages cannot be turned into tokens of this model. */
+export class TextError extends RedrafterError {
+  declare readonly code: 'ERR_TOKENIZER' | 'ERR_TEMPLATE';
+}
+
+/** There is not enough room: a smaller request, or a later one, can succeed. */
+export class CapacityError extends RedrafterError {
+  declare readonly code: 'ERR_CONTEXT' | 'ERR_KV_FULL' | 'ERR_OOM';
+}
+
+/** The object is not in a state to do this: busy with other work, or disposed of. */
+export class StateError extends RedrafterError {
+  declare readonly code: 'ERR_BUSY' | 'ERR_DISPOSED';
+}
+
+/** An AbortSignal fired. The class has the name that fetch, streams and timers use. */
+export class AbortError extends RedrafterError {
+  declare readonly code: 'ERR_ABORTED';
+}
+
+/** This machine or installation cannot do it: a device is missing, or the native addon. */
+export class PlatformError extends RedrafterError {
+  declare readonly code: 'ERR_BACKEND' | 'ERR_NATIVE';
+}
+
+/** The computation itself failed. */
+export class InternalError extends RedrafterError {
+  declare readonly code: 'ERR_NUMERIC' | 'ERR_INTERNAL';
+}
+
+function classOf(code: ErrorCode): { name: string; prototype: unknown } {
+  switch (code) {
+    case 'ERR_INVALID_ARGUMENT':
+      return InvalidArgumentError;
+    case 'ERR_FILE':
+    case 'ERR_MODEL_FORMAT':
+    case 'ERR_CONFIG':
+    case 'ERR_DRAFTER':
+    case 'ERR_SESSION_FILE':
+    case 'ERR_SESSION_MODEL':
+      return FileError;
+    case 'ERR_TOKENIZER':
+    case 'ERR_TEMPLATE':
+      return TextError;
+    case 'ERR_CONTEXT':
+    case 'ERR_KV_FULL':
+    case 'ERR_OOM':
+      return CapacityError;
+    case 'ERR_BUSY':
+    case 'ERR_DISPOSED':
+      return StateError;
+    case 'ERR_ABORTED':
+      return AbortError;
+    case 'ERR_BACKEND':
+    case 'ERR_NATIVE':
+      return PlatformError;
+    case 'ERR_NUMERIC':
+    case 'ERR_INTERNAL':
+      return InternalError;
   }
 }
 

@@ -3,7 +3,17 @@
  */
 export { backends, cpuFeatures, inspect, version } from './system.js';
 export type { BackendStatus, Inspection, TensorInfo } from './system.js';
-export { RedrafterError } from './errors.js';
+export {
+  AbortError,
+  CapacityError,
+  FileError,
+  InternalError,
+  InvalidArgumentError,
+  PlatformError,
+  RedrafterError,
+  StateError,
+  TextError,
+} from './errors.js';
 export type { ErrorCode } from './errors.js';
 export { Model } from './model.js';
 export type { ModelInfo } from './model.js';
