@@ -35,7 +35,9 @@ mkdirSync(out, { recursive: true });
 const [command, args] = npm('pack', '--json', '--pack-destination', out);
 const { status, stdout, stderr } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28 });
 if (status !== 0) stop(`npm pack failed\n${stderr}`);
-const [packed] = /** @type {Packed[]} */ (JSON.parse(stdout));
+/** @type {unknown} */
+const json = JSON.parse(stdout);
+const [packed] = /** @type {Packed[]} */ (json);
 if (packed === undefined) stop('npm pack made nothing');
 
 /** @type {Map<string, File[]>} */
