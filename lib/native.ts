@@ -18,6 +18,8 @@ export interface NativeEngineOptions {
   /** Drafter directory, or null for plain decoding. */
   drafter: string | null;
   device: string;
+  /** `'auto'`, `'f32'`, `'f16'` or `'bf16'`. */
+  dtype: string;
   threads: number;
   /** Most tokens of one session, 0 for the model's own limit (at most 4096 unless asked for more). */
   contextTokens: number;
@@ -41,6 +43,7 @@ export interface NativeModelInfo {
   contextTokens: number;
   kvTokens: number;
   eosTokenIds: number[];
+  /** Of the matrices: `'f32'`, `'f16'`, `'bf16'`, or `'mixed'` when the file mixes them and none was asked for. */
   dtype: string;
   device: string;
   /** Instruction-set level of the CPU backend, or the CUDA architecture. */

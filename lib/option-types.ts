@@ -7,6 +7,12 @@ export interface LoadOptions {
    * `'cpu:avx512'`, `'cpu:avx2'` or `'cpu:base'`. Default: `'auto'`.
    */
   device?: 'auto' | 'cpu' | 'cuda' | `cpu:${string}` | `cuda:${string}`;
+  /**
+   * Element type of the weight matrices of model and drafter. `'auto'` keeps what is stored; the others convert while
+   * reading, rounding to nearest (ties to even). Vectors (norms, biases), activations and KV are always f32. A finite
+   * weight that would become infinite is refused with ERR_INVALID_ARGUMENT. Default: `'auto'`.
+   */
+  dtype?: 'auto' | 'f32' | 'f16' | 'bf16';
   /** Worker threads of the CPU backend, 1 to 1024. Default: chosen from the processor. */
   threads?: number;
   /** Most tokens that one session can hold. Default: the model's own limit, at most 4096. */

@@ -165,9 +165,12 @@ function seedOf(value: unknown): bigint {
   throw invalid(`seed must be a bigint from 0 to 2^64-1 or an integer number from 0 to 2^53-1, got ${describe(value)}`);
 }
 
+const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16'];
+
 const LOAD_KEYS = [
   'drafter',
   'device',
+  'dtype',
   'threads',
   'contextTokens',
   'kvTokens',
@@ -194,6 +197,8 @@ export function resolveLoad(directory: unknown, options: LoadOptions | undefined
       `device must be 'auto', 'cpu', 'cuda' or one of them with a level ('cpu:avx2'), got ${describe(device)}`,
     );
   }
+  const dtype = read.raw('dtype', 'auto');
+  if (!DTYPES.includes(dtype)) throw invalid(`dtype must be 'auto', 'f32', 'f16' or 'bf16', got ${describe(dtype)}`);
   const onProgress = read.raw('onProgress');
   if (onProgress !== undefined && typeof onProgress !== 'function') {
     throw invalid(`onProgress must be a function, got ${describe(onProgress)}`);
@@ -203,6 +208,7 @@ export function resolveLoad(directory: unknown, options: LoadOptions | undefined
       model,
       drafter: drafter === false ? null : checkPath('drafter', drafter),
       device,
+      dtype: dtype as string,
       threads: read.integer('threads', 0, 1, LIMITS.threads),
       contextTokens: read.integer('contextTokens', 0, 1, INT_MAX),
       kvTokens: read.integer('kvTokens', 0, 1, INT_MAX),

@@ -8,12 +8,18 @@ import { integer } from './numbers.js';
 /** Flags of commands that load a model. */
 export interface DeviceFlags {
   device: string;
+  dtype: NonNullable<LoadOptions['dtype']>;
   threads?: number;
 }
 
 export function addDeviceFlags(command: Command): Command {
   return command
     .option('--device <device>', 'cpu, cuda or auto; a level can follow, as in cpu:avx2', 'auto')
+    .addOption(
+      new Option('--dtype <dtype>', 'element type of the weight matrices; auto keeps what is stored')
+        .choices(['auto', 'f32', 'f16', 'bf16'])
+        .default('auto'),
+    )
     .addOption(
       new Option(
         '--threads <count>',
@@ -54,6 +60,7 @@ export async function loadModel(
     return await Model.load(directory, {
       drafter,
       device: flags.device as NonNullable<LoadOptions['device']>,
+      dtype: flags.dtype,
       ...(flags.threads === undefined ? {} : { threads: flags.threads }),
       onProgress: progress.update,
       signal,

@@ -112,6 +112,7 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.model = text_of(o, "model");
   options.drafter = text_of(o, "drafter");
   options.device = text_of(o, "device");
+  options.dtype = text_of(o, "dtype");
   options.threads = to_int(o.Get("threads"));
   options.context_tokens = to_int(o.Get("contextTokens"));
   options.kv_tokens = to_int(o.Get("kvTokens"));

@@ -28,6 +28,7 @@ void EngineThread::load() {
       static_cast<int>(options.threads > 0 ? options.threads : default_threads()));
   stream_.threads = threads_.get();
 
+  const MatrixDType dtype = parse_matrix_dtype(options.dtype);
   const ModelConfig config = read_model_config(options.model);
   context_tokens_ = options.context_tokens > 0 ? options.context_tokens
                                                : std::min(config.max_positions, kDefaultContextTokens);
@@ -55,13 +56,13 @@ void EngineThread::load() {
     return !engine_.closing_.load();
   };
 
-  ModelWeights weights = load_model_weights(config, checkpoint, *backend_, stream_, progress);
+  ModelWeights weights = load_model_weights(config, checkpoint, *backend_, stream_, progress, dtype);
   const ForwardLimits limits{std::max(max_tree_nodes(kMaxBeamWidth, kMaxBeamLength), prefill_chunk),
                              context_tokens_};
   model_ = std::make_unique<Model>(config, std::move(weights), *backend_, stream_, limits);
   if (!options.drafter.empty()) {
     drafter_ = std::make_unique<RecurrentDrafter>(
-        load_recurrent_weights(options.drafter, config, *backend_, stream_, progress),
+        load_recurrent_weights(options.drafter, config, *backend_, stream_, progress, dtype),
         model_->weights().embedding, *backend_, stream_);
   }
   const int64_t blocks = (kv_tokens_ + kBlockTokens - 1) / kBlockTokens +
@@ -78,7 +79,7 @@ void EngineThread::post_ready(const std::string& drafter_directory) {
   ModelInfo& info = message.info;
   info.family = c.family;
   info.architecture = c.architecture;
-  info.dtype = dtype_name(model_->weights().layers.front().qkv.dtype);
+  info.dtype = matrix_dtype_name(model_->weights());
   info.device = backend_->name;
   info.level = backend_->level;
   info.vocab = c.vocab, info.hidden = c.hidden, info.layers = c.layers, info.heads = c.heads;

@@ -14,6 +14,7 @@ struct EngineOptions {
   std::string model;
   std::string drafter;  // empty: none
   std::string device = "auto";
+  std::string dtype = "auto";  // of matrices: as stored, or "f32", "f16", "bf16"
   int64_t threads = 0;         // 0: as many as the machine has cores
   int64_t context_tokens = 0;  // 0: the model's limit, at most 4096
   int64_t kv_tokens = 0;       // 0: 4 * context_tokens

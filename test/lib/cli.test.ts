@@ -76,6 +76,14 @@ describe('redrafter generate --json', () => {
     expect([bare.tokenIds, bare.text]).toEqual([plain.tokenIds, '']);
   });
 
+  it('takes a dtype', async () => {
+    const logprob = async (dtype: string): Promise<number | undefined> =>
+      (await json('--model', paths.model, ...IDS, '--logprobs', '0', '--dtype', dtype)).logprobs?.[0]?.logprob;
+    const [f32, bf16] = [await logprob('f32'), await logprob('bf16')];
+    expect(bf16).toBeCloseTo(f32 ?? NaN, 1);
+    expect(bf16).not.toBe(f32);
+  });
+
   it('samples from a seed of 64 bits', async () => {
     const sample = (seed: string): Promise<Json> =>
       json('--model', paths.model, ...IDS, '--temperature', '1.5', '--top-k', '100', '--top-p', '0.99', '--min-p', '1e-4', '--seed', seed); // prettier-ignore
@@ -145,6 +153,7 @@ describe('errors', () => {
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--beam-width', '65'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--threads', '0'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--device', 'tpu'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--dtype', 'f64'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--nonsense'],
     ['ERR_INVALID_ARGUMENT', 'nonsense'],
     ['ERR_INVALID_ARGUMENT', 'inspect'],

@@ -82,8 +82,8 @@ void load_head(RecurrentWeights& r, WeightLoader& loader, const Backend& backend
 }  // namespace
 
 RecurrentWeights load_recurrent_weights(const std::string& directory, const ModelConfig& target,
-                                        const Backend& backend, Stream& stream,
-                                        const LoadProgress& progress) {
+                                        const Backend& backend, Stream& stream, const LoadProgress& progress,
+                                        MatrixDType dtype) {
   RecurrentWeights r;
   r.config = read_drafter_config(directory);
   REDRAFTER_REQUIRE(r.config.hidden == target.hidden, "ERR_DRAFTER", "the drafter in ", directory,
@@ -93,7 +93,7 @@ RecurrentWeights load_recurrent_weights(const std::string& directory, const Mode
                     " was trained for a vocabulary of ", r.config.vocab, " ids, the target has ",
                     target.vocab);
   const Checkpoint checkpoint = Checkpoint::open(directory);
-  WeightLoader loader(checkpoint, backend, stream, progress);
+  WeightLoader loader(checkpoint, backend, stream, progress, dtype);
   load_cell(r, loader);
   load_mixer(r, loader);
   load_head(r, loader, backend, stream);

@@ -29,7 +29,8 @@ struct RecurrentWeights {
 // Throws ERR_DRAFTER when the drafter was made for another target (hidden size, vocabulary), ERR_MODEL_FORMAT
 // when its tensors do not fit its own configuration.
 RecurrentWeights load_recurrent_weights(const std::string& directory, const ModelConfig& target,
-                                        const Backend& backend, Stream& stream, const LoadProgress& progress);
+                                        const Backend& backend, Stream& stream, const LoadProgress& progress,
+                                        MatrixDType dtype = {});
 
 // Bytes of tensors the loader will read, for progress.
 uint64_t drafter_bytes(const std::string& directory);
