@@ -1,8 +1,8 @@
 /**
  * Lossless decoding of large language models with recurrent drafters. Start with {@link Model.load}.
  */
-export { backends, cpuFeatures, inspect, version } from './system.js';
-export type { BackendStatus, Inspection, TensorInfo } from './system.js';
+export { cpuFeatures, getBackends, inspect, version } from './system.js';
+export type { BackendReasonCode, BackendStatus, Inspection, TensorInfo } from './system.js';
 export { RedrafterError } from './errors.js';
 export type { ErrorCode } from './errors.js';
 export { Model } from './model.js';

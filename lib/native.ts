@@ -175,16 +175,19 @@ export interface NativeInspection {
 }
 
 export interface NativeBackendStatus {
-  name: string;
+  device: string;
+  backend: 'cpu' | 'cuda';
+  level: string | null;
   available: boolean;
-  reason: string;
+  selected: boolean;
+  reason: null | { code: 'NO_CPU_FEATURE' | 'NOT_BUILT'; message: string };
 }
 
 export interface NativeModule {
   Engine: new (options: NativeEngineOptions, onMessages: (messages: NativeMessage[]) => void) => NativeEngine;
   /** Reads configuration and tensor headers, not weights. Throws with `code`. */
   inspect(directory: string): NativeInspection;
-  backends(): NativeBackendStatus[];
+  getBackends(): NativeBackendStatus[];
   cpuFeatures(): string[];
   version: string;
 }

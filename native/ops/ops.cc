@@ -82,11 +82,14 @@ const Backend& find_backend(const std::string& device) {
 
 std::vector<BackendStatus> list_backends() {
   std::vector<BackendStatus> all;
-  for (const Level& level : cpu_levels()) {
-    all.push_back({std::string("cpu:") + level.backend.level, level.missing == nullptr,
-                   level.missing == nullptr ? "" : level.missing});
+  const std::string automatic = find_backend("auto").level;
+  for (const auto& [backend, missing] : cpu_levels()) {
+    if (&backend == &kOracle) continue;
+    all.push_back({std::string("cpu:") + backend.level, backend.name, backend.level,
+                   missing == nullptr ? nullptr : "NO_CPU_FEATURE", missing == nullptr ? "" : missing,
+                   backend.level == automatic});
   }
-  all.push_back({"cuda", false, kNoCuda});
+  all.push_back({"cuda", "cuda", "", "NOT_BUILT", kNoCuda, false});
   return all;
 }
 

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 
 import { beforeAll, describe, expect, it } from 'vitest';
 
+import { type BackendStatus, getBackends } from '../../lib/index.js';
 import { writeTinyModel } from './tiny.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -189,10 +190,12 @@ describe('other commands', () => {
 
   it('info tells devices with reasons', async () => {
     const { stdout } = await redrafter('info', '--json');
-    const info = JSON.parse(stdout) as { backends: { name: string; available: boolean; reason: string }[] };
-    expect(info.backends).toContainEqual({ name: 'cpu:base', available: true, reason: '' });
-    for (const { available, reason } of info.backends) expect(available || reason !== '').toBe(true);
-    expect((await redrafter('info')).stdout).toContain('cpu:base');
+    const info = JSON.parse(stdout) as { backends: BackendStatus[] };
+    expect(info.backends).toEqual(getBackends());
+    const text = (await redrafter('info')).stdout;
+    for (const { device } of info.backends) expect(text).toContain(`  ${device} `);
+    expect(text).toMatch(/^ {2}cpu:\w+ +available, taken by auto$/m);
+    expect(text).toMatch(/^ {2}cuda +not available: this build has no CUDA backend \(NOT_BUILT\)$/m);
   });
 
   it('help and version go to stdout with exit code 0', async () => {
