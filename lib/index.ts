@@ -3,6 +3,8 @@
  */
 export { cpuFeatures, getBackends, inspect, version } from './system.js';
 export type { BackendReasonCode, BackendStatus, Inspection, TensorInfo } from './system.js';
+export { estimateMemory } from './memory.js';
+export type { MemoryEstimate, MemoryUsage } from './memory.js';
 export { RedrafterError } from './errors.js';
 export type { ErrorCode } from './errors.js';
 export { Model } from './model.js';
@@ -11,7 +13,7 @@ export { Session } from './session.js';
 export type { SessionInput } from './session.js';
 export { Generation } from './generation.js';
 export type { Chunk, FinishReason, GenerationResult, TokenLogprob } from './generation.js';
-export type { AppendOptions, GenerateOptions, LoadOptions } from './option-types.js';
+export type { AppendOptions, GenerateOptions, LoadOptions, MemoryOptions } from './option-types.js';
 export type { GenerationStats } from './stats.js';
 export type { KvUsage, SessionKv } from './kv.js';
 export { Tokenizer } from './tokenizer.js';

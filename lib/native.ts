@@ -29,6 +29,15 @@ export interface NativeEngineOptions {
   prefillChunk: number;
 }
 
+/** Bytes, by purpose; `totalBytes` is their sum. */
+export interface NativeMemory {
+  weightBytes: number;
+  drafterBytes: number;
+  kvBytes: number;
+  workspaceBytes: number;
+  totalBytes: number;
+}
+
 export interface NativeModelInfo {
   family: string;
   architecture: string;
@@ -49,16 +58,14 @@ export interface NativeModelInfo {
   /** Instruction-set level of the CPU backend, or the CUDA architecture. */
   level: string;
   threads: number;
-  weightBytes: number;
-  kvBytes: number;
-  workspaceBytes: number;
+  /** What was allocated; `model.memoryUsage()` also tells how much of the KV is used. */
+  memory: NativeMemory;
   drafter: null | {
     cell: 'sum' | 'elman' | 'gru';
     format: 'apple' | 'redrafter';
     exit: number;
     blocks: number;
     draftVocab: number;
-    weightBytes: number;
   };
 }
 
@@ -185,8 +192,10 @@ export interface NativeBackendStatus {
 
 export interface NativeModule {
   Engine: new (options: NativeEngineOptions, onMessages: (messages: NativeMessage[]) => void) => NativeEngine;
-  /** Reads configuration and tensor headers, not weights. Throws with `code`. */
-  inspect(directory: string): NativeInspection;
+  /** Reads configuration and tensor headers, not weights, on a thread of its own. Rejects with `code`. */
+  inspect(directory: string): Promise<NativeInspection>;
+  /** What a load with these options will take; otherwise as `inspect`. */
+  estimateMemory(options: NativeEngineOptions): Promise<NativeMemory>;
   getBackends(): NativeBackendStatus[];
   cpuFeatures(): string[];
   version: string;

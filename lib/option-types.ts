@@ -1,5 +1,5 @@
-/** Options of `Model.load`. */
-export interface LoadOptions {
+/** The options of `Model.load` that decide how much memory a model takes. */
+export interface MemoryOptions {
   /** Directory of a recurrent drafter for this model, or false to decode plainly. Default: false. */
   drafter?: string | false;
   /**
@@ -21,6 +21,10 @@ export interface LoadOptions {
   kvTokens?: number;
   /** Most prompt tokens of one request in a forward pass, 1 to 4096. Does not change results. Default: 256. */
   prefillChunk?: number;
+}
+
+/** Options of `Model.load`. */
+export interface LoadOptions extends MemoryOptions {
   /** Called while weights are read, with the fraction done from 0 to 1. An error thrown here fails the load. */
   onProgress?: (fraction: number) => void;
   /** Ends loading; the promise then rejects with ERR_ABORTED. */

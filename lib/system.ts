@@ -1,4 +1,4 @@
-import { fromThrown } from './errors.js';
+import { CallSite, fromThrown } from './errors.js';
 import { native, type NativeInspection as Inspection, type NativeTensorInfo as TensorInfo } from './native.js';
 import { checkPath } from './options.js';
 
@@ -41,15 +41,14 @@ export function version(): string {
 }
 
 /**
- * Reads the configuration and the tensor headers of a model or drafter directory, not its weights. Throws
- * ERR_INVALID_ARGUMENT, ERR_FILE, ERR_CONFIG, ERR_MODEL_FORMAT, ERR_NATIVE.
+ * Reads the configuration and the tensor headers of a model or drafter directory, not its weights, on a thread of its
+ * own. Rejects with ERR_INVALID_ARGUMENT, ERR_FILE, ERR_CONFIG, ERR_MODEL_FORMAT, ERR_OOM, ERR_NATIVE.
  */
-export function inspect(directory: string): Inspection {
-  const path = checkPath('the directory', directory);
-  const addon = native();
+export async function inspect(directory: string): Promise<Inspection> {
+  const site = new CallSite();
   try {
-    return addon.inspect(path);
+    return await native().inspect(checkPath('the directory', directory));
   } catch (error) {
-    throw fromThrown(error);
+    throw site.mark(fromThrown(error));
   }
 }

@@ -5,6 +5,7 @@ import { Command, CommanderError } from 'commander';
 
 import { invalid, RedrafterError } from '../errors.js';
 import { addDemo } from './demo.js';
+import { addEstimate } from './estimate.js';
 import { addGenerate } from './generate.js';
 import { addInfo } from './info.js';
 import { addInspect } from './inspect.js';
@@ -24,7 +25,7 @@ const program = new Command('redrafter')
   .showSuggestionAfterError(true)
   .exitOverride()
   .configureOutput({ writeErr: () => undefined }); // errors are printed below, in one form
-for (const add of [addDemo, addGenerate, addInspect, addInfo]) add(program);
+for (const add of [addDemo, addGenerate, addInspect, addEstimate, addInfo]) add(program);
 
 try {
   await program.parseAsync();

@@ -1,7 +1,9 @@
 // Exports of the addon; lib/native.ts gives every one its type.
+#include "addon/background.h"
 #include "addon/convert.h"
 #include "addon/engine_object.h"
 #include "engine/backends.h"
+#include "engine/estimate.h"
 
 namespace redrafter {
 namespace {
@@ -30,6 +32,16 @@ Napi::Value get_backends(const Napi::CallbackInfo& info) {
   return array;
 }
 
+Napi::Value estimate(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    REDRAFTER_REQUIRE(info[0].IsObject(), "ERR_INVALID_ARGUMENT", "estimateMemory takes options");
+    return in_background(info.Env(), [options = to_engine_options(info[0].As<Napi::Object>())]() -> Deliver {
+      const MemoryUse use = estimate_memory(options);
+      return [use](Napi::Env env) { return from_memory(env, use); };
+    });
+  });
+}
+
 Napi::Value features(const Napi::CallbackInfo& info) {
   const std::vector<std::string> all = cpu_features();
   Napi::Array array = Napi::Array::New(info.Env(), all.size());
@@ -40,6 +52,7 @@ Napi::Value features(const Napi::CallbackInfo& info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Engine", EngineObject::define(env));
   exports.Set("inspect", Napi::Function::New(env, inspect, "inspect"));
+  exports.Set("estimateMemory", Napi::Function::New(env, estimate, "estimateMemory"));
   exports.Set("getBackends", Napi::Function::New(env, get_backends, "getBackends"));
   exports.Set("cpuFeatures", Napi::Function::New(env, features, "cpuFeatures"));
   exports.Set("version", REDRAFTER_VERSION);

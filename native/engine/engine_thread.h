@@ -8,6 +8,7 @@
 
 #include "base/threads.h"
 #include "engine/engine.h"
+#include "engine/plan.h"
 #include "spec/round.h"
 
 namespace redrafter {
@@ -41,7 +42,7 @@ class EngineThread {
 
  private:
   void load();
-  void post_ready(const std::string& drafter_directory);
+  void post_ready(const LoadPlan& plan, const MemoryUse& memory);
   void serve();
 
   void execute(Command& command);
@@ -78,10 +79,9 @@ class EngineThread {
   const Backend* backend_ = nullptr;
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Drafter> drafter_;
+  std::unique_ptr<RecurrentDrafter> drafter_;
   std::unique_ptr<Round> round_;
   int64_t context_tokens_ = 0;
-  int64_t kv_tokens_ = 0;
   std::map<int64_t, std::unique_ptr<Session>> sessions_;
   std::deque<std::unique_ptr<Request>> waiting_;
   std::deque<std::unique_ptr<Request>> active_;

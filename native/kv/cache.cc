@@ -15,22 +15,21 @@ KvCache::KvCache(const KvShape& shape, const Backend& backend, Stream& stream)
     : shape_(shape),
       backend_(backend),
       stream_(stream),
-      k_block_floats_(shape.kv_heads * shape.head_dim * kBlockTokens),
-      v_block_floats_(shape.kv_heads * kBlockTokens * head_dim_padded(shape.head_dim)),
+      memory_(backend, static_cast<size_t>(shape.bytes())),
       references_(static_cast<size_t>(shape.blocks), 0),
       free_count_(shape.blocks) {
-  memory_ = DeviceBuffer(backend, static_cast<size_t>(bytes_per_block() * shape.blocks));
-  float* base = memory_.as<float>();
+  const int64_t k_floats = shape.k_block_floats(), v_floats = shape.v_block_floats();
   for (int64_t i = 0; i < shape.layers; ++i) {
-    float* k = base + i * (k_block_floats_ + v_block_floats_) * shape.blocks;
-    layers_.push_back({k, k + k_block_floats_ * shape.blocks, k_block_floats_, v_block_floats_,
-                       shape.kv_heads, shape.head_dim});
+    float* k = memory_.as<float>() + i * (k_floats + v_floats) * shape.blocks;
+    layers_.push_back({k, k + k_floats * shape.blocks, k_floats, v_floats, shape.kv_heads, shape.head_dim});
   }
   for (int64_t block = shape.blocks - 1; block >= 0; --block) free_.push_back(static_cast<int32_t>(block));
 }
 
-int64_t KvCache::bytes_per_block() const {
-  return shape_.layers * (k_block_floats_ + v_block_floats_) * static_cast<int64_t>(sizeof(float));
+int64_t KvShape::bytes() const {
+  REDRAFTER_REQUIRE(blocks <= INT64_MAX / bytes_per_block(), "ERR_OOM", "a KV cache of ", blocks,
+                    " blocks is too large");
+  return blocks * bytes_per_block();
 }
 
 int32_t KvCache::acquire() {

@@ -77,6 +77,7 @@ Matrix WeightLoader::matrix(const std::vector<Part>& parts, int64_t cols) {
     w.rows += part.rows;
   }
   w.data = allocate(matrix_bytes(w.rows, w.cols, w.dtype));
+  if (w.data == nullptr) return w;
   int64_t first = 0;
   for (const Part& part : parts) {
     pack(require(part.name, {part.rows, cols}), first, w);
@@ -110,6 +111,10 @@ const void* WeightLoader::convert(const TensorEntry& tensor, int64_t row, int64_
 }
 
 const float* WeightLoader::vector(const std::vector<Part>& parts) {
+  int64_t count = 0;
+  for (const Part& part : parts) count += require(part.name, {part.rows}).shape[0];
+  auto* data = static_cast<float*>(allocate(count * static_cast<int64_t>(sizeof(float))));
+  if (data == nullptr) return nullptr;
   std::vector<float> values;
   for (const Part& part : parts) {
     const TensorEntry& tensor = require(part.name, {part.rows});
@@ -119,20 +124,22 @@ const float* WeightLoader::vector(const std::vector<Part>& parts) {
       values.push_back(element_to_f32(staging_.data() + static_cast<size_t>(i) * size, tensor.dtype));
     }
   }
-  const size_t bytes = values.size() * sizeof(float);
-  void* data = allocate(static_cast<int64_t>(bytes));
-  backend_.upload(data, values.data(), bytes, stream_);
-  return static_cast<const float*>(data);
+  backend_.upload(data, values.data(), values.size() * sizeof(float), stream_);
+  return data;
 }
 
-std::vector<int32_t> WeightLoader::ids(const std::string& name) {
+WeightLoader::Ids WeightLoader::ids(const std::string& name, int64_t vocab) {
   const TensorEntry* tensor = checkpoint_.find(name);
   REDRAFTER_CHECK(tensor != nullptr);
   const bool wide = tensor->dtype == DType::kI64;
   REDRAFTER_REQUIRE((wide || tensor->dtype == DType::kI32) && tensor->shape.size() == 1, "ERR_MODEL_FORMAT",
                     "tensor \"", name, "\" must be a vector of i32 or i64");
+  const int64_t count = tensor->shape[0];
+  REDRAFTER_REQUIRE(count > 0, "ERR_MODEL_FORMAT", "tensor \"", name, "\" is empty");
+  auto* data = static_cast<int32_t*>(allocate(count * static_cast<int64_t>(sizeof(int32_t))));
+  if (data == nullptr) return {nullptr, count};
   read(*tensor, 0, tensor->bytes);
-  std::vector<int32_t> ids(static_cast<size_t>(tensor->shape[0]));
+  std::vector<int32_t> ids(static_cast<size_t>(count));
   for (size_t i = 0; i < ids.size(); ++i) {
     int64_t value = 0;
     int32_t narrow = 0;
@@ -142,11 +149,12 @@ std::vector<int32_t> WeightLoader::ids(const std::string& name) {
       std::memcpy(&narrow, staging_.data() + i * 4, 4);
       value = narrow;
     }
-    REDRAFTER_REQUIRE(value >= 0 && value <= INT32_MAX, "ERR_MODEL_FORMAT", "tensor \"", name,
-                      "\" holds the id ", value);
+    REDRAFTER_REQUIRE(value >= 0 && value < vocab, "ERR_MODEL_FORMAT", "tensor \"", name, "\" holds the id ",
+                      value, ", but the vocabulary has ", vocab, " ids");
     ids[i] = static_cast<int32_t>(value);
   }
-  return ids;
+  backend_.upload(data, ids.data(), ids.size() * sizeof(int32_t), stream_);
+  return {data, count};
 }
 
 namespace {

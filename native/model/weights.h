@@ -21,7 +21,8 @@ using MatrixDType = std::optional<DType>;
 // "auto" (absent), "f32", "f16" or "bf16". Throws ERR_INVALID_ARGUMENT.
 MatrixDType parse_matrix_dtype(const std::string& name);
 
-// Reads tensors slice by slice into backend memory: nothing is ever held twice.
+// Reads tensors slice by slice into backend memory: nothing is ever held twice. On a measuring backend
+// tensors are checked and counted, but not read.
 class WeightLoader {
  public:
   WeightLoader(const Checkpoint& checkpoint, const Backend& backend, Stream& stream, LoadProgress progress,
@@ -45,15 +46,19 @@ class WeightLoader {
   // Several [n_i] tensors one after another, as fp32.
   const float* vector(const std::vector<Part>& parts);
 
-  // An integer tensor of any length, as host ids.
-  std::vector<int32_t> ids(const std::string& name);
+  // An integer tensor of one dimension, not empty, with token ids from 0 to vocab - 1.
+  struct Ids {
+    const int32_t* data;
+    int64_t count;
+  };
+  Ids ids(const std::string& name, int64_t vocab);
 
   int64_t bytes() const { return bytes_; }
   std::vector<DeviceBuffer> take_memory() { return std::move(memory_); }
 
  private:
   const TensorEntry& require(const std::string& name, const std::vector<int64_t>& shape) const;
-  void* allocate(int64_t bytes);
+  void* allocate(int64_t bytes);  // null on a measuring backend
   void read(const TensorEntry& tensor, uint64_t offset, uint64_t bytes);
   void pack(const TensorEntry& tensor, int64_t first_row, const Matrix& w);
   // The `rows` rows from `row` on of a tensor, which read() has just left in staging_, in the dtype of w.

@@ -74,7 +74,11 @@ std::vector<BackendStatus> list_backends();
 // Instruction sets of this processor that matter to the CPU backend, e.g. {"avx2", "fma", "avx512f"}.
 std::vector<std::string> cpu_features();
 
-// Memory of a backend, freed with its owner.
+// A copy of `backend` that hands out no memory: allocate gives null and copies do nothing, so that code which
+// allocates can be run to add up how much it would take. Ops must not be called.
+Backend measuring(Backend backend);
+
+// Memory of a backend, freed with its owner. On a measuring backend it has a size and no data.
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 
 import { beforeAll, describe, expect, it } from 'vitest';
 
-import { type BackendStatus, getBackends } from '../../lib/index.js';
+import { type BackendStatus, estimateMemory, getBackends } from '../../lib/index.js';
 import { writeTinyModel } from './tiny.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -161,6 +161,9 @@ describe('errors', () => {
     ['ERR_INVALID_ARGUMENT', 'demo', '--drafter', 'lstm'],
     ['ERR_FILE', 'generate', '--model', `${paths.model}-not`, '--prompt', 'a'],
     ['ERR_FILE', 'inspect', `${paths.model}-not`],
+    ['ERR_FILE', 'estimate', `${paths.model}-not`],
+    ['ERR_BACKEND', 'estimate', paths.model, '--device', 'cuda'],
+    ['ERR_INVALID_ARGUMENT', 'estimate', paths.model, '--kv-tokens', '0'],
     ['ERR_TOKENIZER', 'generate', '--model', paths.idsOnly, '--prompt', 'a'],
   ];
   it.each(cases.map(([code, ...args]) => ({ name: args.join(' ').replace(paths.model, 'M'), code, args })))(
@@ -188,6 +191,18 @@ describe('other commands', () => {
     expect((await redrafter('inspect', paths.model)).stdout).toMatch(/lm_head\.weight +f32 +264 x 32/);
   });
 
+  it('estimate tells bytes by purpose', async () => {
+    const flags = ['--drafter', paths.drafter, '--dtype', 'bf16', '--threads', '2', '--context-tokens', '100'];
+    const more = ['--kv-tokens', '500', '--prefill-chunk', '32', '--device', 'cpu'];
+    const { code, stdout, stderr } = await redrafter('estimate', paths.model, ...flags, ...more, '--json');
+    expect([code, stderr]).toEqual([0, '']);
+    const options = { drafter: paths.drafter, dtype: 'bf16', threads: 2, contextTokens: 100 } as const;
+    const estimate = await estimateMemory(paths.model, { ...options, kvTokens: 500, prefillChunk: 32 });
+    expect(JSON.parse(stdout)).toEqual(estimate);
+    const text = (await redrafter('estimate', paths.model, ...flags, ...more)).stdout;
+    expect(text).toMatch(new RegExp(`^total +[\\d.]+ MB +${estimate.totalBytes} B$`, 'm'));
+  });
+
   it('info tells devices with reasons', async () => {
     const { stdout } = await redrafter('info', '--json');
     const info = JSON.parse(stdout) as { backends: BackendStatus[] };
@@ -199,7 +214,13 @@ describe('other commands', () => {
   });
 
   it('help and version go to stdout with exit code 0', async () => {
-    for (const args of [['--help'], ['--version'], ['generate', '--help'], ['demo', '--help']]) {
+    for (const args of [
+      ['--help'],
+      ['--version'],
+      ['generate', '--help'],
+      ['estimate', '--help'],
+      ['demo', '--help'],
+    ]) {
       const { code, stdout, stderr } = await redrafter(...args);
       expect([code, stderr]).toEqual([0, '']);
       expect(stdout).not.toBe('');

@@ -20,8 +20,8 @@ struct RecurrentWeights {
     const float* bias;  // [exit] or null
   };
   std::vector<Block> blocks;
-  Matrix head;          // [draft_vocab, exit]
-  DeviceBuffer id_map;  // [draft_vocab] target ids, empty for the full vocabulary
+  Matrix head;                      // [draft_vocab, exit]
+  const int32_t* id_map = nullptr;  // [draft_vocab] target ids, null for the full vocabulary
   int64_t bytes = 0;
   std::vector<DeviceBuffer> memory;
 };

@@ -169,7 +169,7 @@ describe('loading with a dtype', () => {
     expect(await rounds(original.drafter, 'bf16')).toEqual(await rounds(drafter, 'bf16'));
     const engine = await TestEngine.load(original.model, { drafter: original.drafter, dtype: 'bf16' });
     const whole = await TestEngine.load(original.model, { drafter: original.drafter });
-    const bytes = (of: TestEngine): number => of.info.drafter?.weightBytes ?? 0;
+    const bytes = (of: TestEngine): number => of.info.memory.drafterBytes;
     expect(bytes(engine)).toBeLessThan(0.6 * bytes(whole));
     await engine.close();
     await whole.close();
