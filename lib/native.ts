@@ -17,6 +17,8 @@ export interface NativeEngineOptions {
   /** Drafter directory, or null for plain decoding. */
   drafter: string | null;
   device: string;
+  /** `'auto'`, `'f32'`, `'f16'` or `'bf16'`. */
+  dtype: string;
   threads: number;
   /** Most tokens of one session, 0 for the model's own limit (at most 4096 unless asked for more). */
   contextTokens: number;
@@ -24,6 +26,15 @@ export interface NativeEngineOptions {
   kvTokens: number;
   /** Most prompt tokens of one request in a pass, 0 for 256. Never changes a result. */
   prefillChunk: number;
+}
+
+/** Bytes, by purpose; `totalBytes` is their sum. */
+export interface NativeMemory {
+  weightBytes: number;
+  drafterBytes: number;
+  kvBytes: number;
+  workspaceBytes: number;
+  totalBytes: number;
 }
 
 export interface NativeModelInfo {
@@ -42,21 +53,20 @@ export interface NativeModelInfo {
   eosTokenIds: number[];
   /** What the model computes, as 16 hexadecimal digits: configuration and weights. Sessions are saved with it. */
   fingerprint: string;
+  /** Of the matrices: `'f32'`, `'f16'`, `'bf16'`, or `'mixed'` when the file mixes them and none was asked for. */
   dtype: string;
   device: string;
   /** Instruction-set level of the CPU backend, or the CUDA architecture. */
   level: string;
   threads: number;
-  weightBytes: number;
-  kvBytes: number;
-  workspaceBytes: number;
+  /** What was allocated; `model.memoryUsage()` also tells how much of the KV is used. */
+  memory: NativeMemory;
   drafter: null | {
     cell: 'sum' | 'elman' | 'gru';
     format: 'apple' | 'redrafter';
     exit: number;
     blocks: number;
     draftVocab: number;
-    weightBytes: number;
   };
 }
 
@@ -184,16 +194,21 @@ export interface NativeInspection {
 }
 
 export interface NativeBackendStatus {
-  name: string;
+  device: string;
+  backend: 'cpu' | 'cuda';
+  level: string | null;
   available: boolean;
-  reason: string;
+  selected: boolean;
+  reason: null | { code: 'NO_CPU_FEATURE' | 'NOT_BUILT'; message: string };
 }
 
 export interface NativeModule {
   Engine: new (options: NativeEngineOptions, onMessages: (messages: NativeMessage[]) => void) => NativeEngine;
-  /** Reads configuration and tensor headers, not weights. Throws with `code`. */
-  inspect(directory: string): NativeInspection;
-  backends(): NativeBackendStatus[];
+  /** Reads configuration and tensor headers, not weights, on a thread of its own. Rejects with `code`. */
+  inspect(directory: string): Promise<NativeInspection>;
+  /** What a load with these options will take; otherwise as `inspect`. */
+  estimateMemory(options: NativeEngineOptions): Promise<NativeMemory>;
+  getBackends(): NativeBackendStatus[];
   cpuFeatures(): string[];
   version: string;
 }

@@ -1,0 +1,47 @@
+import { CallSite, fromThrown } from './errors.js';
+import { native, type NativeKvUsage, type NativeMemory } from './native.js';
+import type { MemoryOptions } from './option-types.js';
+import { resolveEngine } from './options.js';
+
+/**
+ * Memory that a loaded model takes, in bytes. All of it is allocated while loading, nothing grows later; the system may
+ * hand out pages of it only when they are first used. Not counted, as it is small or short-lived: the slice of a file
+ * that is being read (8 MB at most), thread stacks, token lists and the JavaScript heap.
+ */
+export interface MemoryEstimate {
+  /** Weights of the model, in the dtype they are kept in. */
+  weightBytes: number;
+  /** Weights of the drafter; 0 without one. */
+  drafterBytes: number;
+  /** The KV cache of all sessions together. */
+  kvBytes: number;
+  /** What forward passes, drafting and sampling work in. */
+  workspaceBytes: number;
+  /** The sum of the above. */
+  totalBytes: number;
+}
+
+/** Memory of a loaded model, in bytes. */
+export interface MemoryUsage extends MemoryEstimate {
+  /** The part of `kvBytes` that sessions use now. */
+  kvUsedBytes: number;
+}
+
+/**
+ * How much memory `Model.load` would take with the same options: exactly what `model.memoryUsage()` says then. Reads the
+ * configuration and the tensor headers, not the weights, and checks them as loading does; works on a thread of its own.
+ * Rejects with ERR_INVALID_ARGUMENT, ERR_FILE, ERR_MODEL_FORMAT, ERR_CONFIG, ERR_DRAFTER, ERR_BACKEND, ERR_OOM,
+ * ERR_NATIVE.
+ */
+export async function estimateMemory(directory: string, options?: MemoryOptions): Promise<MemoryEstimate> {
+  const site = new CallSite();
+  try {
+    return await native().estimateMemory(resolveEngine(directory, options));
+  } catch (error) {
+    throw site.mark(fromThrown(error));
+  }
+}
+
+export function memoryUsageOf(memory: NativeMemory, kv: NativeKvUsage): MemoryUsage {
+  return { ...memory, kvUsedBytes: (kv.totalBlocks - kv.freeBlocks) * kv.bytesPerBlock };
+}
