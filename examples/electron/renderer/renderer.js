@@ -38,7 +38,7 @@ let count = { tokens: 0, steps: -1, since: 0 };
 
 function update() {
   buttons.generate.disabled = running || !(ready || failed);
-  buttons.generate.textContent = failed ? 'Start the model process' : 'Generate';
+  buttons.generate.textContent = failed ? 'Start again' : 'Generate';
   buttons.stop.disabled = !running;
   buttons.crash.disabled = !ready;
 }
