@@ -64,6 +64,7 @@ const hosts: [name: string, start: () => ModelPort][] = [
   ['child_process, json', () => app.process()],
   ['child_process, advanced serialization', () => app.process({ serialization: 'advanced' })],
   ['worker_threads', () => app.worker()],
+  ["a channel with the shape of utilityProcess's", () => app.likeUtilityProcess()],
 ];
 
 describe.each(hosts)('the model process under %s', (_, start) => {
@@ -172,6 +173,18 @@ describe.each(hosts)('the model process under %s', (_, start) => {
     const { chunks } = await collect(generation);
     expect(chunks.flatMap(({ tokenIds }) => tokenIds)).toEqual(result.tokenIds);
     expect(result.tokenIds).toEqual(at(expected, 0).tokenIds);
+  });
+
+  it('sends on as the consumer takes', async () => {
+    let messages = 0;
+    port.onMessage((message) => {
+      if ((message as { type: string }).type === 'chunks') messages++;
+    });
+    const generation = client.generate(first, endless);
+    await collect(generation, () => {
+      if (messages > 2 * WINDOW) generation.abort();
+    });
+    expect((await generation.result()).finishReason).toBe('abort');
   });
 
   it('answers malformed messages with a typed error, and goes on', async () => {

@@ -5,7 +5,12 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 
-import { childProcessPort, workerPort, type ModelPort } from '../../examples/electron/model/port.mjs';
+import {
+  childProcessPort,
+  utilityProcessPort,
+  workerPort,
+  type ModelPort,
+} from '../../examples/electron/model/port.mjs';
 import { temporaryDirectory } from '../kit/checkpoint.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -13,7 +18,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 /** A copy of the files beside a node_modules with redrafter in it: the layout of an installed app. */
 export class InstalledApp {
   private readonly directory = temporaryDirectory('electron-app');
-  private readonly started: ModelPort[] = [];
+  private readonly endings: (() => Promise<unknown>)[] = [];
 
   constructor() {
     cpSync(join(root, 'examples/electron/model'), join(this.directory, 'model'), { recursive: true });
@@ -25,22 +30,48 @@ export class InstalledApp {
   fork(prelude = '', options: ForkOptions = {}): ChildProcess {
     const execArgv = ['--import', `data:text/javascript,${encodeURIComponent(prelude)}`];
     const stdio: ForkOptions['stdio'] = ['ignore', 'inherit', 'ignore', 'ipc'];
-    return fork(join(this.directory, 'model/model-process.mjs'), [], { execArgv, stdio, ...options });
+    const child = fork(join(this.directory, 'model/model-process.mjs'), [], { execArgv, stdio, ...options });
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    this.endings.push(() => {
+      child.kill('SIGKILL');
+      return ended;
+    });
+    return child;
   }
 
   /** The same with its port. SIGUSR2 makes it call abort(), as a failed assertion in native code would. */
   process(options: ForkOptions = {}): ModelPort {
-    return this.keep(childProcessPort(this.fork('process.on("SIGUSR2", () => process.abort())', options)));
+    return childProcessPort(this.fork('process.on("SIGUSR2", () => process.abort())', options));
+  }
+
+  /** The same behind the objects that Electron gives to both ends of a utility process: their shape, not Electron. Messages wait for a listener. */
+  likeUtilityProcess(): ModelPort {
+    const child = this.fork(`
+      import { EventEmitter } from 'node:events';
+      const { send } = process;
+      process.parentPort = Object.assign(new EventEmitter(), { postMessage: (message) => send.call(process, message) });
+      process.parentPort.once('newListener', () => {
+        process.on('message', (data) => process.parentPort.emit('message', { data, ports: [] }));
+      });
+      process.send = undefined;`);
+    return utilityProcessPort({
+      pid: child.pid,
+      postMessage: (message) => child.send(message as object),
+      kill: () => child.kill(),
+      on: (event: string, listener: (value: any) => void) => child.on(event, listener), // eslint-disable-line @typescript-eslint/no-explicit-any -- two events
+    });
   }
 
   /** A process that runs `code` instead. */
   impostor(code: string): ModelPort {
-    return this.keep(childProcessPort(this.fork(`${code}; await new Promise(() => setInterval(() => {}, 1000))`)));
+    return childProcessPort(this.fork(`${code}; await new Promise(() => setInterval(() => {}, 1000))`));
   }
 
   /** A thread of this process. */
   worker(): ModelPort {
-    return this.keep(workerPort(new Worker(join(this.directory, 'model/model-process.mjs'), { execArgv: [] })));
+    const worker = new Worker(join(this.directory, 'model/model-process.mjs'), { execArgv: [] });
+    this.endings.push(() => worker.terminate());
+    return workerPort(worker);
   }
 
   /** A Llama of zeros that is large enough to take a while to load. Its weights are a hole in a file. */
@@ -88,27 +119,7 @@ export class InstalledApp {
 
   /** Ends everything that was started, and removes the files. */
   async remove(): Promise<void> {
-    await Promise.all(this.started.splice(0).map((port) => this.end(port)));
+    await Promise.all(this.endings.splice(0).map((end) => end()));
     rmSync(this.directory, { recursive: true, force: true });
-  }
-
-  private readonly ended = new WeakMap<ModelPort, Promise<void>>();
-
-  private keep(port: ModelPort): ModelPort {
-    this.started.push(port);
-    this.ended.set(
-      port,
-      new Promise((resolve) => {
-        port.onExit(() => {
-          resolve();
-        });
-      }),
-    );
-    return port;
-  }
-
-  private async end(port: ModelPort): Promise<void> {
-    port.kill();
-    await this.ended.get(port);
   }
 }
