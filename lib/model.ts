@@ -13,6 +13,9 @@ export type ModelInfo = NativeModelInfo;
 /**
  * A model in memory with its own engine thread. Several can be loaded at a time. Work that is running keeps the
  * process alive; a model that is idle does not.
+ *
+ * An idle model that nothing refers to any more, nor to one of its sessions, is freed when it is garbage-collected,
+ * but the collector does not know how large it is and may take its time: call {@link Model.dispose}.
  */
 export class Model {
   private constructor(private readonly owner: SessionOwner) {}

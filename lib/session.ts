@@ -31,6 +31,9 @@ interface Plan {
 /**
  * A sequence of tokens with its part of the KV cache. One operation at a time: a second one gets ERR_BUSY. Create
  * one with `model.createSession()` or {@link Session.fork}.
+ *
+ * A session that nothing refers to any more gives its part of the cache back when it is garbage-collected, but the
+ * collector does not know how much that is and may take its time: call {@link Session.dispose}.
  */
 export class Session {
   private readonly ids: number[];
@@ -57,6 +60,7 @@ export class Session {
       else native.forkSession(ticket, session.number, from.number);
     });
     session.kvTokens = done.kvTokens;
+    owner.engine.watch(session, session.number);
     return session;
   }
 
@@ -193,6 +197,7 @@ export class Session {
   /** Frees the session's part of the KV cache; work that is running fails with ERR_DISPOSED. Idempotent. */
   dispose(): Promise<void> {
     const site = new CallSite();
+    this.owner.engine.unwatch(this);
     this.closing ??= this.owner.engine
       .request('done', site, (native, ticket) => {
         native.closeSession(ticket, this.number);
