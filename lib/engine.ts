@@ -1,5 +1,5 @@
 import { type CallSite, fromThrown, nativeError, RedrafterError } from './errors.js';
-import type { NativeEngine, NativeMessage, NativeModelInfo } from './native.js';
+import type { NativeEngine, NativeKvUsage, NativeMessage, NativeModelInfo } from './native.js';
 
 /** A message about one ticket. */
 export type TicketMessage = Extract<NativeMessage, { ticket: number }>;
@@ -200,6 +200,15 @@ export class Engine {
     if (this.closing) throw new RedrafterError('ERR_DISPOSED', 'the model was disposed of');
     const dead = this.dispatcher.dead;
     if (dead !== undefined) throw nativeError(dead.code, dead.message);
+  }
+
+  /** Use of the KV cache as of the last round. Throws ERR_DISPOSED. */
+  usage(): NativeKvUsage {
+    try {
+      return this.native.kvUsage();
+    } catch (error) {
+      throw fromThrown(error);
+    }
   }
 
   /** A number for a new session. */

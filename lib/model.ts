@@ -68,9 +68,9 @@ export class Model {
     return Session.open(this.owner, new CallSite());
   }
 
-  /** Use of the KV cache over all sessions, as of the last round. */
+  /** Use of the KV cache over all sessions, as of the last round. Throws ERR_DISPOSED. */
   kvUsage(): KvUsage {
-    return kvUsageOf(this.owner.engine.native.kvUsage());
+    return kvUsageOf(this.owner.engine.usage());
   }
 
   /** Ends all work, which fails with ERR_DISPOSED, and frees the memory. Resolves when that is done. Idempotent. */

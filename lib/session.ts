@@ -74,9 +74,9 @@ export class Session {
     return Int32Array.from(this.ids);
   }
 
-  /** Use of the KV cache by this session. */
+  /** Use of the KV cache by this session: none once it is disposed of. Throws ERR_DISPOSED after its model. */
   get kv(): SessionKv {
-    return sessionKvOf(this.owner.engine.native.kvUsage(), this.kvTokens);
+    return sessionKvOf(this.owner.engine.usage(), this.closing === undefined ? this.kvTokens : 0);
   }
 
   /**
