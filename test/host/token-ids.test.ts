@@ -44,7 +44,7 @@ async function outcomes(ids: unknown): Promise<string[]> {
 
 const WRONG = ['ERR_INVALID_ARGUMENT', 'ERR_INVALID_ARGUMENT', 'ERR_INVALID_ARGUMENT'];
 
-it.each([
+const NOT_IDS: unknown[] = [
   -1,
   VOCAB,
   2 ** 31 - 1,
@@ -66,8 +66,10 @@ it.each([
   [5],
   () => 5,
   { valueOf: () => 5 },
-  new Number(5),
-])('id %s', async (id) => {
+  Object(5),
+];
+
+it.each(NOT_IDS.map((id) => [id]))('id %s', async (id) => {
   for (const ids of [[id], [1, id], [1, id, 2], [...Array<number>(40).fill(3), id]]) {
     // An array of objects is a conversation, and one that is malformed.
     expect(await outcomes(ids)).toEqual(WRONG);
@@ -107,8 +109,11 @@ it('proxies and getters that throw let it through', async () => {
 });
 
 it('a getter that disposes of the session, its model, or starts work of its own', async () => {
-  const armed = (act: () => unknown): number[] =>
-    Object.defineProperty([1, 2, 3], 1, { get: () => (void act(), 2) }) as number[];
+  const armed = (act: () => unknown): number[] => {
+    const ids = [1, 2, 3];
+    Object.defineProperty(ids, 1, { get: () => (void act(), 2) });
+    return ids;
+  };
   const own = await Model.load(paths.model, { threads: 1 });
   const busy = await own.createSession();
   expect(await code(() => busy.generate(armed(() => busy.append([4]))))).toBe('ERR_BUSY');
