@@ -72,7 +72,8 @@ async function decode(model, requests) {
       while (performance.now() < until) {
         const session = await model.createSession();
         const options = { maxTokens: 200, ignoreEos: true, temperature: 0.7, seed: i };
-        for await (const chunk of session.generate(prompts[i % prompts.length] ?? '', options)) chunk;
+        for await (const { tokenIds } of session.generate(prompts[i % prompts.length] ?? '', options))
+          tokens += tokenIds.length;
         await session.dispose();
       }
     }),
