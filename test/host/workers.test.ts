@@ -13,6 +13,7 @@ const WORKER = `
   const { Model } = await import(${JSON.stringify(INDEX)});
   const { parentPort, workerData: { paths, way } } = await import('node:worker_threads');
   const now = () => parentPort.postMessage('now');
+  setInterval(() => {}, 1000); // alive until it is ended
   const load = () => Model.load(paths.model, { drafter: paths.drafter, threads: 2, prefillChunk: 1, kvTokens: 1 << 15 });
   const long = { maxTokens: 4000, ignoreEos: true };
   if (way === 'load') { load(); load(); now(); }

@@ -41,7 +41,7 @@ export interface ScriptOptions {
   /** For Node itself. */
   flags?: string[];
   env?: NodeJS.ProcessEnv;
-  /** Milliseconds after which the process is killed. Default: 30,000. */
+  /** Milliseconds after which the process is killed. Default: 120,000. */
   timeout?: number;
 }
 
@@ -50,7 +50,7 @@ export interface ScriptOptions {
  * `long` of a generation that does not end soon, `paths`, `wait(ms)`, and under `--expose-gc` `collected(holds)`.
  */
 export function scriptRunner(paths: TinyModel): (body: string, options?: ScriptOptions) => Promise<Outcome> {
-  return (body, { flags = [], env = {}, timeout = 30_000 } = {}) => {
+  return (body, { flags = [], env = {}, timeout = 120_000 } = {}) => {
     const args = [...flags, '--input-type=module', '-e', `const paths = ${JSON.stringify(paths)};${PRELUDE}${body}`];
     const options = { timeout, maxBuffer: 1 << 26, env: { ...process.env, ...env } };
     return new Promise((resolve) => {
