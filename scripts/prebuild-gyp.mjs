@@ -8,5 +8,5 @@ import { root, runTool } from './tools.mjs';
 
 const arch = process.argv.find((arg) => arg.startsWith('--arch='))?.slice('--arch='.length) ?? process.arch;
 rmSync(join(root, 'build'), { recursive: true, force: true });
-const args = ['build', '-B', 'Release', '-a', arch, '--CDREDRAFTER_TESTING=OFF'];
+const args = ['build', '-B', 'Release', '-a', arch, '--CDREDRAFTER_TESTING=OFF', '--CDREDRAFTER_STATIC_RUNTIME=ON'];
 process.exitCode = runTool('cmake-js/bin/cmake-js', args) ? 0 : 1;

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ops/act.h"
@@ -26,7 +27,7 @@ using Op = void (*)(const Params&, Stream&);
 
 struct Backend {
   const char* name;   // "cpu"; the CUDA companion adds "cuda"
-  const char* level;  // "avx512", "avx2", "base", "oracle"
+  const char* level;  // "avx512", "avx2", "neon", "base", "oracle"
 
   Op<PackParams> matmul_pack;
   Op<EmbedParams> embed;
@@ -66,9 +67,6 @@ struct BackendStatus {
 const Backend& find_backend(const std::string& device);
 
 std::vector<BackendStatus> list_backends();
-
-// Instruction sets of this processor that matter to the CPU backend, e.g. {"avx2", "fma", "avx512f"}.
-std::vector<std::string> cpu_features();
 
 // Memory of a backend, freed with its owner.
 class DeviceBuffer {
