@@ -1,5 +1,8 @@
 /**
  * Lossless decoding of large language models with recurrent drafters. Start with {@link Model.load}.
+ *
+ * @module redrafter
+ * @group Reference
  */
 export { backends, cpuFeatures, inspect, version } from './system.js';
 export type { BackendStatus, Inspection, TensorInfo } from './system.js';
