@@ -1,7 +1,7 @@
 import type { Detokenizer } from './detokenizer.js';
 import type { TicketMessage } from './engine.js';
 import { aborted, type RedrafterError } from './errors.js';
-import type { NativeFinish } from './native.js';
+import type { NativeFinish, NativeStats } from './native.js';
 import { statsOf, type GenerationStats } from './stats.js';
 import { StopMatcher } from './stop.js';
 
@@ -50,7 +50,7 @@ export interface GenerationHost {
   /** Ends the running ticket, keeping that many generated tokens, or all for -1. */
   abort(keepTokens: number): void;
   /** Generation ended: the session is to hold its prompt and `kept` generated tokens; `held` is what it holds now. */
-  ended(ids: readonly number[], held: number, kvTokens: number): Promise<void>;
+  ended(ids: readonly number[], held: number, kvTokens: number, stats: NativeStats): Promise<void>;
   /** Generation failed: the session is to be as it was before. Resolves to the error to report. */
   failed(error: RedrafterError): Promise<RedrafterError>;
   /** Cuts an ended generation to its first `kept` tokens, unless the session has moved on. */
@@ -221,8 +221,9 @@ export class Generation implements AsyncIterable<Chunk> {
     const kept = this.cut?.tokens ?? this.ids.length;
     this.ids.length = kept;
     if (this.logprobs.length > kept) this.logprobs.length = kept;
+    const stats = { ...message.stats, tokens: kept };
     try {
-      await this.host.ended(this.ids, message.tokens, message.kvTokens);
+      await this.host.ended(this.ids, message.tokens, message.kvTokens, stats);
     } catch (error) {
       this.signalled = error as RedrafterError;
     }
@@ -238,7 +239,7 @@ export class Generation implements AsyncIterable<Chunk> {
         finishReason: this.cut?.reason ?? message.reason,
         ...(this.input.logprobs >= 0 ? { logprobs: [...this.logprobs] } : {}),
         seed: this.input.seed,
-        stats: statsOf({ ...message.stats, tokens: kept }),
+        stats: statsOf(stats),
       });
     });
   }

@@ -25,7 +25,7 @@ export type { SessionInput } from './session.js';
 export { Generation } from './generation.js';
 export type { Chunk, FinishReason, GenerationResult, TokenLogprob } from './generation.js';
 export type { AppendOptions, GenerateOptions, LoadOptions } from './option-types.js';
-export type { GenerationStats } from './stats.js';
+export type { DecodeStats, GenerationStats, TotalStats } from './stats.js';
 export type { KvUsage, SessionKv } from './kv.js';
 export { Tokenizer } from './tokenizer.js';
 export type { ChatMessage } from './chat.js';

@@ -5,6 +5,7 @@ import { native, type NativeModelInfo } from './native.js';
 import type { LoadOptions } from './option-types.js';
 import { resolveLoad } from './options.js';
 import { Session, type SessionOwner } from './session.js';
+import { StatsTotal, type TotalStats } from './stats.js';
 import { Tokenizer } from './tokenizer.js';
 
 /** What a loaded model is and where it runs. */
@@ -40,7 +41,7 @@ export class Model {
       const { engine, info } = await Engine.load(start, report, signal);
       try {
         const tokenizer = await Tokenizer.load(directory, info.vocab);
-        return new Model({ engine, info, tokenizer, eosTokenIds: eosOf(info, tokenizer) });
+        return new Model({ engine, info, tokenizer, eosTokenIds: eosOf(info, tokenizer), totals: new StatsTotal() });
       } catch (error) {
         await engine.close();
         throw error;
@@ -63,6 +64,11 @@ export class Model {
   /** A new, empty session. Rejects with ERR_DISPOSED. */
   createSession(): Promise<Session> {
     return Session.open(this.owner, new CallSite());
+  }
+
+  /** Sums over the generations of all sessions, open or not, that have ended. */
+  get stats(): TotalStats {
+    return this.owner.totals.snapshot();
   }
 
   /** Use of the KV cache over all sessions, as of the last round. */

@@ -83,11 +83,16 @@ export interface NativeStats {
   tokens: number;
   rounds: number;
   draftedNodes: number;
+  /** draftedByDepth[d]: rounds whose tree had a node at depth d + 1. */
+  draftedByDepth: number[];
   /** acceptedByDepth[d]: rounds whose drafted token at depth d + 1 was accepted. */
   acceptedByDepth: number[];
+  /** From submission to the first token. */
+  firstTokenMs: number;
   prefillMs: number;
   draftMs: number;
   verifyMs: number;
+  hostMs: number;
   /** From admission to the last token. */
   totalMs: number;
 }

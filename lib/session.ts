@@ -6,6 +6,7 @@ import { sessionKvOf, type SessionKv } from './kv.js';
 import type { NativeModelInfo } from './native.js';
 import type { AppendOptions, GenerateOptions } from './option-types.js';
 import { copyIds, describe, resolveAppend, resolveGenerate } from './options.js';
+import { StatsTotal, type TotalStats } from './stats.js';
 import type { Tokenizer } from './tokenizer.js';
 
 /**
@@ -20,6 +21,7 @@ export interface SessionOwner {
   info: NativeModelInfo;
   tokenizer: Tokenizer | null;
   eosTokenIds: readonly number[];
+  totals: StatsTotal;
 }
 
 /** Input as ids, and how much of the session stays before them. */
@@ -34,6 +36,7 @@ interface Plan {
  */
 export class Session {
   private readonly ids: number[];
+  private readonly totals = new StatsTotal();
   private kvTokens = 0;
   private busy = false;
   private closing: Promise<void> | undefined;
@@ -75,6 +78,11 @@ export class Session {
     return sessionKvOf(this.owner.engine.native.kvUsage(), this.kvTokens);
   }
 
+  /** Sums over the generations of this session that have ended. A fork starts from zero. */
+  get stats(): TotalStats {
+    return this.totals.snapshot();
+  }
+
   /**
    * Appends `input` and generates. Returns at once; iterate the {@link Generation} or await its `result()`.
    *
@@ -102,7 +110,9 @@ export class Session {
       abort: (keepTokens) => {
         engine.native.abort(ticket, keepTokens);
       },
-      ended: async (generated, held, kvTokens) => {
+      ended: async (generated, held, kvTokens, stats) => {
+        this.totals.add(stats);
+        this.owner.totals.add(stats);
         this.ids.push(...generated);
         this.kvTokens = kvTokens;
         await this.end(site, held);

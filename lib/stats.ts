@@ -1,7 +1,7 @@
 import type { NativeStats } from './native.js';
 
-/** Figures of one generation. Times are wall-clock milliseconds. */
-export interface GenerationStats {
+/** What is counted and timed of decoding. Times are milliseconds. */
+export interface DecodeStats {
   /** Tokens of the session before the first generated one. */
   promptTokens: number;
   /** Of them, those whose keys and values were in the cache already. */
@@ -12,38 +12,103 @@ export interface GenerationStats {
   rounds: number;
   /** Tree nodes that were verified, over all rounds; without the roots. */
   draftedNodes: number;
+  /** `draftedByDepth[d]`: rounds that drafted at depth d + 1. Empty without drafting. */
+  draftedByDepth: number[];
   /** `acceptedByDepth[d]`: rounds in which the drafted token at depth d + 1 was accepted. Empty without drafting. */
   acceptedByDepth: number[];
+  /** `acceptedByDepth[d] / draftedByDepth[d]`: the share of rounds, 0 to 1, whose run reached depth d + 1. */
+  acceptanceByDepth: number[];
   /** (tokens - 1) / rounds, the bonus token of each round included; 1 for plain decoding, 0 when there was no round. */
   tokensPerStep: number;
+  /** From the call to the first token: waiting for admission, reading the prompt, choosing. Of several, the mean. */
+  timeToFirstTokenMs: number;
   /** From admission until the prompt was read and the first token chosen. */
   prefillMs: number;
-  /** Spent drafting. */
+  /** The drafter's share: spent drafting. A round that several requests share counts for each in equal parts. */
   draftMs: number;
-  /** Spent in forward passes over trees, with accepting and committing. */
+  /** The target's share: spent in forward passes over trees, with choosing, accepting and committing. */
   verifyMs: number;
-  /** From admission to the last token. */
+  /** The rest of a round, between two forward passes: taking commands, building the batch, handing out tokens. */
+  hostMs: number;
+  /** From admission to the last token, on the clock. */
   totalMs: number;
   /** Decoding speed: (tokens - 1) per second of totalMs - prefillMs; 0 when there was no round. */
   tokensPerSecond: number;
 }
 
-export function statsOf(native: NativeStats): GenerationStats {
-  const { rounds, tokens, totalMs, prefillMs } = native;
-  const decoded = Math.max(tokens - 1, 0);
+/** Figures of one generation. */
+export type GenerationStats = DecodeStats;
+
+/** Sums over the generations of a session or model that have ended, those that were aborted included. */
+export interface TotalStats extends DecodeStats {
+  /** How many there were. */
+  generations: number;
+}
+
+function derive(sum: NativeStats, generations: number): DecodeStats {
+  const { rounds, totalMs, prefillMs } = sum;
+  const decoded = Math.max(sum.tokens - generations, 0);
   const decodeMs = totalMs - prefillMs;
   return {
-    promptTokens: native.promptTokens,
-    reusedTokens: native.reusedTokens,
-    tokens,
+    promptTokens: sum.promptTokens,
+    reusedTokens: sum.reusedTokens,
+    tokens: sum.tokens,
     rounds,
-    draftedNodes: native.draftedNodes,
-    acceptedByDepth: native.acceptedByDepth,
+    draftedNodes: sum.draftedNodes,
+    draftedByDepth: [...sum.draftedByDepth],
+    acceptedByDepth: [...sum.acceptedByDepth],
+    acceptanceByDepth: sum.acceptedByDepth.map((accepted, d) => accepted / Math.max(sum.draftedByDepth[d] ?? 0, 1)),
     tokensPerStep: rounds > 0 ? decoded / rounds : 0,
+    timeToFirstTokenMs: generations > 0 ? sum.firstTokenMs / generations : 0,
     prefillMs,
-    draftMs: native.draftMs,
-    verifyMs: native.verifyMs,
+    draftMs: sum.draftMs,
+    verifyMs: sum.verifyMs,
+    hostMs: sum.hostMs,
     totalMs,
     tokensPerSecond: rounds > 0 && decodeMs > 0 ? (decoded * 1000) / decodeMs : 0,
   };
+}
+
+export function statsOf(native: NativeStats): GenerationStats {
+  return derive(native, 1);
+}
+
+function addTo(sum: number[], counts: readonly number[]): void {
+  counts.forEach((count, d) => (sum[d] = (sum[d] ?? 0) + count));
+}
+
+/** Adds up generations. */
+export class StatsTotal {
+  private generations = 0;
+  /** Those that gave a token; the others have no time to the first one, and nothing decoded. */
+  private started = 0;
+  private readonly sum: NativeStats = {
+    promptTokens: 0,
+    reusedTokens: 0,
+    tokens: 0,
+    rounds: 0,
+    draftedNodes: 0,
+    draftedByDepth: [],
+    acceptedByDepth: [],
+    firstTokenMs: 0,
+    prefillMs: 0,
+    draftMs: 0,
+    verifyMs: 0,
+    hostMs: 0,
+    totalMs: 0,
+  };
+
+  add(stats: NativeStats): void {
+    const { sum } = this;
+    this.generations++;
+    if (stats.tokens > 0) this.started++;
+    for (const [key, value] of Object.entries(stats) as [keyof NativeStats, number | number[]][]) {
+      if (key === 'draftedByDepth' || key === 'acceptedByDepth') addTo(sum[key], value as number[]);
+      else sum[key] += value as number;
+    }
+  }
+
+  snapshot(): TotalStats {
+    return { generations: this.generations, ...derive(this.sum, this.started) };
+  }
 }

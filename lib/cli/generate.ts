@@ -90,10 +90,7 @@ async function generate(flags: Flags): Promise<void> {
 }
 
 function printJson(result: GenerationResult): void {
-  const { tokenIds, text, finishReason, logprobs } = result;
-  const { rounds, tokensPerStep, acceptedByDepth, prefillMs, draftMs, verifyMs, totalMs, tokensPerSecond } =
-    result.stats;
-  const stats = { rounds, tokensPerStep, acceptedByDepth, prefillMs, draftMs, verifyMs, totalMs, tokensPerSecond };
+  const { tokenIds, text, finishReason, logprobs, stats } = result;
   // JSON.stringify leaves out `logprobs` when they were not asked for.
   process.stdout.write(`${JSON.stringify({ tokenIds, text, finishReason, logprobs, stats })}\n`);
 }

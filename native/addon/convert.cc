@@ -23,6 +23,12 @@ Array typed(Napi::Env env, const std::vector<T>& values) {
   return array;
 }
 
+Napi::Array counts(Napi::Env env, const std::vector<int64_t>& values) {
+  Napi::Array array = Napi::Array::New(env, values.size());
+  for (uint32_t i = 0; i < values.size(); ++i) array.Set(i, static_cast<double>(values[i]));
+  return array;
+}
+
 Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   Napi::Object o = Napi::Object::New(env);
   o.Set("promptTokens", static_cast<double>(s.prompt_tokens));
@@ -30,13 +36,13 @@ Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   o.Set("tokens", static_cast<double>(s.tokens));
   o.Set("rounds", static_cast<double>(s.rounds));
   o.Set("draftedNodes", static_cast<double>(s.drafted_nodes));
-  Napi::Array depths = Napi::Array::New(env, s.accepted_by_depth.size());
-  for (uint32_t i = 0; i < s.accepted_by_depth.size(); ++i)
-    depths.Set(i, static_cast<double>(s.accepted_by_depth[i]));
-  o.Set("acceptedByDepth", depths);
+  o.Set("draftedByDepth", counts(env, s.drafted_by_depth));
+  o.Set("acceptedByDepth", counts(env, s.accepted_by_depth));
+  o.Set("firstTokenMs", s.first_token_ms);
   o.Set("prefillMs", s.prefill_ms);
   o.Set("draftMs", s.draft_ms);
   o.Set("verifyMs", s.verify_ms);
+  o.Set("hostMs", s.host_ms);
   o.Set("totalMs", s.total_ms);
   return o;
 }

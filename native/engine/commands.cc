@@ -104,6 +104,7 @@ void EngineThread::start(Command& command) {
   request->ticket = command.ticket;
   request->session_id = command.session;
   request->session = &target;
+  request->submitted = command.submitted;
   request->started = std::chrono::steady_clock::now();
   target.busy = true;
   target.tokens.insert(target.tokens.end(), command.ids.begin(), command.ids.end());
@@ -123,6 +124,7 @@ void EngineThread::start(Command& command) {
     lane.beam_length = lane.beam_width == 0 ? 0 : g.beam_length;
     lane.max_tokens = std::min(g.max_tokens, context_tokens_ - request->prompt_end);
     lane.logprobs = g.logprobs;
+    request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
   }
   request->stats.prompt_tokens = request->prompt_end;

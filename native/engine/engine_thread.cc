@@ -80,6 +80,8 @@ void EngineThread::serve() {
         post_error(command.ticket, error.code(), error.what());
       }
     }
+    // Time spent waiting for work is not the host's.
+    if (active_.empty()) verified_ = std::chrono::steady_clock::time_point::max();
     admit();
     if (!active_.empty() && !engine_.closing_.load()) round();
     flush();
@@ -169,15 +171,19 @@ std::vector<Lane*> EngineThread::pick_lanes() {
 }
 
 void EngineThread::round() {
+  const auto begin = std::min(verified_, std::chrono::steady_clock::now());
   const std::vector<Lane*> lanes = pick_lanes();
   std::vector<bool> was_decoding;
   for (const Lane* lane : lanes) was_decoding.push_back(lane->decoding);
   const RoundTimes times = round_->run(lanes);
+  verified_ = std::chrono::steady_clock::now();
+  const double host_ms =
+      std::chrono::duration<double, std::milli>(verified_ - begin).count() - times.draft_ms - times.verify_ms;
   for (size_t i = 0; i < running_.size(); ++i) {
     Request& request = *running_[i];
     Lane& lane = request.lane;
     if (was_decoding[i]) {
-      account(request, times, lanes.size());
+      account(request, times, host_ms, lanes.size());
     } else {
       request.stats.prefill_ms = ms_since(request.started);
     }
@@ -192,18 +198,24 @@ void EngineThread::round() {
   }
 }
 
-void EngineThread::account(Request& request, const RoundTimes& times, size_t lanes) {
+void EngineThread::account(Request& request, const RoundTimes& times, double host_ms, size_t lanes) {
   const Lane& lane = request.lane;
   RequestStats& stats = request.stats;
   stats.rounds += 1;
   stats.drafted_nodes += lane.tree.nodes - 1;
   stats.draft_ms += times.draft_ms / static_cast<double>(lanes);
   stats.verify_ms += times.verify_ms / static_cast<double>(lanes);
+  stats.host_ms += host_ms / static_cast<double>(lanes);
+  // Depths are 1 .. d without a gap, and a tree is as deep as its deepest node.
+  const auto first = lane.tree.depth.begin();
+  const int64_t deepest = *std::max_element(first, first + static_cast<std::ptrdiff_t>(lane.tree.nodes));
+  for (int64_t d = 0; d < deepest; ++d) stats.drafted_by_depth[static_cast<size_t>(d)] += 1;
   for (int64_t d = 0; d < lane.accepted; ++d) stats.accepted_by_depth[static_cast<size_t>(d)] += 1;
 }
 
 void EngineThread::report(Request& request) {
   Lane& lane = request.lane;
+  if (request.stats.first_token_ms == 0.0) request.stats.first_token_ms = ms_since(request.submitted);
   Message message(MessageType::kTokens, request.ticket);
   message.ids = lane.emitted;
   message.accepted = lane.accepted;

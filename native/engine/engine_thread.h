@@ -28,7 +28,8 @@ struct Request {
   Session* session = nullptr;
   Lane lane;
   RequestStats stats;
-  int64_t prompt_end = 0;                         // session tokens before the first generated one
+  int64_t prompt_end = 0;  // session tokens before the first generated one
+  std::chrono::steady_clock::time_point submitted;
   std::chrono::steady_clock::time_point started;  // admission
   std::chrono::steady_clock::time_point stuck;    // since when nothing runs and it still does not fit
   bool is_stuck = false;
@@ -61,7 +62,7 @@ class EngineThread {
   int64_t slots_wanted(const Request& request) const;
   std::vector<Lane*> pick_lanes();
   void round();
-  void account(Request& request, const RoundTimes& times, size_t lanes);
+  void account(Request& request, const RoundTimes& times, double host_ms, size_t lanes);
   void report(Request& request);
   void finish(Request& request, Finish reason);
   void drop(Request& request);
@@ -87,6 +88,7 @@ class EngineThread {
   std::deque<std::unique_ptr<Request>> active_;
   std::vector<Request*> running_;  // the requests of the current round
   std::vector<Message> outbox_;
+  std::chrono::steady_clock::time_point verified_;  // when the last round's verification ended
 };
 
 }  // namespace redrafter

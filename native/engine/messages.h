@@ -2,6 +2,7 @@
 // the same words.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -49,12 +50,14 @@ struct Command {
       0;  // kFork: the source session; kRewind: tokens to keep; kAbort: generated tokens to keep, or -1
   std::vector<int32_t> ids;
   GenerateOptions generate;
+  std::chrono::steady_clock::time_point submitted = std::chrono::steady_clock::now();
 };
 
 struct RequestStats {
   int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0, rounds = 0, drafted_nodes = 0;
-  std::vector<int64_t> accepted_by_depth;
-  double prefill_ms = 0.0, draft_ms = 0.0, verify_ms = 0.0, total_ms = 0.0;
+  std::vector<int64_t> drafted_by_depth, accepted_by_depth;
+  double first_token_ms = 0.0;  // from submission
+  double prefill_ms = 0.0, draft_ms = 0.0, verify_ms = 0.0, host_ms = 0.0, total_ms = 0.0;
 };
 
 enum class MessageType : uint8_t {

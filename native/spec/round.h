@@ -46,6 +46,7 @@ struct Lane {
   bool failed = false;  // every logit was NaN
 };
 
+// Drafting, and the forward pass with choosing, accepting and committing; building the batch is in neither.
 struct RoundTimes {
   double draft_ms = 0.0, verify_ms = 0.0;
 };

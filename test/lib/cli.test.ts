@@ -49,12 +49,20 @@ describe('redrafter generate --json', () => {
     const out = await json('--model', paths.model, '--drafter', paths.drafter, ...IDS, '--logprobs', '2');
     expect(Object.keys(out)).toEqual(['tokenIds', 'text', 'finishReason', 'logprobs', 'stats']);
     expect(Object.keys(out.stats)).toEqual([
+      'promptTokens',
+      'reusedTokens',
+      'tokens',
       'rounds',
-      'tokensPerStep',
+      'draftedNodes',
+      'draftedByDepth',
       'acceptedByDepth',
+      'acceptanceByDepth',
+      'tokensPerStep',
+      'timeToFirstTokenMs',
       'prefillMs',
       'draftMs',
       'verifyMs',
+      'hostMs',
       'totalMs',
       'tokensPerSecond',
     ]);

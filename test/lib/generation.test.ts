@@ -11,10 +11,13 @@ const STATS: NativeStats = {
   tokens: 0,
   rounds: 2,
   draftedNodes: 8,
+  draftedByDepth: [2, 2],
   acceptedByDepth: [2, 1],
+  firstTokenMs: 11,
   prefillMs: 10,
   draftMs: 1,
   verifyMs: 2,
+  hostMs: 1,
   totalMs: 20,
 };
 
