@@ -27,34 +27,61 @@ export interface NativeEngineOptions {
   prefillChunk: number;
 }
 
+/** What a loaded model is, where it runs and what memory it takes. */
 export interface NativeModelInfo {
+  /** `llama`, `mistral`, `qwen2` or `qwen3`. */
   family: string;
+  /** Its name in config.json, such as `LlamaForCausalLM`. */
   architecture: string;
+  /** Token ids are below this. */
   vocab: number;
+  /** Size of the hidden state. */
   hidden: number;
+  /** Transformer layers. */
   layers: number;
+  /** Attention heads. */
   heads: number;
+  /** Heads of keys and values, which several attention heads can share. */
   kvHeads: number;
+  /** Size of a head. */
   headDim: number;
+  /** Size of the feed-forward layer. */
   ffn: number;
+  /** Tokens the model was made for, rope scaling included. */
   maxPositions: number;
+  /** Most tokens of one session, as loaded. */
   contextTokens: number;
+  /** Tokens the KV cache holds over all sessions, as loaded. */
   kvTokens: number;
+  /** Ids that end generation. */
   eosTokenIds: number[];
+  /** In which the weights are kept: `f32`, `f16` or `bf16`. */
   dtype: string;
+  /** `cpu` or `cuda`. */
   device: string;
   /** Instruction-set level of the CPU backend, or the CUDA architecture. */
   level: string;
+  /** Worker threads of the CPU backend. */
   threads: number;
+  /** Memory of the model's weights, in bytes. */
   weightBytes: number;
+  /** Memory of the KV cache, in bytes. */
   kvBytes: number;
+  /** Memory of intermediate results, in bytes. */
   workspaceBytes: number;
+  /** The drafter, or null when none was loaded. */
   drafter: null | {
+    /** Its recurrence. */
     cell: 'sum' | 'elman' | 'gru';
+    /** Whose checkpoint format it came in. */
     format: 'apple' | 'redrafter';
+    /** Size of the vector that the head reads. */
     exit: number;
+    /** Residual blocks before the head. */
     blocks: number;
+    /** Tokens it can draft: the vocabulary or a part of it. */
     draftVocab: number;
+    /** Memory of its weights, in bytes. */
     weightBytes: number;
   };
 }
@@ -159,26 +186,41 @@ export interface NativeEngine {
   unref(): void;
 }
 
+/** A tensor of a checkpoint. */
 export interface NativeTensorInfo {
+  /** Its name in the file. */
   name: string;
+  /** Type of its elements, as safetensors names it in lower case: `bf16`, `i32`. */
   dtype: string;
+  /** Its dimensions, outermost first. */
   shape: number[];
+  /** Its size in the file. */
   bytes: number;
+  /** The file it lies in. */
   file: string;
 }
 
+/** What a directory holds. */
 export interface NativeInspection {
+  /** What the configuration is one of. */
   kind: 'model' | 'drafter';
   /** The checked configuration, flat. */
   config: Record<string, string | number | boolean | number[]>;
+  /** The weight files. */
   files: string[];
+  /** All tensors. */
   tensors: NativeTensorInfo[];
+  /** Size of all tensors, in bytes. */
   totalBytes: number;
 }
 
+/** Whether a device can be used. */
 export interface NativeBackendStatus {
+  /** As `device` of `Model.load` takes it, such as `cpu:avx2`. */
   name: string;
+  /** Whether it can be used here. */
   available: boolean;
+  /** Why it cannot; empty when it can. */
   reason: string;
 }
 

@@ -30,12 +30,28 @@ export function readIndex() {
   return { intro, sections: sections.filter(({ pages }) => pages.length > 0) };
 }
 
-/** Public declarations with their docstrings, as TypeScript, in the order of lib/index.ts. */
-export function declarations() {
+/** A declaration without the private members of a class. @param {ts.Statement} statement */
+function publicText(statement) {
+  const start = statement.getFullStart();
+  const hidden = ts.isClassDeclaration(statement)
+    ? statement.members.filter((member) => ts.getCombinedModifierFlags(member) & ts.ModifierFlags.Private)
+    : [];
+  return hidden
+    .reduceRight((text, { pos, end }) => text.slice(0, pos - start) + text.slice(end - start), statement.getFullText())
+    .trim();
+}
+
+/** Public declarations with their docstrings, as TypeScript, under their public names. */
+function declarations() {
   const config = ts.getParsedCommandLineOfConfigFile(
     join(root, 'tsconfig.build.json'),
     { emitDeclarationOnly: true },
-    { ...ts.sys, onUnRecoverableConfigFileDiagnostic: (problem) => { throw new Error(String(problem.messageText)); } },
+    {
+      ...ts.sys,
+      onUnRecoverableConfigFileDiagnostic: (problem) => {
+        throw new Error(String(problem.messageText));
+      },
+    },
   );
   if (config === undefined) throw new Error('cannot read tsconfig.build.json');
   const program = ts.createProgram(config.fileNames, config.options);
@@ -46,22 +62,26 @@ export function declarations() {
     for (const statement of source.statements) {
       if (!('name' in statement)) continue;
       const name = /** @type {ts.Identifier} */ (statement.name).text;
-      emitted.set(`${basename(path, '.d.ts')}:${name}`, statement.getFullText().trim());
+      emitted.set(`${basename(path, '.d.ts')}:${name}`, publicText(statement));
     }
   });
   const checker = program.getTypeChecker();
   const index = program.getSourceFile(join(root, 'lib/index.ts'));
   const symbol = index === undefined ? undefined : checker.getSymbolAtLocation(index);
   if (symbol === undefined) throw new Error('lib/index.ts exports nothing');
-  return checker.getExportsOfModule(symbol).map((exported) => {
-    const target = exported.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(exported) : exported;
-    const file = target.declarations?.[0]?.getSourceFile().fileName ?? '';
-    const text = emitted.get(`${basename(file, '.ts')}:${target.name}`);
-    if (text === undefined) throw new Error(`no declaration of ${exported.name}`);
-    const renamed = text.replaceAll(new RegExp(`\\b${target.name}\\b`, 'g'), exported.name);
-    const code = renamed.replace(/^ +private .*;\n/gm, '').replaceAll(/\bexport (declare )?/g, '');
-    return { name: exported.name, code };
+  const exported = checker.getExportsOfModule(symbol).map((each) => {
+    const { name, declarations } = each.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(each) : each;
+    const file = declarations?.[0]?.getSourceFile().fileName ?? '';
+    return { name: each.name, inside: name, text: emitted.get(`${basename(file, '.ts')}:${name}`) };
   });
+  const code = exported.map(({ name, text }) => {
+    if (text === undefined) throw new Error(`no declaration of ${name}`);
+    return text.replace(/^export (declare )?/m, '').replaceAll(/\{@link (.+?)\}/g, '`$1`');
+  });
+  return exported.reduce(
+    (all, { name, inside }) => all.replaceAll(new RegExp(`\\b${inside}\\b`, 'g'), name),
+    code.join('\n\n'),
+  );
 }
 
 /** Both files by name. Links are relative to the package root, and to the root of the site, which has the same pages. */
@@ -71,13 +91,13 @@ export function llms() {
     ({ title, pages }) =>
       `## ${title}\n\n${pages.map((page) => `- [${page.title}](docs/${page.file}): ${page.text}`).join('\n')}\n`,
   );
-  const full = '## Everything in one file\n\n- [llms-full.txt](llms-full.txt): all pages and the declarations of the API\n';
+  const full =
+    '## Everything in one file\n\n- [llms-full.txt](llms-full.txt): all pages and the declarations of the API\n';
   const text = intro.replace(/\]\((?!https?:)/g, '](docs/');
   const pages = sections.flatMap((section) => section.pages.map(({ file }) => readPage(file).trim()));
-  const api = declarations().map(({ code }) => code);
   return {
     'llms.txt': `${text.trim()}\n\n${[...list, full].join('\n')}`,
-    'llms-full.txt': `${text.trim()}\n\n${pages.join('\n\n')}\n\n# API\n\n\`\`\`ts\n${api.join('\n\n')}\n\`\`\`\n`,
+    'llms-full.txt': `${text.trim()}\n\n${pages.join('\n\n')}\n\n# API\n\n\`\`\`ts\n${declarations()}\n\`\`\`\n`,
   };
 }
 

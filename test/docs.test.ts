@@ -69,7 +69,8 @@ describe('ts samples', () => {
     expect(problems).not.toEqual([]);
   });
 
-  it.each(samples)('$name runs and prints', async ({ code, file }) => {
+  it.each(samples.map(({ name, ...sample }) => [name, sample] as const))('%s runs and prints', async (_, sample) => {
+    const { code, file } = sample;
     const { outputText } = ts.transpileModule(code, {
       compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext },
     });
@@ -113,14 +114,17 @@ function shellProblem(line: string): string | undefined {
     const option = new RegExp(`^ +(?:-\\w, )?${word}(?: <(\\w+)>)?(?: |$)`, 'm').exec(text);
     if (option === null) return `no option ${word} in ${line}`;
     const value = words[i + 1];
-    if (option[1] !== undefined && (value === undefined || value.startsWith('--'))) return `no value of ${word} in ${line}`;
+    if (option[1] !== undefined && (value === undefined || value.startsWith('--')))
+      return `no value of ${word} in ${line}`;
   }
   return undefined;
 }
 
 describe('sh samples', () => {
   it('name commands and options that exist', () => {
-    const lines = pages.flatMap((page) => blocks(page, 'sh').flatMap((block) => block.replaceAll('\\\n', ' ').split('\n')));
+    const lines = pages.flatMap((page) =>
+      blocks(page, 'sh').flatMap((block) => block.replaceAll('\\\n', ' ').split('\n')),
+    );
     expect(lines.filter((line) => /\bredrafter \w/.test(line)).length).toBeGreaterThan(4);
     expect(lines.map(shellProblem).filter((problem) => problem !== undefined)).toEqual([]);
   });
@@ -167,7 +171,11 @@ describe('promises', () => {
   });
 
   it.each(guides)('%s: each names a test that exists', (page) => {
-    expect(promises(page).map(({ test }) => testProblem(test)).filter((problem) => problem !== undefined)).toEqual([]);
+    expect(
+      promises(page)
+        .map(({ test }) => testProblem(test))
+        .filter((problem) => problem !== undefined),
+    ).toEqual([]);
   });
 
   it.each(['', '`test/nothing.test.ts`: x', '`test/docs.test.ts`: no test has this title'])(
@@ -186,4 +194,34 @@ describe('docs/errors.md', () => {
     expect(codes.length).toBeGreaterThan(10);
     expect(rows).toEqual(codes);
   });
+});
+
+interface Acceptance {
+  results: { cell: string; sampling: string; beamWidth: number; beamLength: number; tokensPerStep: number }[];
+}
+
+describe('tables of tokens per step', () => {
+  it.each(pages.filter((page) => read(page).includes('| cell, sampling |')))(
+    '%s: are those of bench/results',
+    (page) => {
+      const text = read(page);
+      const data = /bench\/results\/[\w-]+-acceptance\.json/.exec(text)?.[0] ?? '';
+      const { results } = JSON.parse(read(data)) as Acceptance;
+      const cells = (row: string): string[] =>
+        row
+          .split('|')
+          .slice(1, -1)
+          .map((cell) => cell.trim());
+      const [head = '', , ...rows] = /^\| cell, sampling \|(?:.*\n\|)*.*$/m.exec(text)?.[0].split('\n') ?? [];
+      const written = rows.flatMap((row) => {
+        const [name = '', ...values] = cells(row);
+        return values.map((value, i) => `${name}, ${cells(head)[i + 1] ?? ''}: ${value}`);
+      });
+      const measured = results.map(
+        (r) => `${r.cell}, ${r.sampling}, ${r.beamWidth} x ${r.beamLength}: ${r.tokensPerStep.toFixed(2)}`,
+      );
+      expect(written.length).toBeGreaterThan(50);
+      expect(written.filter((value) => !measured.includes(value))).toEqual([]);
+    },
+  );
 });
