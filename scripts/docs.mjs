@@ -5,30 +5,28 @@ import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-import { Application, Converter, ReflectionKind, RendererEvent } from 'typedoc';
+import { Application, Converter, JSX, ReflectionKind, RendererEvent } from 'typedoc';
 
 import { llms, readIndex } from './llms.mjs';
 import { root } from './tools.mjs';
 
 /** @import { CommentDisplayPart, DocumentReflection, ProjectReflection, Reflection } from 'typedoc' */
 
-/** Removes the heading of a page, which the theme shows itself, and returns it. @param {CommentDisplayPart[]} content */
-function takeHeading(content) {
-  const [first] = content;
-  const match = /^\s*# (.+)\n/.exec(first?.text ?? '');
-  if (first === undefined || match === null) throw new Error('a page must begin with its heading');
-  first.text = first.text.slice(match[0].length);
-  return match[1] ?? '';
+/** The first heading of a page. @param {CommentDisplayPart[]} content */
+function headingOf(content) {
+  const heading = /^\s*# (.+)\n/.exec(content[0]?.text ?? '')?.[1];
+  if (heading === undefined) throw new Error('a page must begin with its heading');
+  return heading;
 }
 
 /** Names as prose writes them (`Model`, `Model.load`, `session.append`) and what they mean. @param {ProjectReflection} project */
 function publicNames(project) {
   /** @type {Map<string, Reflection>} */
   const names = new Map();
-  const kinds = ReflectionKind.Class | ReflectionKind.Interface | ReflectionKind.Function | ReflectionKind.TypeAlias;
-  for (const target of project.getReflectionsByKind(kinds)) {
+  const { Class, Interface, Function, TypeAlias } = ReflectionKind;
+  for (const target of [Class, Interface, Function, TypeAlias].flatMap((kind) => project.getReflectionsByKind(kind))) {
     names.set(target.name, target);
-    if (!target.kindOf(ReflectionKind.Class) || !target.isDeclaration()) continue;
+    if (!target.kindOf(Class) || !target.isDeclaration()) continue;
     for (const member of target.children ?? []) {
       const owner = member.flags.isStatic ? target.name : target.name.charAt(0).toLowerCase() + target.name.slice(1);
       names.set(`${owner}.${member.name}`, member);
@@ -68,7 +66,7 @@ export async function buildDocs(out) {
     excludePrivate: true,
     disableSources: true, // a package has no address of its sources to link to
     hideGenerator: true,
-    sort: ['documents-first', 'alphabetical-ignoring-documents'],
+    sort: ['documents-first', 'source-order'],
     groupOrder: ['Guides', 'Reference', '*'],
     navigation: { includeGroups: true },
     visibilityFilters: {},
@@ -82,12 +80,19 @@ export async function buildDocs(out) {
   app.renderer.on(RendererEvent.BEGIN, ({ project }) => {
     const names = publicNames(project);
     for (const page of project.documents ?? []) {
-      page.name = takeHeading(page.content); // the address is made of the file name already
+      page.name = headingOf(page.content); // the address is made of the file name already
       linkCode(page.content, names);
     }
-    takeHeading(project.readme ?? []);
-    linkCode(project.readme ?? [], names);
+    const start = project.readme ?? [];
+    if (start[0] !== undefined) start[0].text = start[0].text.replace(`# ${headingOf(start)}\n`, ''); // the theme has it
+    linkCode(start, names);
+    for (const { comment } of Object.values(project.reflections)) linkCode(comment?.summary ?? [], names);
   });
+  // The navigation remembers which groups are open; a first visit finds the guides open.
+  const open = "for (const key of ['Guides', 'Reference$redrafter']) localStorage[`tsd-accordion-${key}`] ??= 'true';";
+  app.renderer.hooks.on('head.end', () =>
+    JSX.createElement('script', null, JSX.createElement(JSX.Raw, { html: open })),
+  );
   const project = await app.convert();
   if (project !== undefined) {
     app.validate(project);

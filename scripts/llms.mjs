@@ -49,7 +49,7 @@ function declarations() {
     {
       ...ts.sys,
       onUnRecoverableConfigFileDiagnostic: (problem) => {
-        throw new Error(String(problem.messageText));
+        throw new Error(ts.flattenDiagnosticMessageText(problem.messageText, '\n'));
       },
     },
   );

@@ -65,7 +65,7 @@ describe('the documentation site', () => {
     pages = readdirSync(site, { recursive: true, encoding: 'utf8' })
       .filter((name) => name.endsWith('.html'))
       .map((name) => join(site, name));
-  });
+  }, 180_000);
 
   it('is built without a warning', () => {
     expect(problems).toBe(0);
