@@ -1,4 +1,4 @@
-import { type CallSite, fromThrown, nativeError, RedrafterError } from './errors.js';
+import { aborted, type CallSite, fromThrown, nativeError, RedrafterError } from './errors.js';
 import type { NativeEngine, NativeMessage, NativeModelInfo } from './native.js';
 
 /** A message about one ticket. */
@@ -177,13 +177,21 @@ export class Engine {
     return ticket;
   }
 
-  /** Submits work that is answered by one message; `site` becomes the stack of its errors. */
+  /**
+   * Submits work that is answered by one message; `site` becomes the stack of its errors. When `signal` fires the
+   * work is abandoned within one round, and the promise rejects with ERR_ABORTED.
+   */
   request<T extends TicketMessage['type']>(
     type: T,
     site: CallSite,
     call: (native: NativeEngine, ticket: number) => void,
+    signal?: AbortSignal,
   ): Promise<Extract<TicketMessage, { type: T }>> {
-    return new Promise((resolve, reject) => {
+    let ticket = 0;
+    const onAbort = (): void => {
+      this.native.abort(ticket, -1);
+    };
+    const answered = new Promise<Extract<TicketMessage, { type: T }>>((resolve, reject) => {
       const waiter: Waiter = {
         message(message) {
           if (message.type !== type) return false;
@@ -191,14 +199,19 @@ export class Engine {
           return true;
         },
         fail(error) {
-          reject(site.mark(error));
+          reject(site.mark(signal?.aborted === true ? aborted(signal) : error));
         },
       };
       try {
-        this.submit(waiter, call);
+        ticket = this.submit(waiter, call);
       } catch (error) {
         reject(site.mark(fromThrown(error)));
       }
+    });
+    if (signal === undefined) return answered;
+    signal.addEventListener('abort', onAbort, { once: true });
+    return answered.finally(() => {
+      signal.removeEventListener('abort', onAbort);
     });
   }
 

@@ -24,7 +24,7 @@ export { Session } from './session.js';
 export type { SessionInput } from './session.js';
 export { Generation } from './generation.js';
 export type { Chunk, FinishReason, GenerationResult, TokenLogprob } from './generation.js';
-export type { AppendOptions, GenerateOptions, LoadOptions } from './option-types.js';
+export type { AppendOptions, GenerateOptions, LoadOptions, SaveOptions } from './option-types.js';
 export type { DecodeStats, GenerationStats, TotalStats } from './stats.js';
 export type { KvUsage, SessionKv } from './kv.js';
 export { Tokenizer } from './tokenizer.js';

@@ -2,7 +2,7 @@ import { Engine, type StartEngine } from './engine.js';
 import { CallSite, fromThrown } from './errors.js';
 import { kvUsageOf, type KvUsage } from './kv.js';
 import { native, type NativeModelInfo as ModelInfo } from './native.js';
-import type { LoadOptions } from './option-types.js';
+import type { LoadOptions, SaveOptions } from './option-types.js';
 import { resolveLoad } from './options.js';
 import { Session, type SessionOwner } from './session.js';
 import { StatsTotal, type TotalStats } from './stats.js';
@@ -63,6 +63,18 @@ export class Model {
   /** A new, empty session. Rejects with ERR_DISPOSED. */
   createSession(): Promise<Session> {
     return Session.open(this.owner, new CallSite());
+  }
+
+  /**
+   * A session as {@link Session.save} wrote it, token for token. Its generations are those that the saved session
+   * would have had. Keys and values come from the file where version, device and level are the ones that computed
+   * them (`session.kv.tokens` tells); otherwise the next generation computes them anew from the tokens.
+   *
+   * Rejects with ERR_INVALID_ARGUMENT, ERR_FILE, ERR_SESSION_FILE (no saved session, or damaged), ERR_SESSION_MODEL
+   * (saved by another model), ERR_CONTEXT, ERR_KV_FULL, ERR_OOM, ERR_DISPOSED, ERR_ABORTED.
+   */
+  async restoreSession(path: string, options?: SaveOptions): Promise<Session> {
+    return Session.restore(this.owner, new CallSite(), path, options);
   }
 
   /** Sums over the generations of all sessions, open or not, that have ended. */

@@ -55,6 +55,8 @@ export interface NativeModelInfo {
   kvTokens: number;
   /** Ids that end generation. */
   eosTokenIds: number[];
+  /** What the model computes, as 16 hexadecimal digits: configuration and weights. Sessions are saved with it. */
+  fingerprint: string;
   /** In which the weights are kept: `f32`, `f16` or `bf16`. */
   dtype: string;
   /** `cpu` or `cuda`. */
@@ -140,7 +142,7 @@ export type NativeMessage =
   | { type: 'ready'; info: NativeModelInfo }
   /** Loading failed, or the engine died: no more work is possible. */
   | { type: 'failed'; code: string; message: string }
-  /** A ticket of openSession, forkSession, rewindSession, append or closeSession was carried out. */
+  /** A ticket of openSession, forkSession, rewindSession, append, saveSession or closeSession was carried out. */
   | { type: 'done'; ticket: number; tokens: number; kvTokens: number }
   | { type: 'error'; ticket: number; code: string; message: string }
   /** New tokens of a generate ticket. Logprob arrays are present when asked for; topIds is [tokens * k]. */
@@ -155,6 +157,8 @@ export type NativeMessage =
       accepted: number;
     }
   | { type: 'finish'; ticket: number; reason: NativeFinish; stats: NativeStats; tokens: number; kvTokens: number }
+  /** A restoreSession ticket: the tokens of the session, and how many of them have their KV. */
+  | { type: 'restored'; ticket: number; ids: Int32Array; kvTokens: number }
   | { type: 'kv'; ticket: number; data: Float32Array }
   /** The engine thread has ended; the last message. */
   | { type: 'closed' };
@@ -171,11 +175,15 @@ export interface NativeEngine {
   /** Appends `ids`, then generates. The session must hold at least one token by then. */
   generate(ticket: number, session: number, ids: Int32Array, options: NativeGenerateOptions): void;
   /**
-   * Ends an append or generate ticket within one round. `keepTokens` >= 0 cuts the generated tokens to that
+   * Ends an append, generate, save or restore ticket within one round. `keepTokens` >= 0 cuts the generated tokens to that
    * many (a stop string was found) and reports `stop` instead of `abort`; -1 keeps what was emitted.
    */
   abort(ticket: number, keepTokens: number): void;
   closeSession(ticket: number, session: number): void;
+  /** Writes the session as it is now to a file; later commands need not wait for it. */
+  saveSession(ticket: number, session: number, path: string): void;
+  /** Makes `session` from a file; answers with `restored`. */
+  restoreSession(ticket: number, session: number, path: string): void;
   kvUsage(): NativeKvUsage;
   /** Answers with `kv`: the session's cached K and V, [layers, 2, tokens, kvHeads, headDim]. For tests. */
   readKv(ticket: number, session: number): void;

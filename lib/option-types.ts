@@ -29,6 +29,12 @@ export interface AppendOptions {
   signal?: AbortSignal;
 }
 
+/** Options of `session.save` and `model.restoreSession`. */
+export interface SaveOptions {
+  /** Ends the operation; the promise then rejects with ERR_ABORTED. */
+  signal?: AbortSignal;
+}
+
 /**
  * Options of `session.generate`. Output ids do not depend on `beamWidth`, `beamLength` or `drafting`, nor on
  * whether a drafter is loaded: they change speed only.

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 
 import { invalid, RedrafterError } from './errors.js';
 import type { NativeEngineOptions, NativeGenerateOptions } from './native.js';
-import type { AppendOptions, GenerateOptions, LoadOptions } from './option-types.js';
+import type { AppendOptions, GenerateOptions, LoadOptions, SaveOptions } from './option-types.js';
 
 const INT_MAX = 2 ** 31 - 1;
 const SEED_END = 1n << 64n;
@@ -106,10 +106,10 @@ export class OptionReader {
   }
 }
 
-/** A path to a directory, before it is opened. */
-export function checkPath(what: string, value: unknown): string {
+/** A path, before it is opened. */
+export function checkPath(what: string, value: unknown, kind = 'a directory'): string {
   if (typeof value !== 'string' || value.length === 0 || value.includes('\0')) {
-    throw invalid(`${what} must be the path of a directory, got ${describe(value)}`);
+    throw invalid(`${what} must be the path of ${kind}, got ${describe(value)}`);
   }
   return value;
 }
@@ -294,4 +294,9 @@ export interface ResolvedAppend {
 export function resolveAppend(options: AppendOptions | undefined): ResolvedAppend {
   const read = new OptionReader(options, APPEND_KEYS);
   return { parseSpecialTokens: read.boolean('parseSpecialTokens', false), signal: read.signal() };
+}
+
+/** The checked signal of `session.save` and `model.restoreSession`. */
+export function resolveSave(options: SaveOptions | undefined): AbortSignal | undefined {
+  return new OptionReader(options, ['signal']).signal();
 }

@@ -3,9 +3,9 @@ import type { Engine } from './engine.js';
 import { aborted, CallSite, fromThrown, invalid, RedrafterError } from './errors.js';
 import { Generation, type GenerationHost } from './generation.js';
 import { sessionKvOf, type SessionKv } from './kv.js';
-import type { NativeModelInfo } from './native.js';
-import type { AppendOptions, GenerateOptions } from './option-types.js';
-import { copyIds, describe, resolveAppend, resolveGenerate } from './options.js';
+import type { NativeEngine, NativeModelInfo } from './native.js';
+import type { AppendOptions, GenerateOptions, SaveOptions } from './option-types.js';
+import { checkPath, copyIds, describe, resolveAppend, resolveGenerate, resolveSave } from './options.js';
 import { StatsTotal, type TotalStats } from './stats.js';
 import type { Tokenizer } from './tokenizer.js';
 
@@ -60,6 +60,22 @@ export class Session {
       else native.forkSession(ticket, session.number, from.number);
     });
     session.kvTokens = done.kvTokens;
+    return session;
+  }
+
+  /** @internal */
+  static async restore(owner: SessionOwner, site: CallSite, path: unknown, options?: SaveOptions): Promise<Session> {
+    const file = checkPath('path', path, 'a file');
+    const signal = resolveSave(options);
+    owner.engine.check();
+    if (signal?.aborted === true) throw aborted(signal);
+    const number = owner.engine.nextSession();
+    const restore = (native: NativeEngine, ticket: number): void => {
+      native.restoreSession(ticket, number, file);
+    };
+    const restored = await owner.engine.request('restored', site, restore, signal);
+    const session = new Session(owner, number, [...restored.ids]);
+    session.kvTokens = restored.kvTokens;
     return session;
   }
 
@@ -149,26 +165,17 @@ export class Session {
     const ids = typeof input === 'string' ? this.encode(input, parseSpecialTokens) : this.copy(input);
     this.begin(signal);
     const before = this.ids.length;
-    const { engine } = this.owner;
-    let ticket = 0;
-    const onAbort = (): void => {
-      engine.native.abort(ticket, -1);
+    const append = (native: NativeEngine, ticket: number): void => {
+      native.append(ticket, this.number, ids);
     };
-    signal?.addEventListener('abort', onAbort, { once: true });
     try {
-      const work = engine.request('done', site, (native, t) => {
-        ticket = t;
-        native.append(t, this.number, ids);
-      });
+      const work = this.owner.engine.request('done', site, append, signal);
       this.ids.push(...ids);
       const done = await work;
       this.kvTokens = done.kvTokens;
       this.busy = false;
     } catch (error) {
-      const reported = signal?.aborted === true ? site.mark(aborted(signal)) : fromThrown(error);
-      throw await this.recover(site, reported, before);
-    } finally {
-      signal?.removeEventListener('abort', onAbort);
+      throw await this.recover(site, fromThrown(error), before);
     }
   }
 
@@ -184,6 +191,25 @@ export class Session {
     } finally {
       this.busy = false;
     }
+  }
+
+  /**
+   * Writes the tokens and their cached keys and values to a file, for {@link Model.restoreSession}; a file that is
+   * there is replaced once the new one is complete, and only its owner can read it. The session is saved as it is
+   * now and can be used at once while the file is being written: the KV blocks are shared like those of a fork.
+   *
+   * Rejects with ERR_INVALID_ARGUMENT, ERR_FILE, ERR_OOM, ERR_BUSY, ERR_DISPOSED, ERR_ABORTED; nothing is left then.
+   */
+  async save(path: string, options?: SaveOptions): Promise<void> {
+    const site = new CallSite();
+    const file = checkPath('path', path, 'a file');
+    const signal = resolveSave(options);
+    this.begin(signal);
+    this.busy = false; // the engine takes its snapshot before it looks at any later call
+    const save = (native: NativeEngine, ticket: number): void => {
+      native.saveSession(ticket, this.number, file);
+    };
+    await this.owner.engine.request('done', site, save, signal);
   }
 
   /** Keeps the first `tokens` tokens, 0 to `this.tokens`. Rejects with ERR_INVALID_ARGUMENT, ERR_BUSY, ERR_DISPOSED. */

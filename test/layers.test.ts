@@ -46,7 +46,7 @@ interface Rule {
 const RULES: Record<Layer, Rule> = {
   addon: { uses: ['addon', 'engine', 'model', 'io', 'base'], never: [CUDA] },
   engine: {
-    uses: ['engine', 'spec', 'kv', 'model', 'ops', 'base'],
+    uses: ['engine', 'spec', 'kv', 'model', 'io', 'ops', 'base'],
     never: [NAPI, CUDA, /families\//],
     words: /\b[a-z]\w*_(cpu|cuda)\b/,
   },

@@ -1,14 +1,13 @@
 #include "addon/convert.h"
 
 #include <cstring>
+#include <iomanip>
+#include <sstream>
 
 namespace redrafter {
 namespace {
 
-std::string text_of(const Napi::Object& o, const char* key) {
-  const Napi::Value value = o.Get(key);
-  return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string();
-}
+std::string text_of(const Napi::Object& o, const char* key) { return to_text(o.Get(key)); }
 
 float float_of(const Napi::Object& o, const char* key) {
   REDRAFTER_REQUIRE(o.Get(key).IsNumber(), "ERR_INVALID_ARGUMENT", key, " must be a number");
@@ -69,6 +68,9 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
                                                      {"kvBytes", i.kv_bytes},
                                                      {"workspaceBytes", i.workspace_bytes}};
   for (const auto& [key, value] : numbers) o.Set(key, static_cast<double>(value));
+  std::ostringstream fingerprint;
+  fingerprint << std::hex << std::setw(16) << std::setfill('0') << i.fingerprint;
+  o.Set("fingerprint", fingerprint.str());
   Napi::Array eos = Napi::Array::New(env, i.eos.size());
   for (uint32_t k = 0; k < i.eos.size(); ++k) eos.Set(k, i.eos[k]);
   o.Set("eosTokenIds", eos);
@@ -97,6 +99,10 @@ void set_tokens(Napi::Env env, Napi::Object& o, const Message& m) {
 }
 
 }  // namespace
+
+std::string to_text(const Napi::Value& value) {
+  return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string();
+}
 
 int64_t to_int(const Napi::Value& value) {
   REDRAFTER_REQUIRE(value.IsNumber(), "ERR_INVALID_ARGUMENT", "expected a number");
@@ -158,8 +164,8 @@ Napi::Object from_usage(Napi::Env env, const KvUsage& usage) {
 }
 
 Napi::Object from_message(Napi::Env env, const Message& m) {
-  static constexpr const char* kNames[] = {"progress", "ready",  "failed", "done",  "error",
-                                           "tokens",   "finish", "kv",     "closed"};
+  static constexpr const char* kNames[] = {"progress", "ready",  "failed", "done",     "error",
+                                           "tokens",   "finish", "kv",     "restored", "closed"};
   Napi::Object o = Napi::Object::New(env);
   o.Set("type", kNames[static_cast<size_t>(m.type)]);
   if (m.ticket != 0) o.Set("ticket", static_cast<double>(m.ticket));
@@ -189,6 +195,10 @@ Napi::Object from_message(Napi::Env env, const Message& m) {
       break;
     case MessageType::kKv:
       o.Set("data", typed<Napi::Float32Array>(env, m.kv));
+      break;
+    case MessageType::kRestored:
+      o.Set("ids", typed<Napi::Int32Array>(env, m.ids));
+      o.Set("kvTokens", static_cast<double>(m.kv_tokens));
       break;
     case MessageType::kClosed:
       break;

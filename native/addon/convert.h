@@ -38,6 +38,7 @@ EngineOptions to_engine_options(const Napi::Object& options);
 GenerateOptions to_generate_options(const Napi::Object& options);
 std::vector<int32_t> to_ids(const Napi::Value& value);
 int64_t to_int(const Napi::Value& value);
+std::string to_text(const Napi::Value& value);  // empty for what is no string
 
 Napi::Object from_message(Napi::Env env, const Message& message);
 Napi::Object from_usage(Napi::Env env, const KvUsage& usage);

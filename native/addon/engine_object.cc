@@ -14,6 +14,8 @@ Napi::Function EngineObject::define(Napi::Env env) {
                          InstanceMethod<&EngineObject::generate>("generate"),
                          InstanceMethod<&EngineObject::abort>("abort"),
                          InstanceMethod<&EngineObject::close_session>("closeSession"),
+                         InstanceMethod<&EngineObject::save_session>("saveSession"),
+                         InstanceMethod<&EngineObject::restore_session>("restoreSession"),
                          InstanceMethod<&EngineObject::read_kv>("readKv"),
                          InstanceMethod<&EngineObject::kv_usage>("kvUsage"),
                          InstanceMethod<&EngineObject::close>("close"),
@@ -124,6 +126,20 @@ void EngineObject::close_session(const Napi::CallbackInfo& info) {
   submit(info, guarded(info.Env(), [&] {
            return Command{CommandType::kClose, to_int(info[0]), to_int(info[1]), 0, {}, {}};
          }));
+}
+
+void EngineObject::submit_path(const Napi::CallbackInfo& info, CommandType type) {
+  submit(info, guarded(info.Env(), [&] {
+           Command command{type, to_int(info[0]), to_int(info[1]), 0, {}, {}};
+           command.path = to_text(info[2]);
+           return command;
+         }));
+}
+
+void EngineObject::save_session(const Napi::CallbackInfo& info) { submit_path(info, CommandType::kSave); }
+
+void EngineObject::restore_session(const Napi::CallbackInfo& info) {
+  submit_path(info, CommandType::kRestore);
 }
 
 void EngineObject::read_kv(const Napi::CallbackInfo& info) {

@@ -23,6 +23,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   void generate(const Napi::CallbackInfo& info);
   void abort(const Napi::CallbackInfo& info);
   void close_session(const Napi::CallbackInfo& info);
+  void save_session(const Napi::CallbackInfo& info);
+  void restore_session(const Napi::CallbackInfo& info);
   void read_kv(const Napi::CallbackInfo& info);
   Napi::Value kv_usage(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
@@ -30,6 +32,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   void unref(const Napi::CallbackInfo& info);
 
   void submit(const Napi::CallbackInfo& info, Command command);
+  void submit_path(const Napi::CallbackInfo& info, CommandType type);
   void stop();
   static void drain(Napi::Env env, Napi::Function on_messages, EngineObject* self, void*);
   static void on_environment_exit(void* self);

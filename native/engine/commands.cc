@@ -23,6 +23,12 @@ void EngineThread::execute(Command& command) {
       return close_session(command);
     case CommandType::kReadKv:
       return read_kv(command);
+    case CommandType::kSave:
+      return save(command);
+    case CommandType::kRestore:
+      return restore(command);
+    case CommandType::kContinueJob:
+      return continue_job(command);
   }
 }
 
@@ -137,6 +143,7 @@ void EngineThread::start(Command& command) {
 }
 
 void EngineThread::abort(const Command& command) {
+  if (const auto job = jobs_.find(command.ticket); job != jobs_.end()) job->second->cancelled.store(true);
   for (auto* queue : {&active_, &waiting_}) {
     for (auto& request : *queue) {
       if (request->ticket != command.ticket) continue;

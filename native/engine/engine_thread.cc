@@ -49,6 +49,7 @@ void EngineThread::run() {
   } catch (const std::exception& error) {
     failed("ERR_INTERNAL", error.what());
   }
+  end_jobs();
   // Whatever is open or comes before the host lets go is answered.
   for (auto* queue : {&active_, &waiting_}) {
     for (auto& request : *queue) post_error(request->ticket, "ERR_DISPOSED", "the model was disposed");

@@ -3,11 +3,14 @@
 
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
+#include <thread>
 
 #include "base/threads.h"
 #include "engine/engine.h"
+#include "engine/session_file.h"
 #include "spec/round.h"
 
 namespace redrafter {
@@ -35,6 +38,21 @@ struct Request {
   bool is_stuck = false;
 };
 
+// A save or restore under way; session_jobs.cc.
+struct SessionJob {
+  explicit SessionJob(KvCache& cache) : session(std::make_unique<Session>(cache)) {}
+  int64_t ticket = 0;
+  int64_t session_id = 0;
+  std::string path;
+  bool restores = false, reserved = false;
+  std::unique_ptr<Session> session;       // a snapshot, or what is being restored
+  std::unique_ptr<SessionReader> reader;  // of a restore
+  std::atomic<bool> cancelled{false};
+  const char* code = nullptr;  // why the last step failed
+  std::string text;
+  std::thread thread;
+};
+
 class EngineThread {
  public:
   explicit EngineThread(Engine& engine) : engine_(engine) {}
@@ -53,6 +71,13 @@ class EngineThread {
   void abort(const Command& command);
   void close_session(const Command& command);
   void read_kv(const Command& command);
+  void save(const Command& command);
+  void restore(const Command& command);
+  void continue_job(const Command& command);
+  SessionJob& new_job(const Command& command);
+  void run_step(SessionJob& job, std::function<void()> step);
+  void reserve_restored(SessionJob& job);
+  void end_jobs();
   Session& session(int64_t id);
   Session& idle_session(int64_t id);
   void check_request(const Command& command, const Session& session) const;
@@ -86,7 +111,9 @@ class EngineThread {
   std::map<int64_t, std::unique_ptr<Session>> sessions_;
   std::deque<std::unique_ptr<Request>> waiting_;
   std::deque<std::unique_ptr<Request>> active_;
-  std::vector<Request*> running_;  // the requests of the current round
+  std::map<int64_t, std::unique_ptr<SessionJob>> jobs_;  // by ticket
+  SessionOrigin origin_;                                 // what this engine's sessions are saved as
+  std::vector<Request*> running_;                        // the requests of the current round
   std::vector<Message> outbox_;
   std::chrono::steady_clock::time_point verified_;  // when the last round's verification ended
 };

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "engine/engine_thread.h"
+#include "model/fingerprint.h"
 #include "spec/drafters/recurrent.h"
 
 namespace redrafter {
@@ -68,6 +69,8 @@ void EngineThread::load() {
                          (max_tree_nodes(kMaxBeamWidth, kMaxBeamLength) + kBlockTokens - 1) / kBlockTokens;
   cache_ = std::make_unique<KvCache>(KvShape{config.layers, config.kv_heads, config.head_dim, blocks},
                                      *backend_, stream_);
+  origin_ = {model_fingerprint(config, model_->weights()),
+             std::string(REDRAFTER_VERSION) + " " + backend_->name + ":" + backend_->level};
   round_ = std::make_unique<Round>(*model_, *cache_, drafter_.get(), stream_, prefill_chunk);
   post_ready(options.drafter);
 }
@@ -87,6 +90,7 @@ void EngineThread::post_ready(const std::string& drafter_directory) {
   info.context_tokens = context_tokens_;
   info.kv_tokens = kv_tokens_;
   info.threads = threads_->size();
+  info.fingerprint = origin_.fingerprint;
   info.eos = c.eos;
   info.weight_bytes = model_->weights().bytes;
   info.kv_bytes = cache_->bytes_per_block() * cache_->shape().blocks;

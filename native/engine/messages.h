@@ -26,6 +26,7 @@ struct ModelInfo {
   int64_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, max_positions, context_tokens, kv_tokens,
       threads;
   int64_t weight_bytes, kv_bytes, workspace_bytes;
+  uint64_t fingerprint;
   std::vector<int32_t> eos;
   bool has_drafter = false;
   std::string drafter_cell, drafter_format;
@@ -40,7 +41,19 @@ struct GenerateOptions {
   std::vector<int32_t> eos, stop;
 };
 
-enum class CommandType : uint8_t { kOpen, kFork, kRewind, kAppend, kGenerate, kAbort, kClose, kReadKv };
+enum class CommandType : uint8_t {
+  kOpen,
+  kFork,
+  kRewind,
+  kAppend,
+  kGenerate,
+  kAbort,
+  kClose,
+  kReadKv,
+  kSave,
+  kRestore,
+  kContinueJob
+};
 
 struct Command {
   CommandType type;
@@ -48,8 +61,9 @@ struct Command {
   int64_t session = 0;
   int64_t value =
       0;  // kFork: the source session; kRewind: tokens to keep; kAbort: generated tokens to keep, or -1
-  std::vector<int32_t> ids;
-  GenerateOptions generate;
+  std::vector<int32_t> ids = {};
+  GenerateOptions generate = {};
+  std::string path = {};  // kSave, kRestore
   std::chrono::steady_clock::time_point submitted = std::chrono::steady_clock::now();
 };
 
@@ -69,6 +83,7 @@ enum class MessageType : uint8_t {
   kTokens,
   kFinish,
   kKv,
+  kRestored,
   kClosed
 };
 
@@ -80,14 +95,14 @@ struct Message {
   int64_t ticket;
   std::string code, text;                     // kFailed, kError
   int64_t bytes = 0, total_bytes = 0;         // kProgress
-  std::vector<int32_t> ids;                   // kTokens
+  std::vector<int32_t> ids;                   // kTokens; kRestored: all of the session
   std::vector<float> logprobs, top_logprobs;  // kTokens, when asked for
   std::vector<int32_t> top_ids;
   bool has_logprobs = false;
   int64_t accepted = 0;
   const char* reason = "";            // kFinish: "eos", "stop", "length", "abort"
   RequestStats stats;                 // kFinish
-  int64_t tokens = 0, kv_tokens = 0;  // kDone, kFinish: of the session
+  int64_t tokens = 0, kv_tokens = 0;  // kDone, kFinish, kRestored: of the session
   std::vector<float> kv;              // kKv
   ModelInfo info{};                   // kReady
 };

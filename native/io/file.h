@@ -39,6 +39,25 @@ class File {
   intptr_t handle_ = -1;  // file descriptor or HANDLE
 };
 
+// Writes a file beside its destination and puts it in its place when it is complete: nobody ever reads half a
+// file, and a failure leaves what was there before. Readable by its owner alone.
+class FileWriter {
+ public:
+  // Throws ERR_FILE when no file can be created there, or the path leads to something that is not a file.
+  explicit FileWriter(std::string path);
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
+  ~FileWriter();  // without commit(): as if nothing had been written
+
+  // Both throw ERR_FILE.
+  void write(const void* from, uint64_t bytes);
+  void commit();
+
+ private:
+  std::string path_, temporary_;
+  intptr_t handle_ = -1;
+};
+
 enum class PathKind : uint8_t { kMissing, kRegular, kDirectory, kOther };
 
 // What the path leads to, links followed. kMissing only when nothing is there; throws ERR_FILE when the
@@ -56,5 +75,6 @@ std::string read_text_file(const std::string& path, uint64_t limit, const char* 
 // For tests: the n-th system read from now on (1 is the next) fails as if the disk had an error; 0 means
 // none.
 void fail_read_for_tests(int64_t n);
+void fail_write_for_tests(int64_t n);
 
 }  // namespace redrafter

@@ -16,6 +16,7 @@ bool Status::is_missing() const {
   return error_ == ERROR_FILE_NOT_FOUND || error_ == ERROR_PATH_NOT_FOUND || error_ == ERROR_INVALID_NAME;
 }
 std::string Status::text() const { return std::system_category().message(static_cast<int>(error_)); }
+bool Status::exists_already() const { return error_ == ERROR_FILE_EXISTS; }
 Status input_output_error() { return Status(ERROR_IO_DEVICE); }
 
 static Status last_error() { return Status(GetLastError()); }
@@ -77,6 +78,33 @@ Status read_at(intptr_t handle, uint64_t offset, void* to, uint64_t bytes, uint6
   return done || GetLastError() == ERROR_HANDLE_EOF ? Status() : last_error();
 }
 
+Status create(const std::string& path, intptr_t* handle) {
+  const HANDLE created =
+      CreateFileW(wide(path).c_str(), GENERIC_WRITE, 0, nullptr, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, nullptr);
+  if (created == INVALID_HANDLE_VALUE) return last_error();
+  *handle = reinterpret_cast<intptr_t>(created);
+  return Status();
+}
+
+Status write(intptr_t handle, const void* from, uint64_t bytes, uint64_t* put) {
+  DWORD count = 0;
+  const BOOL done =
+      WriteFile(reinterpret_cast<HANDLE>(handle), from, static_cast<DWORD>(bytes), &count, nullptr);
+  *put = count;
+  return done ? Status() : last_error();
+}
+
+Status sync(intptr_t handle) {
+  return FlushFileBuffers(reinterpret_cast<HANDLE>(handle)) ? Status() : last_error();
+}
+
+Status rename(const std::string& from, const std::string& to) {
+  return MoveFileExW(wide(from).c_str(), wide(to).c_str(), MOVEFILE_REPLACE_EXISTING) ? Status()
+                                                                                      : last_error();
+}
+
+void remove(const std::string& path) { DeleteFileW(wide(path).c_str()); }
+
 }  // namespace redrafter::system
 
 #else
@@ -86,11 +114,13 @@ Status read_at(intptr_t handle, uint64_t offset, void* to, uint64_t bytes, uint6
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 
 namespace redrafter::system {
 
 bool Status::is_missing() const { return error_ == ENOENT || error_ == ENOTDIR; }
 std::string Status::text() const { return std::generic_category().message(static_cast<int>(error_)); }
+bool Status::exists_already() const { return error_ == EEXIST; }
 Status input_output_error() { return Status(EIO); }
 
 Status open(const std::string& path, intptr_t* handle) {
@@ -145,6 +175,31 @@ Status read_at(intptr_t handle, uint64_t offset, void* to, uint64_t bytes, uint6
   *got = static_cast<uint64_t>(count);
   return Status();
 }
+
+Status create(const std::string& path, intptr_t* handle) {
+  const int created = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, S_IRUSR | S_IWUSR);
+  if (created < 0) return Status(errno);
+  *handle = created;
+  return Status();
+}
+
+Status write(intptr_t handle, const void* from, uint64_t bytes, uint64_t* put) {
+  ssize_t count;
+  do {
+    count = ::write(static_cast<int>(handle), from, static_cast<size_t>(bytes));
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) return Status(errno);
+  *put = static_cast<uint64_t>(count);
+  return Status();
+}
+
+Status sync(intptr_t handle) { return ::fsync(static_cast<int>(handle)) == 0 ? Status() : Status(errno); }
+
+Status rename(const std::string& from, const std::string& to) {
+  return std::rename(from.c_str(), to.c_str()) == 0 ? Status() : Status(errno);
+}
+
+void remove(const std::string& path) { ::unlink(path.c_str()); }
 
 }  // namespace redrafter::system
 

@@ -56,6 +56,29 @@ void KvCache::compact(const int32_t* block_table, const int32_t* from, int64_t t
   for (const KvLayer& kv : layers_) backend_.kv_compact({kv, block_table, from, to_slot, count}, stream_);
 }
 
+void KvCache::export_block(int64_t layer, int32_t block, int64_t tokens, float* to) const {
+  const KvLayer& kv = layers_[static_cast<size_t>(layer)];
+  float* k = to;
+  float* v = to + k_block_floats_;
+  const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
+  backend_.download(k, kv.k + block * k_block_floats_, bytes(k_block_floats_), stream_);
+  backend_.download(v, kv.v + block * v_block_floats_, bytes(v_block_floats_), stream_);
+  for (int64_t row = 0; row < shape_.kv_heads * shape_.head_dim; ++row) {
+    std::fill(k + row * kBlockTokens + tokens, k + (row + 1) * kBlockTokens, 0.0f);
+  }
+  const int64_t head = kBlockTokens * head_dim_padded(shape_.head_dim);
+  for (int64_t h = 0; h < shape_.kv_heads; ++h) {
+    std::fill(v + h * head + tokens * head_dim_padded(shape_.head_dim), v + (h + 1) * head, 0.0f);
+  }
+}
+
+void KvCache::import_block(int64_t layer, int32_t block, const float* from) {
+  const KvLayer& kv = layers_[static_cast<size_t>(layer)];
+  const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
+  backend_.upload(kv.k + block * k_block_floats_, from, bytes(k_block_floats_), stream_);
+  backend_.upload(kv.v + block * v_block_floats_, from + k_block_floats_, bytes(v_block_floats_), stream_);
+}
+
 int64_t KvSequence::blocks_needed(int64_t slots) const {
   const int64_t owned = static_cast<int64_t>(blocks_.size());
   const int64_t last = length_ / kBlockTokens;

@@ -35,6 +35,13 @@ class KvCache {
   // backend memory.
   void compact(const int32_t* block_table, const int32_t* from, int64_t to_slot, int64_t count);
 
+  // A block of one layer in host memory, K then V: block_floats() numbers. What lies past the block's first
+  // `tokens` slots is scratch of other times and leaves as zeros. Safe beside the engine thread while the
+  // block is shared, as nothing writes to a shared block.
+  int64_t block_floats() const { return k_block_floats_ + v_block_floats_; }
+  void export_block(int64_t layer, int32_t block, int64_t tokens, float* to) const;
+  void import_block(int64_t layer, int32_t block, const float* from);
+
   const Backend& backend() const { return backend_; }
   Stream& stream() const { return stream_; }
 

@@ -54,6 +54,7 @@ void* WeightLoader::allocate(int64_t bytes) {
 void WeightLoader::read(const TensorEntry& tensor, uint64_t offset, uint64_t bytes) {
   staging_.resize(std::max<size_t>(staging_.size(), bytes));
   checkpoint_.read(tensor, offset, staging_.data(), bytes);
+  checksum_.update(staging_.data(), bytes);
   REDRAFTER_REQUIRE(progress_(bytes), "ERR_ABORTED", "loading was aborted");
 }
 
@@ -166,6 +167,7 @@ ModelWeights load_model_weights(const ModelConfig& c, const Checkpoint& checkpoi
   w.final_norm = loader.vector({{"model.norm.weight", c.hidden}});
   w.head = c.tied_embeddings ? w.embedding : loader.matrix({{"lm_head.weight", c.vocab}}, c.hidden);
   w.bytes = loader.bytes();
+  w.checksum = loader.checksum();
   w.memory = loader.take_memory();
   return w;
 }

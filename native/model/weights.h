@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/checksum.h"
 #include "io/checkpoint.h"
 #include "io/config.h"
 #include "ops/ops.h"
@@ -36,6 +37,7 @@ class WeightLoader {
   std::vector<int32_t> ids(const std::string& name);
 
   int64_t bytes() const { return bytes_; }
+  uint64_t checksum() const { return checksum_.value(); }  // of all bytes read
   std::vector<DeviceBuffer> take_memory() { return std::move(memory_); }
 
  private:
@@ -50,6 +52,7 @@ class WeightLoader {
   std::vector<uint8_t> staging_;
   std::vector<DeviceBuffer> memory_;
   int64_t bytes_ = 0;
+  Checksum checksum_;
 };
 
 struct LayerWeights {
@@ -73,6 +76,7 @@ struct ModelWeights {
   const float* final_norm;  // [hidden]
   Matrix head;              // [vocab, hidden]; the embedding when tied
   int64_t bytes = 0;
+  uint64_t checksum = 0;  // of the weights as they were read
   std::vector<DeviceBuffer> memory;
 };
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/checksum.h"
 #include "io/checkpoint.h"
 #include "io/config.h"
 #include "io/file.h"
@@ -259,6 +260,31 @@ Napi::Value drafter_config(const Info& info) {
 // failRead(n): the n-th file read from now fails; 0 turns it off
 void fail_read(const Info& info) { fail_read_for_tests(info[0].As<Napi::Number>().Int64Value()); }
 
+// writeFile(path, pieces, failAt, commits): writes pieces, the failAt-th write failing; 0 for none
+void write_file(const Info& info) {
+  guarded(info.Env(), [&] {
+    fail_write_for_tests(info[2].As<Napi::Number>().Int64Value());
+    FileWriter file(to_string(info[0]));
+    const auto pieces = info[1].As<Napi::Array>();
+    for (uint32_t i = 0; i < pieces.Length(); ++i) {
+      const std::vector<uint8_t> bytes = copy_bytes(pieces.Get(i));
+      file.write(bytes.data(), bytes.size());
+    }
+    if (info[3].As<Napi::Boolean>().Value()) file.commit();
+  });
+}
+
+// checksum(pieces): XXH64 of their concatenation
+Napi::Value checksum(const Info& info) {
+  Checksum sum;
+  const auto pieces = info[0].As<Napi::Array>();
+  for (uint32_t i = 0; i < pieces.Length(); ++i) {
+    const std::vector<uint8_t> bytes = copy_bytes(pieces.Get(i));
+    sum.update(bytes.data(), bytes.size());
+  }
+  return Napi::BigInt::New(info.Env(), sum.value());
+}
+
 }  // namespace
 
 void add_io(Napi::Env env, Napi::Object exports) {
@@ -271,6 +297,8 @@ void add_io(Napi::Env env, Napi::Object exports) {
   io["readModelConfig"] = Napi::Function::New(env, model_config);
   io["readDrafterConfig"] = Napi::Function::New(env, drafter_config);
   io["failRead"] = Napi::Function::New(env, fail_read);
+  io["writeFile"] = Napi::Function::New(env, write_file);
+  io["checksum"] = Napi::Function::New(env, checksum);
   exports["io"] = io;
 }
 

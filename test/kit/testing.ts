@@ -48,6 +48,10 @@ export interface Io {
   readDrafterConfig(directory: string): Record<string, unknown>;
   /** The n-th file read from now on fails; 0 for none. */
   failRead(n: number): void;
+  /** Writes pieces to a file, the `failAt`-th write failing (0 for none), and puts it in its place if it `commits`. */
+  writeFile(path: string, pieces: Uint8Array[], failAt: number, commits: boolean): void;
+  /** XXH64 of the concatenation. */
+  checksum(pieces: Uint8Array[]): bigint;
 }
 
 export interface Testing {
