@@ -5,12 +5,12 @@ import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-import { Application, Converter, JSX, ReflectionKind, RendererEvent } from 'typedoc';
+import { Application, Converter, JSX, normalizePath, ReflectionKind, RendererEvent } from 'typedoc';
 
 import { llms, readIndex } from './llms.mjs';
 import { root } from './tools.mjs';
 
-/** @import { CommentDisplayPart, DocumentReflection, ProjectReflection, Reflection } from 'typedoc' */
+/** @import { CommentDisplayPart, DocumentReflection, FileId, ProjectReflection, Reflection } from 'typedoc' */
 
 /** The first heading of a page. @param {CommentDisplayPart[]} content */
 function headingOf(content) {
@@ -46,6 +46,25 @@ function linkCode(content, names) {
   });
 }
 
+/** Turns codes of errors into links to their section of the page that is `target`. @param {CommentDisplayPart[]} content @param {FileId} target */
+function linkErrors(content, target) {
+  for (const part of content.splice(0)) {
+    if (part.kind !== 'text' && !/^`ERR_[A-Z_]+`$/.test(part.text)) {
+      content.push(part);
+      continue;
+    }
+    part.text.split(/(`?ERR_[A-Z_]+`?)/).forEach((text, i) => {
+      if (i % 2 === 0) {
+        content.push({ kind: 'text', text });
+        return;
+      }
+      const targetAnchor = text.replaceAll('`', '').toLowerCase();
+      content.push({ kind: 'text', text: `[${text}](` });
+      content.push({ kind: 'relative-link', text: 'errors.md', target, targetAnchor }, { kind: 'text', text: ')' });
+    });
+  }
+}
+
 /**
  * Builds the site into `out`; resolves to the number of warnings and errors, which TypeDoc has printed.
  * @param {string} out
@@ -78,15 +97,18 @@ export async function buildDocs(out) {
     page.frontmatter.group = groups.get(`${page.name}.md`);
   });
   app.renderer.on(RendererEvent.BEGIN, ({ project }) => {
-    const names = publicNames(project);
-    for (const page of project.documents ?? []) {
-      page.name = headingOf(page.content); // the address is made of the file name already
-      linkCode(page.content, names);
-    }
     const start = project.readme ?? [];
+    const pages = project.documents ?? [];
+    for (const page of pages) page.name = headingOf(page.content); // the address is made of the file name already
     if (start[0] !== undefined) start[0].text = start[0].text.replace(`# ${headingOf(start)}\n`, ''); // the theme has it
-    linkCode(start, names);
-    for (const { comment } of Object.values(project.reflections)) linkCode(comment?.summary ?? [], names);
+    const comments = Object.values(project.reflections).map(({ comment }) => comment?.summary ?? []);
+    const names = publicNames(project);
+    const errors = pages.find((page) => page.name === 'Errors');
+    const { target } = project.files.registerAbsolute(normalizePath(join(root, 'docs/errors.md')));
+    for (const content of [start, ...comments, ...pages.map((page) => page.content)]) {
+      linkCode(content, names);
+      if (content !== errors?.content) linkErrors(content, target);
+    }
   });
   // The navigation remembers which groups are open; a first visit finds the guides open.
   const open = "for (const key of ['Guides', 'Reference$redrafter']) localStorage[`tsd-accordion-${key}`] ??= 'true';";
