@@ -7,7 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
-import { Model, version } from '../dist/index.js';
+import { Model, version } from '../dist/index.mjs';
 
 const { values } = parseArgs({
   options: {

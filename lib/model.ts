@@ -39,7 +39,7 @@ export class Model {
       const start: StartEngine = (onMessages) => new addon.Engine(engineOptions, onMessages);
       const { engine, info } = await Engine.load(start, report, signal);
       try {
-        const tokenizer = await Tokenizer.load(directory, info.vocab);
+        const tokenizer = await Tokenizer.load(engineOptions.model, info.vocab);
         return new Model({ engine, info, tokenizer, eosTokenIds: eosOf(info, tokenizer), totals: new StatsTotal() });
       } catch (error) {
         await engine.close();

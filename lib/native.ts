@@ -5,12 +5,11 @@
  * with its own thread. Work is submitted with a `ticket` chosen by the caller and answered by messages that
  * carry it; the engine delivers all messages of a round in one call of `onMessages`.
  */
-import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { dirname, join } from 'node:path';
 
-import { RedrafterError } from './errors.js';
+import { loadError } from './load-error.js';
+import { packageRoot, unpacked } from './package-root.js';
 
 /** Checked options of one engine; see `Model.load` for meaning and defaults. */
 export interface NativeEngineOptions {
@@ -241,26 +240,18 @@ export interface NativeModule {
   version: string;
 }
 
-const require = createRequire(import.meta.url);
+const load = createRequire(__filename);
 
 let loaded: NativeModule | undefined;
 
-/** Loads the addon once. Throws ERR_NATIVE with what to install when it is missing or does not fit. */
+/** Loads the addon once. Throws ERR_NATIVE with the reason and what to do when it is missing or does not fit. */
 export function native(): NativeModule {
   if (loaded !== undefined) return loaded;
-  // Both lib/ and dist/ lie in the package root.
-  const root = fileURLToPath(new URL('..', import.meta.url));
   try {
-    const load = require('node-gyp-build') as (root: string) => NativeModule;
-    loaded = load(root);
+    const loadFrom = load('node-gyp-build') as (root: string) => NativeModule;
+    loaded = loadFrom(dirname(unpacked(join(packageRoot, 'prebuilds'))));
   } catch (cause) {
-    const why = cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : String(cause);
-    const inClone = existsSync(join(root, 'package-lock.json'));
-    const build = inClone ? 'npm run build' : 'npx cmake-js build --CDREDRAFTER_TESTING=OFF';
-    throw new RedrafterError('ERR_NATIVE', `the native addon cannot be loaded: ${why}`, {
-      cause,
-      remedy: `build it: install CMake >= 3.20 and a C++20 compiler, then run \`${build}\` in ${root}`,
-    });
+    throw loadError(cause);
   }
   return loaded;
 }

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { invalid, RedrafterError } from './errors.js';
 import type { NativeEngineOptions, NativeGenerateOptions } from './native.js';
 import type { AppendOptions, GenerateOptions, LoadOptions, SaveOptions } from './option-types.js';
+import { unpacked } from './package-root.js';
 
 const INT_MAX = 2 ** 31 - 1;
 const SEED_END = 1n << 64n;
@@ -106,12 +107,12 @@ export class OptionReader {
   }
 }
 
-/** A path, before it is opened. */
+/** A path, before it is opened; inside an Electron archive the unpacked one. */
 export function checkPath(what: string, value: unknown, kind = 'a directory'): string {
   if (typeof value !== 'string' || value.length === 0 || value.includes('\0')) {
     throw invalid(`${what} must be the path of ${kind}, got ${describe(value)}`);
   }
-  return value;
+  return unpacked(value);
 }
 
 function hasLength(value: unknown): value is ArrayLike<unknown> {

@@ -38,6 +38,17 @@ export function runTool(file, args, options) {
 }
 
 /**
+ * How npm is started: the one that started this process, else the one in PATH.
+ * @param {string[]} args
+ * @returns {[command: string, args: string[]]}
+ */
+export function npm(...args) {
+  const path = process.env.npm_execpath;
+  if (path !== undefined && /npm-cli\.js$/.test(path)) return [process.execPath, [path, ...args]];
+  return [windows ? 'npm.cmd' : 'npm', args];
+}
+
+/**
  * Standard output of a program, or undefined if it cannot be run or fails.
  * @param {string} command
  * @param {string[]} args

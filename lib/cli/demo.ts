@@ -1,11 +1,12 @@
 import { readFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 
 import { Option, type Command } from 'commander';
 
 import { RedrafterError } from '../errors.js';
 import type { GenerationResult } from '../generation.js';
 import type { Model } from '../model.js';
+import { packageRoot } from '../package-root.js';
 import { integer } from './numbers.js';
 import { EXIT, interruptSignal, paint, printable, table } from './output.js';
 import { addBeamFlags, addDeviceFlags, loadModel, type BeamFlags, type DeviceFlags } from './shared.js';
@@ -29,7 +30,7 @@ interface Pair {
   drafted: GenerationResult;
 }
 
-const MODEL = fileURLToPath(new URL('../../models/ts-declarations/', import.meta.url));
+const MODEL = join(packageRoot, 'models/ts-declarations/');
 
 export function addDemo(program: Command): void {
   const command = program

@@ -1,16 +1,19 @@
 #!/usr/bin/env node
-import { createRequire } from 'node:module';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 
 import { Command, CommanderError } from 'commander';
 
 import { invalid, RedrafterError } from '../errors.js';
+import { packageRoot } from '../package-root.js';
+import { addBuild } from './build.js';
 import { addDemo } from './demo.js';
 import { addGenerate } from './generate.js';
 import { addInfo } from './info.js';
 import { addInspect } from './inspect.js';
 import { EXIT, printError } from './output.js';
 
-const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
+const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
 
 // `redrafter generate ... | head` closes the pipe early; that is no error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -24,11 +27,9 @@ const program = new Command('redrafter')
   .showSuggestionAfterError(true)
   .exitOverride()
   .configureOutput({ writeErr: () => undefined }); // errors are printed below, in one form
-for (const add of [addDemo, addGenerate, addInspect, addInfo]) add(program);
+for (const add of [addDemo, addGenerate, addInspect, addInfo, addBuild]) add(program);
 
-try {
-  await program.parseAsync();
-} catch (error) {
+program.parseAsync().catch((error: unknown) => {
   // Commander reports --help and --version the same way, with exit code 0.
   if (!(error instanceof CommanderError)) {
     printError(error);
@@ -38,4 +39,4 @@ try {
     printError(invalid(error.message));
     process.exitCode = EXIT.failure;
   }
-}
+});

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 
 import { writeTinyModel } from './tiny.js';
 
-const INDEX = new URL('../../dist/index.js', import.meta.url).href;
+const INDEX = new URL('../../dist/index.mjs', import.meta.url).href;
 const paths = writeTinyModel();
 
 const PRELUDE = `

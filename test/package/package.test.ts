@@ -1,0 +1,109 @@
+/** The tarball itself: what is in it, and whether its types and entry points are right for every kind of user. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
+import { publint } from 'publint';
+import ts from 'typescript';
+import { describe, expect, inject, it } from 'vitest';
+
+import { root } from '../../scripts/tools.mjs';
+
+const tarball = inject('tarball');
+const installed = inject('installed');
+const manifest = JSON.parse(readFileSync(join(installed, 'node_modules/redrafter/package.json'), 'utf8')) as {
+  scripts: Record<string, string>;
+};
+
+describe('the tarball', () => {
+  const files = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' }).trim().split('\n').map((path) => path.replace(/^package\//, '')); // prettier-ignore
+
+  it('has one binary, the compiled library, the sources to compile, and no tests', () => {
+    expect(files.filter((path) => path.endsWith('.node'))).toHaveLength(1);
+    for (const path of ['dist/index.js', 'dist/index.mjs', 'CMakeLists.txt', 'LICENSE', 'README.md']) {
+      expect(files).toContain(path);
+    }
+    expect(files.filter((path) => /^(lib|test|train|bench|build|node_modules|native\/testing)\//.test(path))).toEqual(
+      [],
+    );
+    expect(files.filter((path) => /binding\.gyp$/.test(path))).toEqual([]); // npm clients compile where they see one
+  });
+
+  it('runs nothing at install time', () => {
+    const atInstall = ['preinstall', 'install', 'postinstall', 'prepare'];
+    expect(Object.keys(manifest.scripts).filter((name) => atInstall.includes(name))).toEqual([]);
+  });
+
+  it('satisfies publint', async () => {
+    const { buffer, byteOffset, byteLength } = readFileSync(tarball);
+    const pack = { tarball: buffer.slice(byteOffset, byteOffset + byteLength) };
+    const { messages } = await publint({ pack, strict: true });
+    expect(messages).toEqual([]);
+  });
+
+  it('has types that agree with what is loaded', async () => {
+    const result = await checkPackage(createPackageFromTarballData(new Uint8Array(readFileSync(tarball))));
+    expect(result.types && result.problems).toEqual([]);
+  });
+});
+
+describe('types of the installed package', () => {
+  const USE = `
+    async function use(): Promise<string> {
+      const model: Model = await Model.load('model', { drafter: false, threads: 1 });
+      const session = await model.createSession();
+      for await (const { text, tokenIds } of session.generate('a', { maxTokens: 2 })) if (tokenIds.length > 0) return text;
+      const error: Error = new RedrafterError('ERR_FILE', 'x');
+      return error.message;
+    }
+    void use;`;
+  const IMPORT = `import { Model, RedrafterError } from 'redrafter';`;
+  const kinds = {
+    'nodenext, module': {
+      file: 'use.mts',
+      module: ts.ModuleKind.NodeNext,
+      resolution: ts.ModuleResolutionKind.NodeNext,
+    },
+    'nodenext, CommonJS': {
+      file: 'use.cts',
+      module: ts.ModuleKind.NodeNext,
+      resolution: ts.ModuleResolutionKind.NodeNext,
+    },
+    bundler: { file: 'use.ts', module: ts.ModuleKind.ESNext, resolution: ts.ModuleResolutionKind.Bundler },
+  };
+
+  function problems(kind: keyof typeof kinds, code: string): string[] {
+    const { file, module, resolution } = kinds[kind];
+    const path = join(installed, file);
+    writeFileSync(path, code);
+    const program = ts.createProgram([path], {
+      strict: true,
+      noEmit: true,
+      target: ts.ScriptTarget.ES2023,
+      lib: ['lib.es2023.d.ts', 'lib.esnext.disposable.d.ts'],
+      module,
+      moduleResolution: resolution,
+      types: ['node'],
+      typeRoots: [join(root, 'node_modules/@types')],
+    });
+    // The declarations of Node and of TypeScript itself are not what is checked here.
+    const own = program
+      .getSourceFiles()
+      .filter((source) => source.fileName.startsWith(installed.replaceAll('\\', '/')));
+    expect(own.length).toBeGreaterThan(5);
+    return [...program.getGlobalDiagnostics(), ...own.flatMap((source) => [...program.getSyntacticDiagnostics(source), ...program.getSemanticDiagnostics(source)])].map((d) => ts.flattenDiagnosticMessageText(d.messageText, '\n')); // prettier-ignore
+  }
+
+  for (const kind of Object.keys(kinds) as (keyof typeof kinds)[]) {
+    it(`are found and right: ${kind}`, () => {
+      expect(problems(kind, IMPORT + USE)).toEqual([]);
+      expect(problems(kind, `${IMPORT} import { Nothing } from 'redrafter'; void Model.load(7); void RedrafterError; void Nothing;`)).toHaveLength(2); // prettier-ignore
+    });
+  }
+
+  it('are found by require() in TypeScript', () => {
+    const code = `import redrafter = require('redrafter'); const { Model, RedrafterError } = redrafter; type Model = redrafter.Model;`;
+    expect(problems('nodenext, CommonJS', code + USE)).toEqual([]);
+  });
+});
