@@ -155,7 +155,9 @@ function testProblem(cell: string): string | undefined {
   const [, file = '', titles = ''] = match ?? [];
   if (!existsSync(join(root, file)) || file === '') return `no test file in: ${cell}`;
   // A title is a string that the function of the test follows.
-  const found = [...read(file).matchAll(/(['`"])((?:\\.|(?!\1).)+)\1,\s*(?:\{[^}]*\},\s*)?(?:async\s*)?\(/g)].map((m) => m[2] ?? '');
+  const found = [...read(file).matchAll(/(['`"])((?:\\.|(?!\1).)+)\1,\s*(?:\{[^}]*\},\s*)?(?:async\s*)?\(/g)].map(
+    (m) => m[2] ?? '',
+  );
   const missing = titles.split('; ').filter((title) => !found.some((known) => known.includes(title)));
   return missing.length > 0 ? `${file} has no test "${missing.join('", "')}"` : undefined;
 }
