@@ -4,8 +4,10 @@
  * @module redrafter
  * @group Reference
  */
-export { backends, cpuFeatures, inspect, version } from './system.js';
-export type { BackendStatus, Inspection, TensorInfo } from './system.js';
+export { cpuFeatures, getBackends, inspect, version } from './system.js';
+export type { BackendReasonCode, BackendStatus, Inspection, TensorInfo } from './system.js';
+export { estimateMemory } from './memory.js';
+export type { MemoryEstimate, MemoryUsage } from './memory.js';
 export {
   AbortError,
   CapacityError,
@@ -24,7 +26,7 @@ export { Session } from './session.js';
 export type { SessionInput } from './session.js';
 export { Generation } from './generation.js';
 export type { Chunk, FinishReason, GenerationResult, TokenLogprob } from './generation.js';
-export type { AppendOptions, GenerateOptions, LoadOptions, SaveOptions } from './option-types.js';
+export type { AppendOptions, GenerateOptions, LoadOptions, MemoryOptions, SaveOptions } from './option-types.js';
 export type { DecodeStats, GenerationStats, TotalStats } from './stats.js';
 export type { KvUsage, SessionKv } from './kv.js';
 export { Tokenizer } from './tokenizer.js';

@@ -1,5 +1,5 @@
 /** Says why the addon could not be loaded, from what Node and the system's loader said. */
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { RedrafterError } from './errors.js';
@@ -14,6 +14,8 @@ export interface System {
   /** The binaries in prebuilds/, as `linux-x64 (glibc)`. */
   prebuilds: readonly string[];
   clone: boolean;
+  /** Whether package.json lies where it belongs; a bundler that copies the library elsewhere leaves it behind. */
+  complete: boolean;
 }
 
 interface Explanation {
@@ -66,6 +68,11 @@ const EXPLANATIONS: [pattern: RegExp, explain: (match: RegExpExecArray, system: 
   ],
 ];
 
+const MOVED: Explanation = {
+  message: 'the library was moved away from its package',
+  remedy: 'if the program is bundled, mark redrafter as external and ship it in node_modules',
+};
+
 /** By the code of Node's own errors. */
 const NODE_ERRORS: Record<string, Explanation> = {
   ERR_DLOPEN_DISABLED: {
@@ -74,7 +81,7 @@ const NODE_ERRORS: Record<string, Explanation> = {
   },
   MODULE_NOT_FOUND: {
     message: 'a dependency of redrafter is not installed',
-    remedy: 'run `npm install`; if the program is bundled, mark redrafter as external',
+    remedy: 'run `npm install`',
   },
 };
 
@@ -82,7 +89,7 @@ const NODE_ERRORS: Record<string, Explanation> = {
 export function loadError(thrown: unknown, system: System = thisSystem()): RedrafterError {
   const said = thrown instanceof Error ? thrown.message : String(thrown);
   const code = thrown instanceof Error && 'code' in thrown ? String(thrown.code) : '';
-  const { message, remedy } = NODE_ERRORS[code] ?? explain(said, system);
+  const { message, remedy } = system.complete ? (NODE_ERRORS[code] ?? explain(said, system)) : MOVED;
   const compile = system.clone ? 'run `npm run build`' : 'compile it here with `npx redrafter build`';
   return new RedrafterError('ERR_NATIVE', `the native addon cannot be loaded: ${message}`, {
     cause: thrown,
@@ -104,6 +111,7 @@ function thisSystem(): System {
     glibc: glibcVersion(),
     prebuilds: listPrebuilds(),
     clone: isClone(),
+    complete: existsSync(join(packageRoot, 'package.json')),
   };
 }
 

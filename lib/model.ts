@@ -1,6 +1,7 @@
 import { Engine, type StartEngine } from './engine.js';
 import { CallSite, fromThrown } from './errors.js';
 import { kvUsageOf, type KvUsage } from './kv.js';
+import { memoryUsageOf, type MemoryUsage } from './memory.js';
 import { native, type NativeModelInfo as ModelInfo } from './native.js';
 import type { LoadOptions, SaveOptions } from './option-types.js';
 import { resolveLoad } from './options.js';
@@ -85,6 +86,11 @@ export class Model {
   /** Use of the KV cache over all sessions, as of the last round. */
   kvUsage(): KvUsage {
     return kvUsageOf(this.owner.engine.native.kvUsage());
+  }
+
+  /** Memory of the model in bytes, by purpose; the use of KV is as of the last round. Throws ERR_DISPOSED. */
+  memoryUsage(): MemoryUsage {
+    return memoryUsageOf(this.info.memory, this.owner.engine.native.kvUsage());
   }
 
   /** Ends all work, which fails with ERR_DISPOSED, and frees the memory. Resolves when that is done. Idempotent. */

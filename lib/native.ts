@@ -17,6 +17,8 @@ export interface NativeEngineOptions {
   /** Drafter directory, or null for plain decoding. */
   drafter: string | null;
   device: string;
+  /** `'auto'`, `'f32'`, `'f16'` or `'bf16'`. */
+  dtype: string;
   threads: number;
   /** Most tokens of one session, 0 for the model's own limit (at most 4096 unless asked for more). */
   contextTokens: number;
@@ -24,6 +26,24 @@ export interface NativeEngineOptions {
   kvTokens: number;
   /** Most prompt tokens of one request in a pass, 0 for 256. Never changes a result. */
   prefillChunk: number;
+}
+
+/**
+ * Memory that a loaded model takes, in bytes. All of it is allocated while loading, nothing grows later; the system may
+ * hand out pages of it only when they are first used. Not counted, as it is small or short-lived: the slice of a file
+ * that is being read (8 MB at most), thread stacks, token lists and the JavaScript heap.
+ */
+export interface NativeMemory {
+  /** Weights of the model, in the dtype they are kept in. */
+  weightBytes: number;
+  /** Weights of the drafter; 0 without one. */
+  drafterBytes: number;
+  /** The KV cache of all sessions together. */
+  kvBytes: number;
+  /** What forward passes, drafting and sampling work in. */
+  workspaceBytes: number;
+  /** The sum of the above. */
+  totalBytes: number;
 }
 
 /** What a loaded model is, where it runs and what memory it takes. */
@@ -56,7 +76,7 @@ export interface NativeModelInfo {
   eosTokenIds: number[];
   /** What the model computes, as 16 hexadecimal digits: configuration and weights. Sessions are saved with it. */
   fingerprint: string;
-  /** In which the weights are kept: `f32`, `f16` or `bf16`. */
+  /** Of the matrices: `'f32'`, `'f16'`, `'bf16'`, or `'mixed'` when the file mixes them and none was asked for. */
   dtype: string;
   /** `cpu` or `cuda`. */
   device: string;
@@ -64,12 +84,8 @@ export interface NativeModelInfo {
   level: string;
   /** Worker threads of the CPU backend. */
   threads: number;
-  /** Memory of the model's weights, in bytes. */
-  weightBytes: number;
-  /** Memory of the KV cache, in bytes. */
-  kvBytes: number;
-  /** Memory of intermediate results, in bytes. */
-  workspaceBytes: number;
+  /** What was allocated; `model.memoryUsage()` also tells how much of the KV is used. */
+  memory: NativeMemory;
   /** The drafter, or null when none was loaded. */
   drafter: null | {
     /** Its recurrence. */
@@ -82,8 +98,6 @@ export interface NativeModelInfo {
     blocks: number;
     /** Tokens it can draft: the vocabulary or a part of it. */
     draftVocab: number;
-    /** Memory of its weights, in bytes. */
-    weightBytes: number;
   };
 }
 
@@ -221,21 +235,22 @@ export interface NativeInspection {
   totalBytes: number;
 }
 
-/** Whether a device can be used. */
 export interface NativeBackendStatus {
-  /** As `device` of `Model.load` takes it, such as `cpu:avx2`. */
-  name: string;
-  /** Whether it can be used here. */
+  device: string;
+  backend: 'cpu' | 'cuda';
+  level: string | null;
   available: boolean;
-  /** Why it cannot; empty when it can. */
-  reason: string;
+  selected: boolean;
+  reason: null | { code: 'NO_CPU_FEATURE' | 'NOT_BUILT'; message: string };
 }
 
 export interface NativeModule {
   Engine: new (options: NativeEngineOptions, onMessages: (messages: NativeMessage[]) => void) => NativeEngine;
-  /** Reads configuration and tensor headers, not weights. Throws with `code`. */
-  inspect(directory: string): NativeInspection;
-  backends(): NativeBackendStatus[];
+  /** Reads configuration and tensor headers, not weights, on a thread of its own. Rejects with `code`. */
+  inspect(directory: string): Promise<NativeInspection>;
+  /** What a load with these options will take; otherwise as `inspect`. */
+  estimateMemory(options: NativeEngineOptions): Promise<NativeMemory>;
+  getBackends(): NativeBackendStatus[];
   cpuFeatures(): string[];
   version: string;
 }

@@ -1,5 +1,5 @@
-/** Options of `Model.load`. */
-export interface LoadOptions {
+/** The options of `Model.load` that decide how much memory a model takes. */
+export interface MemoryOptions {
   /** Directory of a recurrent drafter for this model, or false to decode plainly. Default: false. */
   drafter?: string | false;
   /**
@@ -7,6 +7,12 @@ export interface LoadOptions {
    * `'cpu:avx512'`, `'cpu:avx2'` or `'cpu:base'`. Default: `'auto'`.
    */
   device?: 'auto' | 'cpu' | 'cuda' | `cpu:${string}` | `cuda:${string}`;
+  /**
+   * Element type of the weight matrices of model and drafter. `'auto'` keeps what is stored; the others convert while
+   * reading, rounding to nearest (ties to even). Vectors (norms, biases), activations and KV are always f32. A finite
+   * weight that would become infinite is refused with ERR_INVALID_ARGUMENT. Default: `'auto'`.
+   */
+  dtype?: 'auto' | 'f32' | 'f16' | 'bf16';
   /** Worker threads of the CPU backend, 1 to 1024. Default: chosen from the processor. */
   threads?: number;
   /** Most tokens that one session can hold. Default: the model's own limit, at most 4096. */
@@ -15,6 +21,10 @@ export interface LoadOptions {
   kvTokens?: number;
   /** Most prompt tokens of one request in a forward pass, 1 to 4096. Does not change results. Default: 256. */
   prefillChunk?: number;
+}
+
+/** Options of `Model.load`. */
+export interface LoadOptions extends MemoryOptions {
   /** Called while weights are read, with the fraction done from 0 to 1. An error thrown here fails the load. */
   onProgress?: (fraction: number) => void;
   /** Ends loading; the promise then rejects with ERR_ABORTED. */

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 
 import { invalid, RedrafterError } from './errors.js';
 import type { NativeEngineOptions, NativeGenerateOptions } from './native.js';
-import type { AppendOptions, GenerateOptions, LoadOptions, SaveOptions } from './option-types.js';
+import type { AppendOptions, GenerateOptions, LoadOptions, MemoryOptions, SaveOptions } from './option-types.js';
 import { unpacked } from './package-root.js';
 
 const INT_MAX = 2 ** 31 - 1;
@@ -166,16 +166,10 @@ function seedOf(value: unknown): bigint {
   throw invalid(`seed must be a bigint from 0 to 2^64-1 or an integer number from 0 to 2^53-1, got ${describe(value)}`);
 }
 
-const LOAD_KEYS = [
-  'drafter',
-  'device',
-  'threads',
-  'contextTokens',
-  'kvTokens',
-  'prefillChunk',
-  'onProgress',
-  'signal',
-] as const;
+const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16'];
+
+const MEMORY_KEYS = ['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk'] as const;
+const LOAD_KEYS = [...MEMORY_KEYS, 'onProgress', 'signal'] as const;
 
 /** Checked arguments of `Model.load`. */
 export interface ResolvedLoad {
@@ -184,9 +178,13 @@ export interface ResolvedLoad {
   signal: AbortSignal | undefined;
 }
 
-export function resolveLoad(directory: unknown, options: LoadOptions | undefined): ResolvedLoad {
+/** Checked arguments of `estimateMemory`. */
+export function resolveEngine(directory: unknown, options: MemoryOptions | undefined): NativeEngineOptions {
+  return engineOptions(directory, new OptionReader(options, MEMORY_KEYS));
+}
+
+function engineOptions(directory: unknown, read: OptionReader): NativeEngineOptions {
   const model = checkPath('the model', directory);
-  const read = new OptionReader(options, LOAD_KEYS);
   const drafter = read.raw('drafter', false);
   if (drafter === true) throw invalid('drafter must be the path of a directory or false, got true');
   const device = read.raw('device', 'auto');
@@ -195,20 +193,29 @@ export function resolveLoad(directory: unknown, options: LoadOptions | undefined
       `device must be 'auto', 'cpu', 'cuda' or one of them with a level ('cpu:avx2'), got ${describe(device)}`,
     );
   }
+  const dtype = read.raw('dtype', 'auto');
+  if (!DTYPES.includes(dtype)) throw invalid(`dtype must be 'auto', 'f32', 'f16' or 'bf16', got ${describe(dtype)}`);
+  return {
+    model,
+    drafter: drafter === false ? null : checkPath('drafter', drafter),
+    device,
+    dtype: dtype as string,
+    threads: read.integer('threads', 0, 1, LIMITS.threads),
+    contextTokens: read.integer('contextTokens', 0, 1, INT_MAX),
+    kvTokens: read.integer('kvTokens', 0, 1, INT_MAX),
+    prefillChunk: read.integer('prefillChunk', 0, 1, LIMITS.prefillChunk),
+  };
+}
+
+export function resolveLoad(directory: unknown, options: LoadOptions | undefined): ResolvedLoad {
+  const read = new OptionReader(options, LOAD_KEYS);
+  const native = engineOptions(directory, read);
   const onProgress = read.raw('onProgress');
   if (onProgress !== undefined && typeof onProgress !== 'function') {
     throw invalid(`onProgress must be a function, got ${describe(onProgress)}`);
   }
   return {
-    native: {
-      model,
-      drafter: drafter === false ? null : checkPath('drafter', drafter),
-      device,
-      threads: read.integer('threads', 0, 1, LIMITS.threads),
-      contextTokens: read.integer('contextTokens', 0, 1, INT_MAX),
-      kvTokens: read.integer('kvTokens', 0, 1, INT_MAX),
-      prefillChunk: read.integer('prefillChunk', 0, 1, LIMITS.prefillChunk),
-    },
+    native,
     onProgress: onProgress as ResolvedLoad['onProgress'],
     signal: read.signal(),
   };

@@ -1,17 +1,35 @@
-import { fromThrown } from './errors.js';
-import {
-  native,
-  type NativeBackendStatus as BackendStatus,
-  type NativeInspection as Inspection,
-  type NativeTensorInfo as TensorInfo,
-} from './native.js';
+import { CallSite, fromThrown } from './errors.js';
+import { native, type NativeInspection as Inspection, type NativeTensorInfo as TensorInfo } from './native.js';
 import { checkPath } from './options.js';
 
-export type { BackendStatus, Inspection, TensorInfo };
+export type { Inspection, TensorInfo };
 
-/** Which devices and instruction-set levels can be used here, and why others cannot. Throws ERR_NATIVE. */
-export function backends(): BackendStatus[] {
-  return native().backends();
+/** Why a backend cannot be used, for programs. Stable; new ones may be added as backends are. */
+export type BackendReasonCode =
+  /** The processor lacks instructions that this level needs. */
+  | 'NO_CPU_FEATURE'
+  /** This build of redrafter does not contain the backend. */
+  | 'NOT_BUILT';
+
+/** One way to run a model: a backend, or one instruction-set level of the CPU backend. */
+export interface BackendStatus {
+  /** The value of the option `device` that takes exactly this: `'cpu:avx512'`, `'cuda'`. */
+  device: string;
+  /** Where it computes. */
+  backend: 'cpu' | 'cuda';
+  /** Instruction-set level of the CPU backend (`'avx512'`, `'avx2'`, `'base'`); null where there are none. */
+  level: string | null;
+  /** Whether it can be used here. */
+  available: boolean;
+  /** Whether device `'auto'` takes this one. Exactly one is selected. */
+  selected: boolean;
+  /** Why it cannot be used; null when it can. The message is for people and may change. */
+  reason: null | { code: BackendReasonCode; message: string };
+}
+
+/** The backends and levels there are, the fastest first, and why some cannot be used here. Throws ERR_NATIVE. */
+export function getBackends(): BackendStatus[] {
+  return native().getBackends();
 }
 
 /** Instruction-set extensions of this processor that redrafter can use. Throws ERR_NATIVE. */
@@ -25,15 +43,14 @@ export function version(): string {
 }
 
 /**
- * Reads the configuration and the tensor headers of a model or drafter directory, not its weights. Throws
- * ERR_INVALID_ARGUMENT, ERR_FILE, ERR_CONFIG, ERR_MODEL_FORMAT, ERR_NATIVE.
+ * Reads the configuration and the tensor headers of a model or drafter directory, not its weights, on a thread of its
+ * own. Rejects with ERR_INVALID_ARGUMENT, ERR_FILE, ERR_CONFIG, ERR_MODEL_FORMAT, ERR_OOM, ERR_NATIVE.
  */
-export function inspect(directory: string): Inspection {
-  const path = checkPath('the directory', directory);
-  const addon = native();
+export async function inspect(directory: string): Promise<Inspection> {
+  const site = new CallSite();
   try {
-    return addon.inspect(path);
+    return await native().inspect(checkPath('the directory', directory));
   } catch (error) {
-    throw fromThrown(error);
+    throw site.mark(fromThrown(error));
   }
 }

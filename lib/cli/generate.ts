@@ -6,10 +6,19 @@ import type { Model } from '../model.js';
 import type { Session, SessionInput } from '../session.js';
 import { bigInteger, decimal, idList, integer } from './numbers.js';
 import { EXIT, interruptSignal } from './output.js';
-import { addBeamFlags, addDeviceFlags, defined, loadModel, type BeamFlags, type DeviceFlags } from './shared.js';
+import {
+  addBeamFlags,
+  addCapacityFlags,
+  addDeviceFlags,
+  defined,
+  loadModel,
+  type BeamFlags,
+  type CapacityFlags,
+  type DeviceFlags,
+} from './shared.js';
 import { summary, TokenPrinter } from './stream.js';
 
-interface Flags extends DeviceFlags, BeamFlags {
+interface Flags extends DeviceFlags, CapacityFlags, BeamFlags {
   model: string;
   drafter: string;
   prompt?: string;
@@ -46,7 +55,7 @@ export function addGenerate(program: Command): void {
     .addOption(flag('--top-p <p>', 'sample within this probability mass, above 0 to 1', decimal('--top-p'), 1))
     .addOption(flag('--min-p <p>', 'drop tokens below this fraction of the best, 0 to below 1', decimal('--min-p'), 0))
     .addOption(flag('--seed <n>', 'seed of sampling, 0 to 2^64-1 (default: random)', bigInteger('--seed')));
-  addDeviceFlags(addBeamFlags(command))
+  addCapacityFlags(addDeviceFlags(addBeamFlags(command)))
     .option('--ignore-eos', 'go on after an end-of-sequence token')
     .addOption(
       flag('--logprobs <k>', 'log-probabilities of the tokens and of the top k, 0 to 64', integer('--logprobs')),

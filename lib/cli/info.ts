@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 
-import { backends, cpuFeatures, version } from '../system.js';
+import { type BackendStatus, cpuFeatures, getBackends, version } from '../system.js';
 
 export function addInfo(program: Command): void {
   program
@@ -12,7 +12,7 @@ export function addInfo(program: Command): void {
         version: version(),
         node: process.versions.node,
         platform: `${process.platform}-${process.arch}`,
-        backends: backends(),
+        backends: getBackends(),
         cpuFeatures: cpuFeatures(),
       };
       if (flags.json === true) process.stdout.write(`${JSON.stringify(info)}\n`);
@@ -24,12 +24,13 @@ function describe(info: {
   version: string;
   node: string;
   platform: string;
-  backends: { name: string; available: boolean; reason: string }[];
+  backends: BackendStatus[];
   cpuFeatures: string[];
 }): string {
-  const devices = info.backends.map(({ name, available, reason }) =>
-    `  ${name.padEnd(12)} ${available ? 'available' : `not available: ${reason}`}`.trimEnd(),
-  );
+  const devices = info.backends.map(({ device, selected, reason }) => {
+    const state = reason === null ? 'available' : `not available: ${reason.message} (${reason.code})`;
+    return `  ${device.padEnd(12)} ${state}${selected ? ', taken by auto' : ''}`;
+  });
   return (
     `redrafter ${info.version}\n` +
     `node      ${info.node} on ${info.platform}\n` +

@@ -9,8 +9,8 @@ export function addInspect(program: Command): void {
     .description('show the configuration and the tensors of a model or drafter directory, without loading weights')
     .argument('<dir>', 'model or drafter directory')
     .option('--json', 'print one JSON object')
-    .action((directory: string, flags: { json?: boolean }) => {
-      const found = inspect(directory);
+    .action(async (directory: string, flags: { json?: boolean }) => {
+      const found = await inspect(directory);
       process.stdout.write(flags.json === true ? `${JSON.stringify(found)}\n` : describe(found));
     });
 }

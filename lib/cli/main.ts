@@ -8,6 +8,7 @@ import { invalid, RedrafterError } from '../errors.js';
 import { packageRoot } from '../package-root.js';
 import { addBuild } from './build.js';
 import { addDemo } from './demo.js';
+import { addEstimate } from './estimate.js';
 import { addGenerate } from './generate.js';
 import { addInfo } from './info.js';
 import { addInspect } from './inspect.js';
@@ -27,7 +28,7 @@ const program = new Command('redrafter')
   .showSuggestionAfterError(true)
   .exitOverride()
   .configureOutput({ writeErr: () => undefined }); // errors are printed below, in one form
-for (const add of [addDemo, addGenerate, addInspect, addInfo, addBuild]) add(program);
+for (const add of [addDemo, addGenerate, addInspect, addEstimate, addInfo, addBuild]) add(program);
 
 program.parseAsync().catch((error: unknown) => {
   // Commander reports --help and --version the same way, with exit code 0.

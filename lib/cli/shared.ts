@@ -1,13 +1,14 @@
 import { Option, type Command } from 'commander';
 
 import { Model } from '../model.js';
-import type { GenerateOptions, LoadOptions } from '../option-types.js';
+import type { MemoryOptions } from '../option-types.js';
 import { progressLine } from './output.js';
 import { integer } from './numbers.js';
 
 /** Flags of commands that load a model. */
 export interface DeviceFlags {
   device: string;
+  dtype: NonNullable<MemoryOptions['dtype']>;
   threads?: number;
 }
 
@@ -15,11 +16,38 @@ export function addDeviceFlags(command: Command): Command {
   return command
     .option('--device <device>', 'cpu, cuda or auto; a level can follow, as in cpu:avx2', 'auto')
     .addOption(
+      new Option('--dtype <dtype>', 'element type of the weight matrices; auto keeps what is stored')
+        .choices(['auto', 'f32', 'f16', 'bf16'])
+        .default('auto'),
+    )
+    .addOption(
       new Option(
         '--threads <count>',
         'worker threads of the CPU backend (default: chosen from the processor)',
       ).argParser(integer('--threads')),
     );
+}
+
+/** Flags of commands where the sizes of a load matter. */
+export interface CapacityFlags {
+  contextTokens?: number;
+  kvTokens?: number;
+  prefillChunk?: number;
+}
+
+export function addCapacityFlags(command: Command): Command {
+  const flag = (name: string, text: string): Option => new Option(`${name} <tokens>`, text).argParser(integer(name));
+  return command
+    .addOption(flag('--context-tokens', "most tokens of one session (default: the model's limit, at most 4096)"))
+    .addOption(flag('--kv-tokens', 'tokens the KV cache holds over all sessions (default: 4 x context tokens)'))
+    .addOption(flag('--prefill-chunk', 'most prompt tokens in a forward pass, 1 to 4096 (default: 256)'));
+}
+
+/** The flags as options of `Model.load`. */
+export function loadOptions(flags: DeviceFlags & CapacityFlags): MemoryOptions {
+  const { dtype, threads, contextTokens, kvTokens, prefillChunk } = flags;
+  const device = flags.device as NonNullable<MemoryOptions['device']>;
+  return { device, dtype, ...defined({ threads, contextTokens, kvTokens, prefillChunk }) };
 }
 
 /** Flags of the drafting shape. */
@@ -46,15 +74,14 @@ export function addBeamFlags(command: Command): Command {
 export async function loadModel(
   directory: string,
   drafter: string | false,
-  flags: DeviceFlags,
+  flags: DeviceFlags & CapacityFlags,
   signal: AbortSignal,
 ): Promise<Model> {
   const progress = progressLine('loading');
   try {
     return await Model.load(directory, {
       drafter,
-      device: flags.device as NonNullable<LoadOptions['device']>,
-      ...(flags.threads === undefined ? {} : { threads: flags.threads }),
+      ...loadOptions(flags),
       onProgress: progress.update,
       signal,
     });
@@ -64,6 +91,8 @@ export async function loadModel(
 }
 
 /** Copies the defined values, as options do not accept undefined. */
-export function defined(options: { [K in keyof GenerateOptions]?: GenerateOptions[K] | undefined }): GenerateOptions {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+export function defined<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
 }

@@ -63,10 +63,7 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
                                                      {"maxPositions", i.max_positions},
                                                      {"contextTokens", i.context_tokens},
                                                      {"kvTokens", i.kv_tokens},
-                                                     {"threads", i.threads},
-                                                     {"weightBytes", i.weight_bytes},
-                                                     {"kvBytes", i.kv_bytes},
-                                                     {"workspaceBytes", i.workspace_bytes}};
+                                                     {"threads", i.threads}};
   for (const auto& [key, value] : numbers) o.Set(key, static_cast<double>(value));
   std::ostringstream fingerprint;
   fingerprint << std::hex << std::setw(16) << std::setfill('0') << i.fingerprint;
@@ -74,6 +71,7 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   Napi::Array eos = Napi::Array::New(env, i.eos.size());
   for (uint32_t k = 0; k < i.eos.size(); ++k) eos.Set(k, i.eos[k]);
   o.Set("eosTokenIds", eos);
+  o.Set("memory", from_memory(env, i.memory));
   if (!i.has_drafter) {
     o.Set("drafter", env.Null());
     return o;
@@ -84,7 +82,6 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   drafter.Set("exit", static_cast<double>(i.drafter_exit));
   drafter.Set("blocks", static_cast<double>(i.drafter_blocks));
   drafter.Set("draftVocab", static_cast<double>(i.drafter_vocab));
-  drafter.Set("weightBytes", static_cast<double>(i.drafter_weight_bytes));
   o.Set("drafter", drafter);
   return o;
 }
@@ -124,6 +121,7 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.model = text_of(o, "model");
   options.drafter = text_of(o, "drafter");
   options.device = text_of(o, "device");
+  options.dtype = text_of(o, "dtype");
   options.threads = to_int(o.Get("threads"));
   options.context_tokens = to_int(o.Get("contextTokens"));
   options.kv_tokens = to_int(o.Get("kvTokens"));
@@ -160,6 +158,16 @@ Napi::Object from_usage(Napi::Env env, const KvUsage& usage) {
   o.Set("blockTokens", static_cast<double>(usage.block_tokens));
   o.Set("bytesPerBlock", static_cast<double>(usage.bytes_per_block));
   o.Set("sessions", static_cast<double>(usage.sessions));
+  return o;
+}
+
+Napi::Object from_memory(Napi::Env env, const MemoryUse& use) {
+  Napi::Object o = Napi::Object::New(env);
+  o.Set("weightBytes", static_cast<double>(use.weights));
+  o.Set("drafterBytes", static_cast<double>(use.drafter));
+  o.Set("kvBytes", static_cast<double>(use.kv));
+  o.Set("workspaceBytes", static_cast<double>(use.workspace));
+  o.Set("totalBytes", static_cast<double>(use.weights + use.drafter + use.kv + use.workspace));
   return o;
 }
 

@@ -5,6 +5,7 @@
 
 #include <new>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "base/check.h"
@@ -29,6 +30,8 @@ auto guarded(Napi::Env env, const Body& body) -> decltype(body()) {
     throw;
   } catch (const std::bad_alloc&) {
     throw js_error(env, "ERR_OOM", "out of memory");
+  } catch (const std::system_error& error) {  // of std::thread
+    throw js_error(env, "ERR_OOM", error.what());
   } catch (const std::exception& error) {
     throw js_error(env, "ERR_INTERNAL", error.what());
   }
@@ -41,6 +44,7 @@ int64_t to_int(const Napi::Value& value);
 std::string to_text(const Napi::Value& value);  // empty for what is no string
 
 Napi::Object from_message(Napi::Env env, const Message& message);
+Napi::Object from_memory(Napi::Env env, const MemoryUse& use);
 Napi::Object from_usage(Napi::Env env, const KvUsage& usage);
 
 Napi::Value inspect(const Napi::CallbackInfo& info);  // inspect.cc

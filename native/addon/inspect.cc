@@ -1,6 +1,8 @@
 // inspect(directory): configuration and tensor headers, no weights.
+#include <memory>
 #include <optional>
 
+#include "addon/background.h"
 #include "addon/convert.h"
 #include "base/cell.h"
 #include "io/checkpoint.h"
@@ -90,21 +92,24 @@ Napi::Array from_tensors(Napi::Env env, const Checkpoint& checkpoint) {
 }  // namespace
 
 Napi::Value inspect(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  return guarded(env, [&]() -> Napi::Value {
+  return guarded(info.Env(), [&] {
     REDRAFTER_REQUIRE(info[0].IsString(), "ERR_INVALID_ARGUMENT", "inspect takes a directory");
-    const std::string directory = info[0].As<Napi::String>().Utf8Value();
-    const std::optional<DrafterConfig> drafter = drafter_config(directory);
-    Napi::Object o = Napi::Object::New(env);
-    o.Set("kind", drafter ? "drafter" : "model");
-    o.Set("config", drafter ? from_drafter(env, *drafter) : from_model(env, read_model_config(directory)));
-    const Checkpoint checkpoint = Checkpoint::open(directory);
-    Napi::Array files = Napi::Array::New(env, checkpoint.files().size());
-    for (uint32_t i = 0; i < checkpoint.files().size(); ++i) files.Set(i, checkpoint.files()[i]);
-    o.Set("files", files);
-    o.Set("tensors", from_tensors(env, checkpoint));
-    o.Set("totalBytes", static_cast<double>(checkpoint.total_bytes()));
-    return o;
+    return in_background(info.Env(), [directory = info[0].As<Napi::String>().Utf8Value()]() -> Deliver {
+      const std::optional<DrafterConfig> drafter = drafter_config(directory);
+      const ModelConfig model = drafter ? ModelConfig() : read_model_config(directory);
+      const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(directory));
+      return [drafter, model, checkpoint](Napi::Env env) -> Napi::Value {
+        Napi::Object o = Napi::Object::New(env);
+        o.Set("kind", drafter ? "drafter" : "model");
+        o.Set("config", drafter ? from_drafter(env, *drafter) : from_model(env, model));
+        Napi::Array files = Napi::Array::New(env, checkpoint->files().size());
+        for (uint32_t i = 0; i < checkpoint->files().size(); ++i) files.Set(i, checkpoint->files()[i]);
+        o.Set("files", files);
+        o.Set("tensors", from_tensors(env, *checkpoint));
+        o.Set("totalBytes", static_cast<double>(checkpoint->total_bytes()));
+        return o;
+      };
+    });
   });
 }
 

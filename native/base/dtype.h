@@ -1,4 +1,4 @@
-// Element types of stored weights, and scalar conversions to and from fp32.
+// Element types of stored weights, and conversions between them.
 #pragma once
 
 #include <cstddef>
@@ -65,5 +65,31 @@ static inline float f16_to_f32(uint16_t h) {
   const float magnitude = static_cast<float>(mantissa) * (1.0f / 16777216.0f);  // mantissa * 2^-24
   return (sign != 0) ? -magnitude : magnitude;
 }
+
+// Both round to nearest, ties to even; what is too large becomes infinity, NaN stays NaN.
+static inline uint16_t f32_to_bf16(float f) {
+  const uint32_t bits = f32_to_bits(f);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+static inline uint16_t f32_to_f16(float f) {
+  const uint32_t bits = f32_to_bits(f);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
+  if (magnitude >= 0x47800000u) return static_cast<uint16_t>(sign | 0x7c00u);  // from 2^16 on
+  if (magnitude < 0x38800000u) {
+    // Below 2^-14 halves are multiples of 2^-24, as are the floats from 0.5 to 1: the addition rounds.
+    return static_cast<uint16_t>(sign | (f32_to_bits(bits_to_f32(magnitude) + 0.5f) - 0x3f000000u));
+  }
+  // A carry out of the mantissa lands in the exponent, and from the largest exponent at infinity.
+  const uint32_t rounded = magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u);
+  return static_cast<uint16_t>(sign | (rounded >> 13));
+}
+
+// Converts `count` elements between float dtypes. Pointers need no alignment. Returns the index of the first
+// finite element that became infinite, or -1.
+int64_t convert_elements(const void* source, DType from, void* target, DType to, int64_t count);
 
 }  // namespace redrafter

@@ -10,6 +10,7 @@
 
 #include "base/threads.h"
 #include "engine/engine.h"
+#include "engine/plan.h"
 #include "engine/session_file.h"
 #include "spec/round.h"
 
@@ -60,7 +61,7 @@ class EngineThread {
 
  private:
   void load();
-  void post_ready(const std::string& drafter_directory);
+  void post_ready(const LoadPlan& plan, const MemoryUse& memory);
   void serve();
 
   void execute(Command& command);
@@ -104,10 +105,9 @@ class EngineThread {
   const Backend* backend_ = nullptr;
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Drafter> drafter_;
+  std::unique_ptr<RecurrentDrafter> drafter_;
   std::unique_ptr<Round> round_;
   int64_t context_tokens_ = 0;
-  int64_t kv_tokens_ = 0;
   std::map<int64_t, std::unique_ptr<Session>> sessions_;
   std::deque<std::unique_ptr<Request>> waiting_;
   std::deque<std::unique_ptr<Request>> active_;

@@ -15,22 +15,32 @@ struct EngineOptions {
   std::string model;
   std::string drafter;  // empty: none
   std::string device = "auto";
+  std::string dtype = "auto";  // of matrices: as stored, or "f32", "f16", "bf16"
   int64_t threads = 0;         // 0: as many as the machine has cores
   int64_t context_tokens = 0;  // 0: the model's limit, at most 4096
   int64_t kv_tokens = 0;       // 0: 4 * context_tokens
   int64_t prefill_chunk = 0;   // 0: 256
 };
 
+// Bytes that a loaded model takes, all allocated by the time it is ready. Small change is not counted:
+// queues, token lists, thread stacks.
+struct MemoryUse {
+  int64_t weights = 0;    // of the target
+  int64_t drafter = 0;    // weights of the drafter
+  int64_t kv = 0;         // of all KV blocks
+  int64_t workspace = 0;  // of forward passes, drafting and sampling
+};
+
 struct ModelInfo {
   std::string family, architecture, dtype, device, level;
   int64_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, max_positions, context_tokens, kv_tokens,
       threads;
-  int64_t weight_bytes, kv_bytes, workspace_bytes;
+  MemoryUse memory;
   uint64_t fingerprint;
   std::vector<int32_t> eos;
   bool has_drafter = false;
   std::string drafter_cell, drafter_format;
-  int64_t drafter_exit = 0, drafter_blocks = 0, drafter_vocab = 0, drafter_weight_bytes = 0;
+  int64_t drafter_exit = 0, drafter_blocks = 0, drafter_vocab = 0;
 };
 
 struct GenerateOptions {

@@ -31,7 +31,7 @@ void check_cancelled(const std::atomic<bool>& cancelled) {
 void write_session(const std::string& path, const SessionOrigin& origin, const std::vector<int32_t>& tokens,
                    const KvCache& cache, const KvSequence& kv, const std::atomic<bool>& cancelled) {
   const int64_t layers = cache.shape().layers, blocks = blocks_of(kv.length());
-  const size_t block_bytes = static_cast<size_t>(cache.block_floats()) * sizeof(float);
+  const size_t block_bytes = static_cast<size_t>(cache.shape().block_floats()) * sizeof(float);
   SessionHeader header = {};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.version = kVersion;
@@ -51,7 +51,7 @@ void write_session(const std::string& path, const SessionOrigin& origin, const s
   };
   file.write(&header, sizeof header);
   put(tokens.data(), tokens.size() * sizeof(int32_t));
-  std::vector<float> block(static_cast<size_t>(cache.block_floats()));
+  std::vector<float> block(static_cast<size_t>(cache.shape().block_floats()));
   for (int64_t layer = 0; layer < layers; ++layer) {
     for (int64_t i = 0; i < blocks; ++i) {
       check_cancelled(cancelled);
@@ -71,7 +71,7 @@ void SessionReader::refuse(const char* why) const {
 }
 
 SessionReader::SessionReader(const std::string& path, const SessionOrigin& origin, const KvShape& shape,
-                             int64_t block_floats, int64_t vocab)
+                             int64_t vocab)
     : file_(path) {
   if (file_.bytes() < sizeof header_) refuse("it is too short for a saved session");
   file_.read(0, &header_, sizeof header_);
@@ -97,7 +97,7 @@ SessionReader::SessionReader(const std::string& path, const SessionOrigin& origi
                       origin.kv.substr(0, sizeof header_.kv_origin - 1) == header_.kv_origin;
   kv_tokens_ = usable ? header_.kv_tokens : 0;
   const int64_t expected =
-      shape.layers * blocks_of(kv_tokens_) * block_floats * static_cast<int64_t>(sizeof(float));
+      shape.layers * blocks_of(kv_tokens_) * shape.block_floats() * static_cast<int64_t>(sizeof(float));
   if (usable && header_.kv_bytes != expected) refuse("its header is damaged");
 
   tokens_.resize(tokens);
@@ -111,7 +111,7 @@ SessionReader::SessionReader(const std::string& path, const SessionOrigin& origi
 void SessionReader::read_kv(KvCache& cache, KvSequence& kv, const std::atomic<bool>& cancelled) {
   uint64_t offset = sizeof header_ + tokens_.size() * sizeof(int32_t);
   uint64_t left = static_cast<uint64_t>(header_.kv_bytes);
-  const uint64_t block_bytes = static_cast<uint64_t>(cache.block_floats()) * sizeof(float);
+  const uint64_t block_bytes = static_cast<uint64_t>(cache.shape().block_floats()) * sizeof(float);
   // KV that cannot be used is read for the checksum only.
   std::vector<float> piece(static_cast<size_t>((kv_tokens_ > 0 ? block_bytes : kCopyBytes) / sizeof(float)));
   const auto blocks = static_cast<uint64_t>(blocks_of(kv_tokens_));

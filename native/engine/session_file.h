@@ -1,6 +1,6 @@
 // A saved session: its tokens and their cached keys and values.
 //
-//   SessionHeader | tokens: int32 [tokens] | KV: layers x blocks x KvCache::block_floats() | checksum: uint64
+//   SessionHeader | tokens: int32 [tokens] | KV: layers x blocks x KvShape::block_floats() | checksum: uint64
 //
 // All little-endian. The header carries a checksum of itself, so that a damaged header is never taken for the
 // one of another model; the last one covers tokens and KV. Files are read as untrusted data.
@@ -43,8 +43,7 @@ void write_session(const std::string& path, const SessionOrigin& origin, const s
 class SessionReader {
  public:
   // Reads header and tokens. Throws ERR_FILE, ERR_SESSION_FILE, ERR_SESSION_MODEL.
-  SessionReader(const std::string& path, const SessionOrigin& origin, const KvShape& shape,
-                int64_t block_floats, int64_t vocab);
+  SessionReader(const std::string& path, const SessionOrigin& origin, const KvShape& shape, int64_t vocab);
 
   const std::vector<int32_t>& tokens() const { return tokens_; }
   // Tokens whose KV the file has and this cache can use; the others must be computed.

@@ -58,8 +58,7 @@ void EngineThread::restore(const Command& command) {
   SessionJob& job = new_job(command);
   job.restores = true;
   run_step(job, [this, &job] {
-    job.reader = std::make_unique<SessionReader>(job.path, origin_, cache_->shape(), cache_->block_floats(),
-                                                 model_->config().vocab);
+    job.reader = std::make_unique<SessionReader>(job.path, origin_, cache_->shape(), model_->config().vocab);
   });
 }
 

@@ -15,22 +15,21 @@ KvCache::KvCache(const KvShape& shape, const Backend& backend, Stream& stream)
     : shape_(shape),
       backend_(backend),
       stream_(stream),
-      k_block_floats_(shape.kv_heads * shape.head_dim * kBlockTokens),
-      v_block_floats_(shape.kv_heads * kBlockTokens * head_dim_padded(shape.head_dim)),
+      memory_(backend, static_cast<size_t>(shape.bytes())),
       references_(static_cast<size_t>(shape.blocks), 0),
       free_count_(shape.blocks) {
-  memory_ = DeviceBuffer(backend, static_cast<size_t>(bytes_per_block() * shape.blocks));
-  float* base = memory_.as<float>();
+  const int64_t k_floats = shape.k_block_floats(), v_floats = shape.v_block_floats();
   for (int64_t i = 0; i < shape.layers; ++i) {
-    float* k = base + i * (k_block_floats_ + v_block_floats_) * shape.blocks;
-    layers_.push_back({k, k + k_block_floats_ * shape.blocks, k_block_floats_, v_block_floats_,
-                       shape.kv_heads, shape.head_dim});
+    float* k = memory_.as<float>() + i * (k_floats + v_floats) * shape.blocks;
+    layers_.push_back({k, k + k_floats * shape.blocks, k_floats, v_floats, shape.kv_heads, shape.head_dim});
   }
   for (int64_t block = shape.blocks - 1; block >= 0; --block) free_.push_back(static_cast<int32_t>(block));
 }
 
-int64_t KvCache::bytes_per_block() const {
-  return shape_.layers * (k_block_floats_ + v_block_floats_) * static_cast<int64_t>(sizeof(float));
+int64_t KvShape::bytes() const {
+  REDRAFTER_REQUIRE(blocks <= INT64_MAX / bytes_per_block(), "ERR_OOM", "a KV cache of ", blocks,
+                    " blocks is too large");
+  return blocks * bytes_per_block();
 }
 
 int32_t KvCache::acquire() {
@@ -59,10 +58,10 @@ void KvCache::compact(const int32_t* block_table, const int32_t* from, int64_t t
 void KvCache::export_block(int64_t layer, int32_t block, int64_t tokens, float* to) const {
   const KvLayer& kv = layers_[static_cast<size_t>(layer)];
   float* k = to;
-  float* v = to + k_block_floats_;
+  float* v = to + kv.k_block_stride;
   const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
-  backend_.download(k, kv.k + block * k_block_floats_, bytes(k_block_floats_), stream_);
-  backend_.download(v, kv.v + block * v_block_floats_, bytes(v_block_floats_), stream_);
+  backend_.download(k, kv.k + block * kv.k_block_stride, bytes(kv.k_block_stride), stream_);
+  backend_.download(v, kv.v + block * kv.v_block_stride, bytes(kv.v_block_stride), stream_);
   for (int64_t row = 0; row < shape_.kv_heads * shape_.head_dim; ++row) {
     std::fill(k + row * kBlockTokens + tokens, k + (row + 1) * kBlockTokens, 0.0f);
   }
@@ -75,8 +74,9 @@ void KvCache::export_block(int64_t layer, int32_t block, int64_t tokens, float* 
 void KvCache::import_block(int64_t layer, int32_t block, const float* from) {
   const KvLayer& kv = layers_[static_cast<size_t>(layer)];
   const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
-  backend_.upload(kv.k + block * k_block_floats_, from, bytes(k_block_floats_), stream_);
-  backend_.upload(kv.v + block * v_block_floats_, from + k_block_floats_, bytes(v_block_floats_), stream_);
+  backend_.upload(kv.k + block * kv.k_block_stride, from, bytes(kv.k_block_stride), stream_);
+  backend_.upload(kv.v + block * kv.v_block_stride, from + kv.k_block_stride, bytes(kv.v_block_stride),
+                  stream_);
 }
 
 int64_t KvSequence::blocks_needed(int64_t slots) const {

@@ -13,6 +13,13 @@ namespace redrafter {
 struct KvShape {
   int64_t layers, kv_heads, head_dim;
   int64_t blocks;
+
+  int64_t k_block_floats() const { return kv_heads * head_dim * kBlockTokens; }
+  int64_t v_block_floats() const { return kv_heads * kBlockTokens * head_dim_padded(head_dim); }
+  int64_t block_floats() const { return k_block_floats() + v_block_floats(); }  // of one layer
+  int64_t bytes_per_block() const { return layers * block_floats() * static_cast<int64_t>(sizeof(float)); }
+  // Throws ERR_OOM where 64 bits cannot count them.
+  int64_t bytes() const;
 };
 
 class KvCache {
@@ -22,7 +29,7 @@ class KvCache {
   const KvLayer* layers() const { return layers_.data(); }  // [shape().layers]
   const KvShape& shape() const { return shape_; }
   int64_t free_blocks() const { return free_count_.load(std::memory_order_relaxed); }
-  int64_t bytes_per_block() const;
+  int64_t bytes_per_block() const { return shape_.bytes_per_block(); }
 
   // Throws ERR_KV_FULL when no block is free.
   int32_t acquire();
@@ -35,10 +42,9 @@ class KvCache {
   // backend memory.
   void compact(const int32_t* block_table, const int32_t* from, int64_t to_slot, int64_t count);
 
-  // A block of one layer in host memory, K then V: block_floats() numbers. What lies past the block's first
-  // `tokens` slots is scratch of other times and leaves as zeros. Safe beside the engine thread while the
-  // block is shared, as nothing writes to a shared block.
-  int64_t block_floats() const { return k_block_floats_ + v_block_floats_; }
+  // A block of one layer in host memory, K then V: shape().block_floats() numbers. What lies past the block's
+  // first `tokens` slots is scratch of other times and leaves as zeros. Safe beside the engine thread while
+  // the block is shared, as nothing writes to a shared block.
   void export_block(int64_t layer, int32_t block, int64_t tokens, float* to) const;
   void import_block(int64_t layer, int32_t block, const float* from);
 
@@ -50,7 +56,6 @@ class KvCache {
   const Backend& backend_;
   Stream& stream_;
   DeviceBuffer memory_;
-  int64_t k_block_floats_, v_block_floats_;
   std::vector<KvLayer> layers_;
   std::vector<int32_t> free_;
   std::vector<int32_t> references_;

@@ -18,7 +18,7 @@ uint64_t model_fingerprint(const ModelConfig& c, const ModelWeights& weights) {
   text << r.theta << ' ' << static_cast<int>(r.scaling) << ' ' << r.factor << ' ' << r.low_freq_factor << ' '
        << r.high_freq_factor << ' ' << r.original_max_positions << ' ' << r.beta_fast << ' ' << r.beta_slow
        << ' ' << r.attention_factor << ' ' << r.mscale << ' ' << r.mscale_all_dim << ' ' << r.truncate << ' ';
-  text << dtype_name(weights.layers.front().qkv.dtype) << ' ' << weights.checksum;
+  text << matrix_dtype_name(weights) << ' ' << weights.checksum;
   Checksum checksum;
   checksum.update(text.str());
   return checksum.value();

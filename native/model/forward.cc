@@ -3,24 +3,20 @@
 #include <cmath>
 
 #include "base/check.h"
-#include "base/threads.h"
 #include "model/rope_table.h"
 
 namespace redrafter {
 
 Model::Model(ModelConfig config, ModelWeights weights, const Backend& backend, Stream& stream,
              ForwardLimits limits)
-    : config_(std::move(config)),
-      weights_(std::move(weights)),
-      backend_(backend),
-      limits_(limits),
-      threads_(stream.threads == nullptr ? 1 : stream.threads->size()) {
+    : config_(std::move(config)), weights_(std::move(weights)), backend_(backend), limits_(limits) {
   attention_stride_ = attention_scratch(config_.heads, config_.kv_heads, config_.head_dim, limits_.positions);
   Arena measure;
   carve(measure);
   workspace_ = DeviceBuffer(backend_, measure.used());
   Arena arena(workspace_.as<void>(), workspace_.bytes());
   carve(arena);
+  if (cos_sin_ == nullptr) return;  // measuring
   const std::vector<float> table = rope_table(config_.rope, config_.head_dim, limits_.positions);
   backend_.upload(cos_sin_, table.data(), table.size() * sizeof(float), stream);
 }
@@ -35,7 +31,7 @@ void Model::carve(Arena& arena) {
   attended_ = arena.take<float>(rows * c.heads * c.head_dim);
   gate_up_ = arena.take<float>(rows * 2 * c.ffn);
   activated_ = arena.take<float>(rows * c.ffn);
-  scratch_ = arena.take<float>(threads_ * attention_stride_);
+  scratch_ = arena.take<float>(limits_.threads * attention_stride_);
   hidden_out_ = arena.take<float>(rows * c.hidden);
   logits_ = arena.take<float>(rows * c.vocab);
 }

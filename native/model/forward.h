@@ -6,10 +6,11 @@
 
 namespace redrafter {
 
-// How many rows one pass may have, and how far positions go.
+// What the workspace is sized for.
 struct ForwardLimits {
   int64_t rows;       // of a batch
   int64_t positions;  // of a sequence
+  int64_t threads;    // of the stream that passes run on, at most
 };
 
 class Model {
@@ -40,7 +41,6 @@ class Model {
   const Backend& backend_;
   ForwardLimits limits_;
   int64_t attention_stride_ = 0;
-  int64_t threads_ = 1;
   DeviceBuffer workspace_;
   float* cos_sin_ = nullptr;     // [positions, head_dim / 2, 2]
   float* x_ = nullptr;           // [rows, hidden] residual stream
@@ -49,7 +49,7 @@ class Model {
   float* attended_ = nullptr;    // [rows, heads * head_dim]
   float* gate_up_ = nullptr;     // [rows, 2 ffn]
   float* activated_ = nullptr;   // [rows, ffn]
-  float* scratch_ = nullptr;     // [threads, attention_stride_]
+  float* scratch_ = nullptr;     // [limits.threads, attention_stride_]
   float* hidden_out_ = nullptr;  // [rows, hidden]
   float* logits_ = nullptr;      // [rows, vocab]
 };

@@ -34,6 +34,14 @@ float element_to_f32(const uint8_t* p, DType dtype) {
 
 }  // namespace
 
+MatrixDType parse_matrix_dtype(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    if (name == dtype_name(dtype)) return dtype;
+  }
+  fail("ERR_INVALID_ARGUMENT", "unknown dtype \"", name, "\"; expected auto, f32, f16 or bf16");
+}
+
 const TensorEntry& WeightLoader::require(const std::string& name, const std::vector<int64_t>& shape) const {
   const TensorEntry* tensor = checkpoint_.find(name);
   REDRAFTER_REQUIRE(tensor != nullptr, "ERR_MODEL_FORMAT", "tensor \"", name, "\" is missing from ",
@@ -63,29 +71,51 @@ Matrix WeightLoader::matrix(const std::vector<Part>& parts, int64_t cols) {
   w.cols = cols;
   for (const Part& part : parts) {
     const TensorEntry& tensor = require(part.name, {part.rows, cols});
-    if (w.rows == 0) w.dtype = tensor.dtype;
-    REDRAFTER_REQUIRE(tensor.dtype == w.dtype, "ERR_MODEL_FORMAT", "tensors \"", parts.front().name, "\" (",
-                      dtype_name(w.dtype), ") and \"", part.name, "\" (", dtype_name(tensor.dtype),
-                      ") must have the same dtype");
+    if (w.rows == 0) w.dtype = dtype_.value_or(tensor.dtype);
+    REDRAFTER_REQUIRE(dtype_ || tensor.dtype == w.dtype, "ERR_MODEL_FORMAT", "tensors \"", parts.front().name,
+                      "\" (", dtype_name(w.dtype), ") and \"", part.name, "\" (", dtype_name(tensor.dtype),
+                      ") must have the same dtype; load with a dtype for all");
     w.rows += part.rows;
   }
   w.data = allocate(matrix_bytes(w.rows, w.cols, w.dtype));
-  const int64_t row_bytes = cols * static_cast<int64_t>(dtype_bytes(w.dtype));
-  const int64_t slice = std::max<int64_t>(kPanelRows, kSliceBytes / row_bytes);
+  if (w.data == nullptr) return w;
   int64_t first = 0;
   for (const Part& part : parts) {
-    const TensorEntry& tensor = require(part.name, {part.rows, cols});
-    for (int64_t row = 0; row < part.rows; row += slice) {
-      const int64_t rows = std::min(slice, part.rows - row);
-      read(tensor, static_cast<uint64_t>(row * row_bytes), static_cast<uint64_t>(rows * row_bytes));
-      backend_.matmul_pack({staging_.data(), first + row, rows, w}, stream_);
-    }
+    pack(require(part.name, {part.rows, cols}), first, w);
     first += part.rows;
   }
   return w;
 }
 
+void WeightLoader::pack(const TensorEntry& tensor, int64_t first_row, const Matrix& w) {
+  const int64_t row_bytes = w.cols * static_cast<int64_t>(dtype_bytes(tensor.dtype));
+  const int64_t slice = std::max<int64_t>(kPanelRows, kSliceBytes / row_bytes);
+  for (int64_t row = 0; row < tensor.shape[0]; row += slice) {
+    const int64_t rows = std::min(slice, tensor.shape[0] - row);
+    read(tensor, static_cast<uint64_t>(row * row_bytes), static_cast<uint64_t>(rows * row_bytes));
+    backend_.matmul_pack({convert(tensor, row, rows, w), first_row + row, rows, w}, stream_);
+  }
+}
+
+const void* WeightLoader::convert(const TensorEntry& tensor, int64_t row, int64_t rows, const Matrix& w) {
+  if (tensor.dtype == w.dtype) return staging_.data();
+  const int64_t count = rows * w.cols;
+  converted_.resize(std::max(converted_.size(), static_cast<size_t>(count) * dtype_bytes(w.dtype)));
+  const int64_t overflow = convert_elements(staging_.data(), tensor.dtype, converted_.data(), w.dtype, count);
+  REDRAFTER_REQUIRE(
+      overflow < 0, "ERR_INVALID_ARGUMENT", "dtype \"", dtype_name(w.dtype), "\" cannot hold element [",
+      row + overflow / w.cols, ", ", overflow % w.cols, "] of tensor \"", tensor.name, "\": ",
+      element_to_f32(staging_.data() + static_cast<size_t>(overflow) * dtype_bytes(tensor.dtype),
+                     tensor.dtype),
+      " is too large");
+  return converted_.data();
+}
+
 const float* WeightLoader::vector(const std::vector<Part>& parts) {
+  int64_t count = 0;
+  for (const Part& part : parts) count += require(part.name, {part.rows}).shape[0];
+  auto* data = static_cast<float*>(allocate(count * static_cast<int64_t>(sizeof(float))));
+  if (data == nullptr) return nullptr;
   std::vector<float> values;
   for (const Part& part : parts) {
     const TensorEntry& tensor = require(part.name, {part.rows});
@@ -95,20 +125,22 @@ const float* WeightLoader::vector(const std::vector<Part>& parts) {
       values.push_back(element_to_f32(staging_.data() + static_cast<size_t>(i) * size, tensor.dtype));
     }
   }
-  const size_t bytes = values.size() * sizeof(float);
-  void* data = allocate(static_cast<int64_t>(bytes));
-  backend_.upload(data, values.data(), bytes, stream_);
-  return static_cast<const float*>(data);
+  backend_.upload(data, values.data(), values.size() * sizeof(float), stream_);
+  return data;
 }
 
-std::vector<int32_t> WeightLoader::ids(const std::string& name) {
+WeightLoader::Ids WeightLoader::ids(const std::string& name, int64_t vocab) {
   const TensorEntry* tensor = checkpoint_.find(name);
   REDRAFTER_CHECK(tensor != nullptr);
   const bool wide = tensor->dtype == DType::kI64;
   REDRAFTER_REQUIRE((wide || tensor->dtype == DType::kI32) && tensor->shape.size() == 1, "ERR_MODEL_FORMAT",
                     "tensor \"", name, "\" must be a vector of i32 or i64");
+  const int64_t count = tensor->shape[0];
+  REDRAFTER_REQUIRE(count > 0, "ERR_MODEL_FORMAT", "tensor \"", name, "\" is empty");
+  auto* data = static_cast<int32_t*>(allocate(count * static_cast<int64_t>(sizeof(int32_t))));
+  if (data == nullptr) return {nullptr, count};
   read(*tensor, 0, tensor->bytes);
-  std::vector<int32_t> ids(static_cast<size_t>(tensor->shape[0]));
+  std::vector<int32_t> ids(static_cast<size_t>(count));
   for (size_t i = 0; i < ids.size(); ++i) {
     int64_t value = 0;
     int32_t narrow = 0;
@@ -118,11 +150,12 @@ std::vector<int32_t> WeightLoader::ids(const std::string& name) {
       std::memcpy(&narrow, staging_.data() + i * 4, 4);
       value = narrow;
     }
-    REDRAFTER_REQUIRE(value >= 0 && value <= INT32_MAX, "ERR_MODEL_FORMAT", "tensor \"", name,
-                      "\" holds the id ", value);
+    REDRAFTER_REQUIRE(value >= 0 && value < vocab, "ERR_MODEL_FORMAT", "tensor \"", name, "\" holds the id ",
+                      value, ", but the vocabulary has ", vocab, " ids");
     ids[i] = static_cast<int32_t>(value);
   }
-  return ids;
+  backend_.upload(data, ids.data(), ids.size() * sizeof(int32_t), stream_);
+  return {data, count};
 }
 
 namespace {
@@ -159,8 +192,8 @@ LayerWeights load_layer(const ModelConfig& c, WeightLoader& loader, int64_t inde
 }  // namespace
 
 ModelWeights load_model_weights(const ModelConfig& c, const Checkpoint& checkpoint, const Backend& backend,
-                                Stream& stream, const LoadProgress& progress) {
-  WeightLoader loader(checkpoint, backend, stream, progress);
+                                Stream& stream, const LoadProgress& progress, MatrixDType dtype) {
+  WeightLoader loader(checkpoint, backend, stream, progress, dtype);
   ModelWeights w{};
   w.embedding = loader.matrix({{"model.embed_tokens.weight", c.vocab}}, c.hidden);
   for (int64_t i = 0; i < c.layers; ++i) w.layers.push_back(load_layer(c, loader, i));
@@ -170,6 +203,16 @@ ModelWeights load_model_weights(const ModelConfig& c, const Checkpoint& checkpoi
   w.checksum = loader.checksum();
   w.memory = loader.take_memory();
   return w;
+}
+
+const char* matrix_dtype_name(const ModelWeights& weights) {
+  const DType first = weights.embedding.dtype;
+  bool same = weights.head.dtype == first;
+  for (const LayerWeights& layer : weights.layers) {
+    for (const Matrix* w : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+      same = same && w->dtype == first;
+  }
+  return same ? dtype_name(first) : "mixed";
 }
 
 }  // namespace redrafter

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,15 +16,28 @@ namespace redrafter {
 // Called as bytes arrive; returning false abandons the load with ERR_ABORTED.
 using LoadProgress = std::function<bool(uint64_t bytes)>;
 
-// Reads tensors slice by slice into backend memory: nothing is ever held twice.
+// What matrices are converted to while they are read; absent: kept as they are stored.
+using MatrixDType = std::optional<DType>;
+
+// "auto" (absent), "f32", "f16" or "bf16". Throws ERR_INVALID_ARGUMENT.
+MatrixDType parse_matrix_dtype(const std::string& name);
+
+// Reads tensors slice by slice into backend memory: nothing is ever held twice. On a measuring backend
+// tensors are checked and counted, but not read.
 class WeightLoader {
  public:
-  WeightLoader(const Checkpoint& checkpoint, const Backend& backend, Stream& stream, LoadProgress progress)
-      : checkpoint_(checkpoint), backend_(backend), stream_(stream), progress_(std::move(progress)) {}
+  WeightLoader(const Checkpoint& checkpoint, const Backend& backend, Stream& stream, LoadProgress progress,
+               MatrixDType dtype)
+      : checkpoint_(checkpoint),
+        backend_(backend),
+        stream_(stream),
+        progress_(std::move(progress)),
+        dtype_(dtype) {}
 
   bool has(const std::string& name) const { return checkpoint_.find(name) != nullptr; }
 
-  // The rows of several [rows_i, cols] tensors under each other, packed. All must have one dtype.
+  // The rows of several [rows_i, cols] tensors under each other, packed. Unless they are converted, all must
+  // be stored in one dtype. Throws ERR_INVALID_ARGUMENT when a finite weight would become infinite.
   struct Part {
     std::string name;
     int64_t rows;
@@ -33,8 +47,12 @@ class WeightLoader {
   // Several [n_i] tensors one after another, as fp32.
   const float* vector(const std::vector<Part>& parts);
 
-  // An integer tensor of any length, as host ids.
-  std::vector<int32_t> ids(const std::string& name);
+  // An integer tensor of one dimension, not empty, with token ids from 0 to vocab - 1.
+  struct Ids {
+    const int32_t* data;
+    int64_t count;
+  };
+  Ids ids(const std::string& name, int64_t vocab);
 
   int64_t bytes() const { return bytes_; }
   uint64_t checksum() const { return checksum_.value(); }  // of all bytes read
@@ -42,14 +60,19 @@ class WeightLoader {
 
  private:
   const TensorEntry& require(const std::string& name, const std::vector<int64_t>& shape) const;
-  void* allocate(int64_t bytes);
+  void* allocate(int64_t bytes);  // null on a measuring backend
   void read(const TensorEntry& tensor, uint64_t offset, uint64_t bytes);
+  void pack(const TensorEntry& tensor, int64_t first_row, const Matrix& w);
+  // The `rows` rows from `row` on of a tensor, which read() has just left in staging_, in the dtype of w.
+  const void* convert(const TensorEntry& tensor, int64_t row, int64_t rows, const Matrix& w);
 
   const Checkpoint& checkpoint_;
   const Backend& backend_;
   Stream& stream_;
   LoadProgress progress_;
+  const MatrixDType dtype_;
   std::vector<uint8_t> staging_;
+  std::vector<uint8_t> converted_;
   std::vector<DeviceBuffer> memory_;
   int64_t bytes_ = 0;
   Checksum checksum_;
@@ -82,6 +105,10 @@ struct ModelWeights {
 
 // Throws ERR_MODEL_FORMAT naming the tensor that is missing, misshapen or of an unusable dtype.
 ModelWeights load_model_weights(const ModelConfig& config, const Checkpoint& checkpoint,
-                                const Backend& backend, Stream& stream, const LoadProgress& progress);
+                                const Backend& backend, Stream& stream, const LoadProgress& progress,
+                                MatrixDType dtype = {});
+
+// The dtype of the target's matrices: "f32", "f16", "bf16", or "mixed" as stored.
+const char* matrix_dtype_name(const ModelWeights& weights);
 
 }  // namespace redrafter

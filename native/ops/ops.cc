@@ -80,13 +80,23 @@ const Backend& find_backend(const std::string& device) {
   fail("ERR_INVALID_ARGUMENT", "unknown device \"", device, "\"; expected auto, cpu or cuda");
 }
 
+Backend measuring(Backend backend) {
+  backend.allocate = [](size_t) -> void* { return nullptr; };
+  backend.release = [](void*) {};
+  backend.upload = backend.download = [](void*, const void*, size_t, Stream&) {};
+  return backend;
+}
+
 std::vector<BackendStatus> list_backends() {
   std::vector<BackendStatus> all;
-  for (const Level& level : cpu_levels()) {
-    all.push_back({std::string("cpu:") + level.backend.level, level.missing == nullptr,
-                   level.missing == nullptr ? "" : level.missing});
+  const std::string automatic = find_backend("auto").level;
+  for (const auto& [backend, missing] : cpu_levels()) {
+    if (&backend == &kOracle) continue;
+    all.push_back({std::string("cpu:") + backend.level, backend.name, backend.level,
+                   missing == nullptr ? nullptr : "NO_CPU_FEATURE", missing == nullptr ? "" : missing,
+                   backend.level == automatic});
   }
-  all.push_back({"cuda", false, kNoCuda});
+  all.push_back({"cuda", "cuda", "", "NOT_BUILT", kNoCuda, false});
   return all;
 }
 

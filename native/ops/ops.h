@@ -56,21 +56,29 @@ struct Backend {
 
 // One backend or level of the CPU backend, with the reason when it cannot run here.
 struct BackendStatus {
-  std::string name;
-  bool available;
-  std::string reason;  // empty when available
+  std::string device;  // as find_backend takes it
+  const char* backend;
+  std::string level;      // empty where no level can be named
+  const char* code;       // null when available; NO_CPU_FEATURE, NOT_BUILT
+  std::string message;    // for people, with the code
+  bool selected = false;  // what "auto" takes
 };
 
 // "auto" (CUDA when it works, else the CPU), "cpu", "cuda", or a CPU level by name: "cpu:avx2", "cpu:oracle".
 // Throws ERR_BACKEND with the reason when it is not available.
 const Backend& find_backend(const std::string& device);
 
+// Best first. Without the oracle, which is there for tests.
 std::vector<BackendStatus> list_backends();
 
 // Instruction sets of this processor that matter to the CPU backend, e.g. {"avx2", "fma", "avx512f"}.
 std::vector<std::string> cpu_features();
 
-// Memory of a backend, freed with its owner.
+// A copy of `backend` that hands out no memory: allocate gives null and copies do nothing, so that code which
+// allocates can be run to add up how much it would take. Ops must not be called.
+Backend measuring(Backend backend);
+
+// Memory of a backend, freed with its owner. On a measuring backend it has a size and no data.
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;

@@ -4,7 +4,6 @@
 #include <chrono>
 
 #include "base/check.h"
-#include "base/threads.h"
 
 namespace redrafter {
 namespace {
@@ -28,7 +27,11 @@ Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int
       table_stride_(
           (model.limits().positions + max_tree_nodes(kMaxBeamWidth, kMaxBeamLength)) / kBlockTokens + 1),
       path_(static_cast<size_t>(max_tree_nodes(kMaxBeamWidth, kMaxBeamLength))),
-      sample_scratch_(static_cast<size_t>(stream.threads->size() * sample_scratch(model.config().vocab))) {}
+      sample_scratch_(model.backend(), static_cast<size_t>(workspace_bytes(model))) {}
+
+int64_t Round::workspace_bytes(const Model& model) {
+  return model.limits().threads * sample_scratch(model.config().vocab);
+}
 
 int64_t Round::rows_wanted(const Lane& lane) const {
   if (lane.decoding) return max_tree_nodes(lane.beam_width, lane.beam_length);
@@ -130,8 +133,8 @@ void Round::choose(const Lane& lane, int64_t first_output, int64_t count) {
   const bool tree = lane.decoding;
   model_.backend().sample(
       {model_.logits() + first_output * model_.config().vocab, spec_.data() + first_output,
-       choose_position_.data() + first_output, chosen_.data() + first_output, sample_scratch_.data(), count,
-       model_.config().vocab, tree ? lane.tree.token.data() : nullptr,
+       choose_position_.data() + first_output, chosen_.data() + first_output, sample_scratch_.as<void>(),
+       count, model_.config().vocab, tree ? lane.tree.token.data() : nullptr,
        tree ? lane.tree.parent.data() : nullptr},
       stream_);
 }

@@ -64,6 +64,9 @@ class Round {
 
   int64_t prefill_chunk() const { return prefill_chunk_; }
 
+  // Backend memory that a round over this model takes beside those of model, drafter and cache.
+  static int64_t workspace_bytes(const Model& model);
+
  private:
   void draft(Lane& lane);
   void build(const std::vector<Lane*>& lanes);
@@ -92,7 +95,7 @@ class Round {
   std::vector<int32_t> chosen_;           // [outputs] the target's tokens
   std::vector<int32_t> path_;             // nodes of the accepted path
   std::vector<int32_t> path_rows_;        // their cache slots, then their rows of logits
-  std::vector<uint8_t> sample_scratch_;
+  DeviceBuffer sample_scratch_;
 };
 
 }  // namespace redrafter

@@ -27,7 +27,7 @@ struct DraftTree {
 };
 
 // 1 + width * length nodes are enough for any beams of that shape.
-inline int64_t max_tree_nodes(int64_t width, int64_t length) { return 1 + width * length; }
+constexpr int64_t max_tree_nodes(int64_t width, int64_t length) { return 1 + width * length; }
 
 constexpr int64_t kMaxBeamWidth = 64;
 constexpr int64_t kMaxBeamLength = 8;  // drafted tokens, the root not counted

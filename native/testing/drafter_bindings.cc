@@ -94,7 +94,7 @@ Napi::Value logprobs(const Napi::CallbackInfo& info) {
       }
     }
     auto ids = Napi::Int32Array::New(info.Env(), vocab);
-    const int32_t* map = loaded.drafter.weights().id_map.as<int32_t>();
+    const int32_t* map = loaded.drafter.weights().id_map;
     for (size_t i = 0; i < vocab; ++i) ids[i] = map == nullptr ? static_cast<int32_t>(i) : map[i];
     Napi::Object result = Napi::Object::New(info.Env());
     result.Set("logprobs", out);

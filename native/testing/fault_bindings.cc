@@ -101,7 +101,7 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     const int64_t positions = 512, nodes = max_tree_nodes(kMaxBeamWidth, kMaxBeamLength);
     Model model(config,
                 load_model_weights(config, Checkpoint::open(text("model")), backend, stream, keep_going),
-                backend, stream, {nodes, positions});
+                backend, stream, {nodes, positions, pool.size()});
     RecurrentDrafter drafter(load_recurrent_weights(text("drafter"), config, backend, stream, keep_going),
                              model.weights().embedding, backend, stream);
     KvCache cache({config.layers, config.kv_heads, config.head_dim, 128}, backend, stream);

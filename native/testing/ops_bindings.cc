@@ -2,6 +2,7 @@
 // choosing tokens.
 #include <cmath>
 
+#include "model/weights.h"
 #include "testing/op_call.h"
 
 namespace redrafter::testing {
@@ -12,12 +13,29 @@ Napi::Value levels(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     auto names = Napi::Array::New(info.Env());
     for (const char* name : {"oracle", "base", "avx2", "avx512"}) {
-      for (const BackendStatus& status : list_backends()) {
-        if (status.name != std::string("cpu:") + name || !status.available) continue;
-        names[names.Length()] = Napi::String::New(info.Env(), find_backend(status.name).level);
+      try {
+        names[names.Length()] = Napi::String::New(info.Env(), find_backend(std::string("cpu:") + name).level);
+      } catch (const Error&) {  // not on this processor
       }
     }
     return names;
+  });
+}
+
+// convert(bytes, from, to): the elements in another dtype, and the index of the first that overflows or -1
+Napi::Value convert(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto bytes = info[0].As<Napi::Uint8Array>();
+    const DType from = parse_matrix_dtype(info[1].As<Napi::String>()).value();
+    const DType to = parse_matrix_dtype(info[2].As<Napi::String>()).value();
+    const size_t count = bytes.ElementLength() / dtype_bytes(from);
+    auto out = Napi::Uint8Array::New(info.Env(), count * dtype_bytes(to));
+    Napi::Object result = Napi::Object::New(info.Env());
+    const int64_t overflow =
+        convert_elements(bytes.Data(), from, out.Data(), to, static_cast<int64_t>(count));
+    result.Set("overflow", static_cast<double>(overflow));
+    result.Set("bytes", out);
+    return result;
   });
 }
 
@@ -149,6 +167,7 @@ Napi::Value logprob(OpCall& call) {
 }  // namespace
 
 void add_row_ops(Napi::Object ops) {
+  ops["convert"] = Napi::Function::New(ops.Env(), convert);
   ops["levels"] = Napi::Function::New(ops.Env(), levels);
   add_op<pack>(ops, "pack");
   add_op<embed>(ops, "embed");

@@ -3,22 +3,30 @@ import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import { encode } from './bf16.js';
+import type { DType } from './ops.js';
 import { Random } from './random.js';
+import { testing } from './testing.js';
 
 export interface TensorSpec {
   shape: number[];
   /** Value of element i. */
   fill: (i: number) => number;
+  /** Default: f32. */
+  dtype?: DType;
 }
 
-/** Writes f32 tensors as model.safetensors. */
+/** Writes tensors as model.safetensors. */
 export function writeSafetensors(directory: string, tensors: Record<string, TensorSpec>): void {
   const header: Record<string, unknown> = {};
-  const parts: Float32Array[] = [];
+  const parts: (Float32Array | Uint16Array)[] = [];
   let offset = 0;
-  for (const [name, { shape, fill }] of Object.entries(tensors)) {
-    const data = Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => fill(i));
-    header[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + data.byteLength] };
+  for (const [name, { shape, fill, dtype = 'f32' }] of Object.entries(tensors)) {
+    const data = encode(
+      dtype,
+      Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => fill(i)),
+    );
+    header[name] = { dtype: dtype.toUpperCase(), shape, data_offsets: [offset, offset + data.byteLength] };
     offset += data.byteLength;
     parts.push(data);
   }
@@ -27,6 +35,19 @@ export function writeSafetensors(directory: string, tensors: Record<string, Tens
   size.writeBigUInt64LE(BigInt(json.length));
   const bytes = parts.map((p) => Buffer.from(p.buffer, p.byteOffset, p.byteLength));
   writeFileSync(join(directory, 'model.safetensors'), Buffer.concat([size, json, ...bytes]));
+}
+
+/** The tensors of a model.safetensors whose dtypes are all f32, to write again. */
+export function readTensors(directory: string): Record<string, TensorSpec> {
+  const checkpoint = testing.io.openCheckpoint(directory);
+  const tensors: Record<string, TensorSpec> = {};
+  for (const { name, shape, bytes } of checkpoint.tensors) {
+    const data = checkpoint.read(name, 0, bytes) ?? new Uint8Array(0);
+    const values = new Float32Array(Uint8Array.from(data).buffer);
+    tensors[name] = { shape, fill: (i) => values[i] ?? NaN };
+  }
+  checkpoint.close();
+  return tensors;
 }
 
 export function temporaryDirectory(name: string): string {

@@ -10,6 +10,7 @@ import {
 export interface LoadOptions {
   drafter?: string;
   device?: string;
+  dtype?: string;
   threads?: number;
   contextTokens?: number;
   kvTokens?: number;
@@ -71,6 +72,7 @@ export class TestEngine {
         model,
         drafter: options.drafter ?? null,
         device: options.device ?? 'cpu',
+        dtype: options.dtype ?? 'auto',
         threads: options.threads ?? 2,
         contextTokens: options.contextTokens ?? 0,
         kvTokens: options.kvTokens ?? 0,

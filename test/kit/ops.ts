@@ -185,6 +185,8 @@ type Op<Args, Result> = (level: string, threads: number, args: Args) => Result;
 export interface Ops {
   /** Levels of the CPU backend that this processor runs, the oracle first. */
   levels(): string[];
+  /** Elements in another dtype, and the index of the first finite one that became infinite, or -1. */
+  convert(bytes: Uint8Array, from: DType, to: DType): { bytes: Uint8Array; overflow: number };
   pack: Op<{ w: MatrixArg }, Uint8Array>;
   embed: Op<{ table: MatrixArg; token: Int32Array }, Float32Array>;
   norm: Op<NormArgs, Float32Array>;

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 
 import { beforeAll, describe, expect, it } from 'vitest';
 
+import { type BackendStatus, estimateMemory, getBackends } from '../../lib/index.js';
 import { writeTinyModel } from './tiny.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -84,6 +85,14 @@ describe('redrafter generate --json', () => {
     expect([bare.tokenIds, bare.text]).toEqual([plain.tokenIds, '']);
   });
 
+  it('takes a dtype', async () => {
+    const logprob = async (dtype: string): Promise<number | undefined> =>
+      (await json('--model', paths.model, ...IDS, '--logprobs', '0', '--dtype', dtype)).logprobs?.[0]?.logprob;
+    const [f32, bf16] = [await logprob('f32'), await logprob('bf16')];
+    expect(bf16).toBeCloseTo(f32 ?? NaN, 1);
+    expect(bf16).not.toBe(f32);
+  });
+
   it('samples from a seed of 64 bits', async () => {
     const sample = (seed: string): Promise<Json> =>
       json('--model', paths.model, ...IDS, '--temperature', '1.5', '--top-k', '100', '--top-p', '0.99', '--min-p', '1e-4', '--seed', seed); // prettier-ignore
@@ -153,12 +162,16 @@ describe('errors', () => {
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--beam-width', '65'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--threads', '0'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--device', 'tpu'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--dtype', 'f64'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--nonsense'],
     ['ERR_INVALID_ARGUMENT', 'nonsense'],
     ['ERR_INVALID_ARGUMENT', 'inspect'],
     ['ERR_INVALID_ARGUMENT', 'demo', '--drafter', 'lstm'],
     ['ERR_FILE', 'generate', '--model', `${paths.model}-not`, '--prompt', 'a'],
     ['ERR_FILE', 'inspect', `${paths.model}-not`],
+    ['ERR_FILE', 'estimate', `${paths.model}-not`],
+    ['ERR_BACKEND', 'estimate', paths.model, '--device', 'cuda'],
+    ['ERR_INVALID_ARGUMENT', 'estimate', paths.model, '--kv-tokens', '0'],
     ['ERR_TOKENIZER', 'generate', '--model', paths.idsOnly, '--prompt', 'a'],
   ];
   it.each(cases.map(([code, ...args]) => ({ name: args.join(' ').replace(paths.model, 'M'), code, args })))(
@@ -186,16 +199,36 @@ describe('other commands', () => {
     expect((await redrafter('inspect', paths.model)).stdout).toMatch(/lm_head\.weight +f32 +264 x 32/);
   });
 
+  it('estimate tells bytes by purpose', async () => {
+    const flags = ['--drafter', paths.drafter, '--dtype', 'bf16', '--threads', '2', '--context-tokens', '100'];
+    const more = ['--kv-tokens', '500', '--prefill-chunk', '32', '--device', 'cpu'];
+    const { code, stdout, stderr } = await redrafter('estimate', paths.model, ...flags, ...more, '--json');
+    expect([code, stderr]).toEqual([0, '']);
+    const options = { drafter: paths.drafter, dtype: 'bf16', threads: 2, contextTokens: 100 } as const;
+    const estimate = await estimateMemory(paths.model, { ...options, kvTokens: 500, prefillChunk: 32 });
+    expect(JSON.parse(stdout)).toEqual(estimate);
+    const text = (await redrafter('estimate', paths.model, ...flags, ...more)).stdout;
+    expect(text).toMatch(new RegExp(`^total +[\\d.]+ MB +${estimate.totalBytes} B$`, 'm'));
+  });
+
   it('info tells devices with reasons', async () => {
     const { stdout } = await redrafter('info', '--json');
-    const info = JSON.parse(stdout) as { backends: { name: string; available: boolean; reason: string }[] };
-    expect(info.backends).toContainEqual({ name: 'cpu:base', available: true, reason: '' });
-    for (const { available, reason } of info.backends) expect(available || reason !== '').toBe(true);
-    expect((await redrafter('info')).stdout).toContain('cpu:base');
+    const info = JSON.parse(stdout) as { backends: BackendStatus[] };
+    expect(info.backends).toEqual(getBackends());
+    const text = (await redrafter('info')).stdout;
+    for (const { device } of info.backends) expect(text).toContain(`  ${device} `);
+    expect(text).toMatch(/^ {2}cpu:\w+ +available, taken by auto$/m);
+    expect(text).toMatch(/^ {2}cuda +not available: this build has no CUDA backend \(NOT_BUILT\)$/m);
   });
 
   it('help and version go to stdout with exit code 0', async () => {
-    for (const args of [['--help'], ['--version'], ['generate', '--help'], ['demo', '--help']]) {
+    for (const args of [
+      ['--help'],
+      ['--version'],
+      ['generate', '--help'],
+      ['estimate', '--help'],
+      ['demo', '--help'],
+    ]) {
       const { code, stdout, stderr } = await redrafter(...args);
       expect([code, stderr]).toEqual([0, '']);
       expect(stdout).not.toBe('');

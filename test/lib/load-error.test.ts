@@ -3,7 +3,13 @@ import { describe, expect, it } from 'vitest';
 
 import { loadError, type System } from '../../lib/load-error.js';
 
-const glibc: System = { platform: 'linux-x64', glibc: '2.31', prebuilds: ['linux-x64 (glibc)'], clone: false };
+const glibc: System = {
+  platform: 'linux-x64',
+  glibc: '2.31',
+  prebuilds: ['linux-x64 (glibc)'],
+  clone: false,
+  complete: true,
+};
 const musl: System = { ...glibc, glibc: undefined, prebuilds: ['linux-x64 (glibc)', 'linux-x64 (musl)'] };
 const mac: System = { ...glibc, platform: 'darwin-x64', glibc: undefined };
 const windows: System = { ...glibc, platform: 'win32-arm64', glibc: undefined };
@@ -47,8 +53,13 @@ describe('an addon that does not load', () => {
     const refused = (code: string): string | undefined =>
       loadError(Object.assign(new Error('x'), { code }), glibc).remedy;
     expect(refused('ERR_DLOPEN_DISABLED')).toContain('--no-addons');
-    expect(refused('MODULE_NOT_FOUND')).toContain('external');
+    expect(refused('MODULE_NOT_FOUND')).toContain('npm install');
     expect(refused('ERR_DLOPEN_FAILED')).toContain('npx redrafter build');
+  });
+
+  it('says that bundling moved the library', () => {
+    const error = loadError(new Error('No native build was found'), { ...glibc, complete: false });
+    expect([error.message, error.remedy]).toEqual([expect.stringContaining('moved away'), expect.stringContaining('external')]); // prettier-ignore
   });
 
   it('says something of whatever is thrown', () => {

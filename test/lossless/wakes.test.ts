@@ -17,6 +17,7 @@ describe('the event loop', () => {
           model: bundled,
           drafter: trainedDrafters.gru,
           device: 'cpu',
+          dtype: 'auto',
           threads: 2,
           contextTokens: 0,
           kvTokens: 0,

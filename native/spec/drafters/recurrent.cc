@@ -58,8 +58,8 @@ int64_t RecurrentDrafter::step(const Proposal& proposal, int64_t rows, int64_t s
   backend_.head_top({z_, r.head, rows, proposal.width, top_token_, top_logit_, log_sum_exp_, head_scratch_},
                     stream_);
   backend_.beam(
-      {top_token_, top_logit_, log_sum_exp_, r.id_map.as<int32_t>(), score_, beams_, state_next_, rows,
-       proposal.width, columns, step, hidden, score_next_, beams_next_, state_, live_, beam_scratch_},
+      {top_token_, top_logit_, log_sum_exp_, r.id_map, score_, beams_, state_next_, rows, proposal.width,
+       columns, step, hidden, score_next_, beams_next_, state_, live_, beam_scratch_},
       stream_);
   std::swap(score_, score_next_);
   std::swap(beams_, beams_next_);

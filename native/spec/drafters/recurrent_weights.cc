@@ -60,21 +60,15 @@ void load_mixer(RecurrentWeights& r, WeightLoader& loader) {
   }
 }
 
-void load_head(RecurrentWeights& r, WeightLoader& loader, const Backend& backend, Stream& stream) {
+void load_head(RecurrentWeights& r, WeightLoader& loader) {
   const std::string n = std::to_string(r.config.blocks);
   const std::string name = pick(
       loader, {"lm_head." + n + ".weight", "head.weight", "lm_heads." + n + ".weight", "0." + n + ".weight"});
   int64_t rows = r.config.vocab;
   if (loader.has("draft_vocab_ids")) {
-    const std::vector<int32_t> ids = loader.ids("draft_vocab_ids");
-    rows = static_cast<int64_t>(ids.size());
-    REDRAFTER_REQUIRE(rows > 0, "ERR_MODEL_FORMAT", "draft_vocab_ids is empty");
-    for (const int32_t id : ids) {
-      REDRAFTER_REQUIRE(id < r.config.vocab, "ERR_MODEL_FORMAT", "draft_vocab_ids holds ", id,
-                        ", but the vocabulary has ", r.config.vocab, " ids");
-    }
-    r.id_map = DeviceBuffer(backend, ids.size() * sizeof(int32_t));
-    backend.upload(r.id_map.as<int32_t>(), ids.data(), r.id_map.bytes(), stream);
+    const auto ids = loader.ids("draft_vocab_ids", r.config.vocab);
+    r.id_map = ids.data;
+    rows = ids.count;
   }
   r.head = loader.matrix({{name, rows}}, r.config.exit);
 }
@@ -82,8 +76,8 @@ void load_head(RecurrentWeights& r, WeightLoader& loader, const Backend& backend
 }  // namespace
 
 RecurrentWeights load_recurrent_weights(const std::string& directory, const ModelConfig& target,
-                                        const Backend& backend, Stream& stream,
-                                        const LoadProgress& progress) {
+                                        const Backend& backend, Stream& stream, const LoadProgress& progress,
+                                        MatrixDType dtype) {
   RecurrentWeights r;
   r.config = read_drafter_config(directory);
   REDRAFTER_REQUIRE(r.config.hidden == target.hidden, "ERR_DRAFTER", "the drafter in ", directory,
@@ -93,11 +87,11 @@ RecurrentWeights load_recurrent_weights(const std::string& directory, const Mode
                     " was trained for a vocabulary of ", r.config.vocab, " ids, the target has ",
                     target.vocab);
   const Checkpoint checkpoint = Checkpoint::open(directory);
-  WeightLoader loader(checkpoint, backend, stream, progress);
+  WeightLoader loader(checkpoint, backend, stream, progress, dtype);
   load_cell(r, loader);
   load_mixer(r, loader);
-  load_head(r, loader, backend, stream);
-  r.bytes = loader.bytes() + static_cast<int64_t>(r.id_map.bytes());
+  load_head(r, loader);
+  r.bytes = loader.bytes();
   r.memory = loader.take_memory();
   return r;
 }

@@ -20,8 +20,8 @@ struct RecurrentWeights {
     const float* bias;  // [exit] or null
   };
   std::vector<Block> blocks;
-  Matrix head;          // [draft_vocab, exit]
-  DeviceBuffer id_map;  // [draft_vocab] target ids, empty for the full vocabulary
+  Matrix head;                      // [draft_vocab, exit]
+  const int32_t* id_map = nullptr;  // [draft_vocab] target ids, null for the full vocabulary
   int64_t bytes = 0;
   std::vector<DeviceBuffer> memory;
 };
@@ -29,7 +29,8 @@ struct RecurrentWeights {
 // Throws ERR_DRAFTER when the drafter was made for another target (hidden size, vocabulary), ERR_MODEL_FORMAT
 // when its tensors do not fit its own configuration.
 RecurrentWeights load_recurrent_weights(const std::string& directory, const ModelConfig& target,
-                                        const Backend& backend, Stream& stream, const LoadProgress& progress);
+                                        const Backend& backend, Stream& stream, const LoadProgress& progress,
+                                        MatrixDType dtype = {});
 
 // Bytes of tensors the loader will read, for progress.
 uint64_t drafter_bytes(const std::string& directory);

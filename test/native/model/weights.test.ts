@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
 import {
+  readTensors,
   temporaryDirectory,
   type TensorSpec,
   writeSafetensors,
@@ -12,7 +13,6 @@ import {
   writeTinyLlama,
 } from '../../kit/checkpoint.js';
 import { TestEngine } from '../../kit/native-engine.js';
-import { testing } from '../../kit/testing.js';
 
 const shape = { vocab: 40, hidden: 32, layers: 1, heads: 2, kvHeads: 1, headDim: 16, ffn: 48, maxPositions: 128 };
 
@@ -20,14 +20,7 @@ const shape = { vocab: 40, hidden: 32, layers: 1, heads: 2, kvHeads: 1, headDim:
 function model(change: (tensors: Record<string, TensorSpec>) => void, config: Record<string, unknown> = {}): string {
   const directory = temporaryDirectory('weights');
   writeTinyLlama(directory, shape, 5);
-  const checkpoint = testing.io.openCheckpoint(directory);
-  const tensors: Record<string, TensorSpec> = {};
-  for (const { name, shape: dims, bytes } of checkpoint.tensors) {
-    const data = checkpoint.read(name, 0, bytes) ?? new Uint8Array(0);
-    const values = new Float32Array(Uint8Array.from(data).buffer);
-    tensors[name] = { shape: dims, fill: (i) => values[i] ?? NaN };
-  }
-  checkpoint.close();
+  const tensors = readTensors(directory);
   change(tensors);
   writeSafetensors(directory, tensors);
   const path = join(directory, 'config.json');

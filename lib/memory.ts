@@ -1,0 +1,31 @@
+import { CallSite, fromThrown } from './errors.js';
+import { native, type NativeKvUsage, type NativeMemory as MemoryEstimate } from './native.js';
+import type { MemoryOptions } from './option-types.js';
+import { resolveEngine } from './options.js';
+
+export type { MemoryEstimate };
+
+/** Memory of a loaded model, in bytes. */
+export interface MemoryUsage extends MemoryEstimate {
+  /** The part of `kvBytes` that sessions use now. */
+  kvUsedBytes: number;
+}
+
+/**
+ * How much memory `Model.load` would take with the same options: exactly what `model.memoryUsage()` says then. Reads the
+ * configuration and the tensor headers, not the weights, and checks them as loading does; works on a thread of its own.
+ * Rejects with ERR_INVALID_ARGUMENT, ERR_FILE, ERR_MODEL_FORMAT, ERR_CONFIG, ERR_DRAFTER, ERR_BACKEND, ERR_OOM,
+ * ERR_NATIVE.
+ */
+export async function estimateMemory(directory: string, options?: MemoryOptions): Promise<MemoryEstimate> {
+  const site = new CallSite();
+  try {
+    return await native().estimateMemory(resolveEngine(directory, options));
+  } catch (error) {
+    throw site.mark(fromThrown(error));
+  }
+}
+
+export function memoryUsageOf(memory: MemoryEstimate, kv: NativeKvUsage): MemoryUsage {
+  return { ...memory, kvUsedBytes: (kv.totalBlocks - kv.freeBlocks) * kv.bytesPerBlock };
+}

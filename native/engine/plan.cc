@@ -1,0 +1,75 @@
+#include "engine/plan.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "base/check.h"
+#include "spec/round.h"
+
+namespace redrafter {
+namespace {
+
+constexpr int64_t kDefaultContextTokens = 4096;
+constexpr int64_t kDefaultPrefillChunk = 256;
+constexpr int64_t kMaxTree = max_tree_nodes(kMaxBeamWidth, kMaxBeamLength);
+
+int64_t default_threads() {
+  return std::clamp<int64_t>(static_cast<int64_t>(std::thread::hardware_concurrency()), 1, 64);
+}
+
+int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
+
+}  // namespace
+
+LoadPlan plan_load(const EngineOptions& options) {
+  const Backend& backend = find_backend(options.device);
+  const MatrixDType dtype = parse_matrix_dtype(options.dtype);
+  const ModelConfig config = read_model_config(options.model);
+  const int64_t context_tokens = options.context_tokens > 0
+                                     ? options.context_tokens
+                                     : std::min(config.max_positions, kDefaultContextTokens);
+  REDRAFTER_REQUIRE(context_tokens <= config.max_positions, "ERR_INVALID_ARGUMENT", "contextTokens is ",
+                    context_tokens, ", but the model's positions end at ", config.max_positions);
+  const int64_t kv_tokens = options.kv_tokens > 0 ? options.kv_tokens : 4 * context_tokens;
+  const int64_t prefill_chunk = options.prefill_chunk > 0 ? options.prefill_chunk : kDefaultPrefillChunk;
+  const int64_t threads = options.threads > 0 ? options.threads : default_threads();
+  // Beside the tokens, one draft tree of the largest shape fits the cache.
+  const int64_t blocks = blocks_for(kv_tokens) + blocks_for(kMaxTree);
+  return {backend,
+          dtype,
+          config,
+          Checkpoint::open(options.model),
+          options.drafter,
+          {std::max(kMaxTree, prefill_chunk), context_tokens, threads},
+          kv_tokens,
+          prefill_chunk,
+          {config.layers, config.kv_heads, config.head_dim, blocks}};
+}
+
+LoadedWeights load_weights(const LoadPlan& plan, const Backend& backend, Stream& stream,
+                           const LoadProgress& progress) {
+  LoadedWeights loaded;
+  loaded.model = std::make_unique<Model>(
+      plan.config, load_model_weights(plan.config, plan.checkpoint, backend, stream, progress, plan.dtype),
+      backend, stream, plan.limits);
+  if (!plan.drafter.empty()) {
+    loaded.drafter = std::make_unique<RecurrentDrafter>(
+        load_recurrent_weights(plan.drafter, plan.config, backend, stream, progress, plan.dtype),
+        loaded.model->weights().embedding, backend, stream);
+  }
+  return loaded;
+}
+
+MemoryUse memory_use(const LoadPlan& plan, const LoadedWeights& loaded) {
+  MemoryUse use;
+  use.weights = loaded.model->weights().bytes;
+  use.kv = plan.kv.bytes();
+  use.workspace = loaded.model->workspace_bytes() + Round::workspace_bytes(*loaded.model);
+  if (loaded.drafter != nullptr) {
+    use.drafter = loaded.drafter->weight_bytes();
+    use.workspace += loaded.drafter->workspace_bytes();
+  }
+  return use;
+}
+
+}  // namespace redrafter

@@ -1,0 +1,39 @@
+// What loading a model comes to: decided from options, config.json and tensor headers alone, then carried
+// out, on a real backend to load or on a measuring one to estimate. The same code runs for both.
+#pragma once
+
+#include <memory>
+
+#include "engine/messages.h"
+#include "kv/cache.h"
+#include "model/forward.h"
+#include "spec/drafters/recurrent.h"
+
+namespace redrafter {
+
+struct LoadPlan {
+  const Backend& backend;
+  MatrixDType dtype;
+  ModelConfig config;
+  Checkpoint checkpoint;
+  std::string drafter;  // directory, or empty
+  ForwardLimits limits;
+  int64_t kv_tokens;
+  int64_t prefill_chunk;
+  KvShape kv;
+};
+
+// Throws ERR_INVALID_ARGUMENT, ERR_BACKEND, ERR_FILE, ERR_CONFIG, ERR_MODEL_FORMAT.
+LoadPlan plan_load(const EngineOptions& options);
+
+// The target and its drafter, which may be null, in the memory of `backend`.
+struct LoadedWeights {
+  std::unique_ptr<Model> model;
+  std::unique_ptr<RecurrentDrafter> drafter;
+};
+LoadedWeights load_weights(const LoadPlan& plan, const Backend& backend, Stream& stream,
+                           const LoadProgress& progress);
+
+MemoryUse memory_use(const LoadPlan& plan, const LoadedWeights& loaded);
+
+}  // namespace redrafter
