@@ -23,8 +23,13 @@ export interface BackendStatus {
   available: boolean;
   /** Whether device `'auto'` takes this one. Exactly one is selected. */
   selected: boolean;
-  /** Why it cannot be used; null when it can. The message is for people and may change. */
-  reason: null | { code: BackendReasonCode; message: string };
+  /** Why it cannot be used; null when it can. */
+  reason: null | {
+    /** For programs. */
+    code: BackendReasonCode;
+    /** For people; may change. */
+    message: string;
+  };
 }
 
 /** The backends and levels there are, the fastest first, and why some cannot be used here. Throws ERR_NATIVE. */
