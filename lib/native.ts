@@ -29,9 +29,9 @@ export interface NativeEngineOptions {
 }
 
 /**
- * Memory that a loaded model takes, in bytes. All of it is allocated while loading, nothing grows later; the system may
- * hand out pages of it only when they are first used. Not counted, as it is small or short-lived: the slice of a file
- * that is being read (8 MB at most), thread stacks, token lists and the JavaScript heap.
+ * Memory that a loaded model takes, in bytes. All of it is allocated while loading; the system may hand out pages of it
+ * only when they are first used. Not counted, as it is small or short-lived: what reading the files takes meanwhile (some
+ * MB), thread stacks, what each session and request keeps beside its KV, and the JavaScript heap.
  */
 export interface NativeMemory {
   /** Weights of the model, in the dtype they are kept in. */

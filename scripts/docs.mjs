@@ -46,22 +46,21 @@ function linkCode(content, names) {
   });
 }
 
-/** Turns codes of errors into links to their section of the page that is `target`. @param {CommentDisplayPart[]} content @param {FileId} target */
-function linkErrors(content, target) {
+/** Turns codes of errors into links to their section of the page that is `target`. @param {CommentDisplayPart[]} content @param {Set<string>} codes @param {FileId} target */
+function linkErrors(content, codes, target) {
   for (const part of content.splice(0)) {
-    if (part.kind !== 'text' && !/^`ERR_[A-Z_]+`$/.test(part.text)) {
+    if (part.kind !== 'text' && part.kind !== 'code') {
       content.push(part);
       continue;
     }
-    part.text.split(/(`?ERR_[A-Z_]+`?)/).forEach((text, i) => {
-      if (i % 2 === 0) {
-        content.push({ kind: 'text', text });
-        return;
-      }
-      const targetAnchor = text.replaceAll('`', '').toLowerCase();
-      content.push({ kind: 'text', text: `[${text}](` });
-      content.push({ kind: 'relative-link', text: 'errors.md', target, targetAnchor }, { kind: 'text', text: ')' });
-    });
+    for (const text of part.kind === 'code' ? [part.text] : part.text.split(/\b(ERR_[A-Z_]+)\b/)) {
+      const code = text.replace(/^`(.*)`$/, '$1');
+      if (codes.has(code)) {
+        content.push({ kind: 'text', text: `[${text}](` });
+        content.push({ kind: 'relative-link', text: 'errors.md', target, targetAnchor: code.toLowerCase() });
+        content.push({ kind: 'text', text: ')' });
+      } else content.push({ ...part, text });
+    }
   }
 }
 
@@ -103,11 +102,13 @@ export async function buildDocs(out) {
     if (start[0] !== undefined) start[0].text = start[0].text.replace(`# ${headingOf(start)}\n`, ''); // the theme has it
     const comments = Object.values(project.reflections).map(({ comment }) => comment?.summary ?? []);
     const names = publicNames(project);
-    const errors = pages.find((page) => page.name === 'Errors');
+    const errors = pages.find((page) => page.name === 'Errors')?.content ?? [];
+    const headings = errors.map(({ text }) => text).join('').matchAll(/^### (ERR_\w+)$/gm); // prettier-ignore
+    const codes = new Set([...headings].map((match) => match[1] ?? ''));
     const { target } = project.files.registerAbsolute(normalizePath(join(root, 'docs/errors.md')));
     for (const content of [start, ...comments, ...pages.map((page) => page.content)]) {
       linkCode(content, names);
-      if (content !== errors?.content) linkErrors(content, target);
+      if (content !== errors) linkErrors(content, codes, target);
     }
   });
   // The navigation remembers which groups are open; a first visit finds the guides open.

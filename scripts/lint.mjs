@@ -23,7 +23,7 @@ function clangFormat() {
 
 /** @type {[name: string, check: () => boolean][]} */
 const checks = [
-  ['types', () => runTool('typescript/bin/tsc', ['-p', 'tsconfig.json'])],
+  ['types', () => ['.', 'examples/electron'].every((path) => runTool('typescript/bin/tsc', ['-p', path]))],
   ['eslint', () => runTool('eslint/bin/eslint.js', ['--max-warnings', '0', ...(fix ? ['--fix'] : []), '.'])],
   ['prettier', () => runTool('prettier/bin/prettier.cjs', ['--log-level', 'warn', fix ? '--write' : '--check', '.'])],
   ['clang-format', clangFormat],
