@@ -1,7 +1,7 @@
 // Builds the documentation into build/docs: guides and API reference by TypeDoc, llms.txt and llms-full.txt beside them.
 // A warning (an undocumented export, a link that leads nowhere) is a failure. docs/index.md is the start page, and
 // its lists decide which pages there are, in which group and order.
-import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
@@ -100,6 +100,12 @@ export async function buildDocs(out) {
     const pages = project.documents ?? [];
     for (const page of pages) page.name = headingOf(page.content); // the address is made of the file name already
     if (start[0] !== undefined) start[0].text = start[0].text.replace(`# ${headingOf(start)}\n`, ''); // the theme has it
+    // Classes, functions and types come in the order of lib/index.ts.
+    const index = readFileSync(join(root, 'lib/index.ts'), 'utf8').replace(/^.*\*\//s, '');
+    const order = [...index.matchAll(/\w+/g)].map(([word]) => word);
+    for (const { children } of project.children?.flatMap((module) => module.groups ?? []) ?? []) {
+      children.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
+    }
     const comments = Object.values(project.reflections).map(({ comment }) => comment?.summary ?? []);
     const names = publicNames(project);
     const errors = pages.find((page) => page.name === 'Errors')?.content ?? [];
