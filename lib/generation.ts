@@ -1,6 +1,6 @@
 import type { Detokenizer } from './detokenizer.js';
 import type { TicketMessage } from './engine.js';
-import { aborted, type RedrafterError } from './errors.js';
+import { aborted, fromThrown, type RedrafterError } from './errors.js';
 import type { NativeStats } from './native.js';
 import { statsOf, type GenerationStats } from './stats.js';
 import { StopMatcher } from './stop.js';
@@ -108,10 +108,7 @@ export class Generation implements AsyncIterable<Chunk> {
     // Whoever only iterates gets errors there; they must not count as unhandled here as well.
     this.outcome.catch(() => undefined);
     this.onSignal = () => {
-      if (this.answered || input.signal === undefined) return;
-      this.signalled = aborted(input.signal);
-      this.queue.length = 0;
-      this.stopAt(-1);
+      if (!this.answered && input.signal !== undefined) this.interrupt(aborted(input.signal));
     };
     input.signal?.addEventListener('abort', this.onSignal, { once: true });
   }
@@ -153,13 +150,17 @@ export class Generation implements AsyncIterable<Chunk> {
 
   /** Takes a message of the ticket; returns true for the last one. @internal */
   message(message: TicketMessage): boolean {
-    if (message.type === 'tokens') {
-      if (this.cut === undefined && this.signalled === undefined) this.take(message);
-      return false;
+    if (message.type !== 'tokens' && message.type !== 'finish') return false;
+    if (message.type === 'finish') this.answered = true;
+    try {
+      if (this.cut === undefined && this.signalled === undefined) {
+        if (message.type === 'tokens') this.take(message);
+        else this.finishText();
+      }
+    } catch (error) {
+      this.interrupt(fromThrown(error)); // the tokenizer failed: that ends this generation, and nothing else
     }
-    if (message.type !== 'finish') return false;
-    this.answered = true;
-    if (this.signalled === undefined && this.cut === undefined) this.finishText();
+    if (message.type === 'tokens') return false;
     void this.end(message);
     return true;
   }
@@ -173,6 +174,13 @@ export class Generation implements AsyncIterable<Chunk> {
         this.settle.reject(reported);
       });
     });
+  }
+
+  /** Ends generation with an error. */
+  private interrupt(error: RedrafterError): void {
+    this.signalled = error;
+    this.queue.length = 0;
+    this.stopAt(-1);
   }
 
   private stopAt(keep: number): void {

@@ -14,6 +14,9 @@ export type { ModelInfo };
 /**
  * A model in memory with its own engine thread. Several can be loaded at a time. Work that is running keeps the
  * process alive; a model that is idle does not.
+ *
+ * An idle model that nothing refers to any more, nor to one of its sessions, is freed when it is garbage-collected,
+ * but the collector does not know how large it is and may take its time: call {@link Model.dispose}.
  */
 export class Model {
   private constructor(private readonly owner: SessionOwner) {}
@@ -83,14 +86,14 @@ export class Model {
     return this.owner.totals.snapshot();
   }
 
-  /** Use of the KV cache over all sessions, as of the last round. */
+  /** Use of the KV cache over all sessions, as of the last round. Throws ERR_DISPOSED. */
   kvUsage(): KvUsage {
-    return kvUsageOf(this.owner.engine.native.kvUsage());
+    return kvUsageOf(this.owner.engine.usage());
   }
 
   /** Memory of the model in bytes, by purpose; the use of KV is as of the last round. Throws ERR_DISPOSED. */
   memoryUsage(): MemoryUsage {
-    return memoryUsageOf(this.info.memory, this.owner.engine.native.kvUsage());
+    return memoryUsageOf(this.info.memory, this.owner.engine.usage());
   }
 
   /** Ends all work, which fails with ERR_DISPOSED, and frees the memory. Resolves when that is done. Idempotent. */

@@ -176,7 +176,10 @@ export type NativeMessage =
   /** The engine thread has ended; the last message. */
   | { type: 'closed' };
 
-/** One loaded model and its thread. The constructor returns at once; loading reports by messages. */
+/**
+ * One loaded model and its thread. The constructor returns at once; loading reports by messages. It lives until
+ * `closed`, referred to or not. What `onMessages` throws becomes an uncaught exception.
+ */
 export interface NativeEngine {
   openSession(ticket: number, session: number): void;
   /** `session` becomes a copy of `from` that shares its KV blocks. */
