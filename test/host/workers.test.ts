@@ -28,7 +28,7 @@ const WORKER = `
     if (way === 'throw') setImmediate(() => { throw new Error('mine'); });
     if (way === 'reject') throw new Error('mine');
     if (way === 'spin') { now(); for (;;); }
-    if (way === 'dispose') { m.dispose(); s.dispose(); now(); await new Promise(() => {}); }
+    if (way === 'dispose') { m.dispose(); s.dispose(); setInterval(now, 1000); now(); await new Promise(() => {}); }
     if (way === 'collect') for (let i = 0; i < 3; i++) await (await m.createSession()).append([i]);
     now();
   }`;
