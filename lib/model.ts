@@ -2,15 +2,14 @@ import { Engine, type StartEngine } from './engine.js';
 import { CallSite, fromThrown } from './errors.js';
 import { kvUsageOf, type KvUsage } from './kv.js';
 import { memoryUsageOf, type MemoryUsage } from './memory.js';
-import { native, type NativeModelInfo } from './native.js';
+import { native, type NativeModelInfo as ModelInfo } from './native.js';
 import type { LoadOptions, SaveOptions } from './option-types.js';
 import { resolveLoad } from './options.js';
 import { Session, type SessionOwner } from './session.js';
 import { StatsTotal, type TotalStats } from './stats.js';
 import { Tokenizer } from './tokenizer.js';
 
-/** What a loaded model is and where it runs. */
-export type ModelInfo = NativeModelInfo;
+export type { ModelInfo };
 
 /**
  * A model in memory with its own engine thread. Several can be loaded at a time. Work that is running keeps the
@@ -109,7 +108,7 @@ export class Model {
 }
 
 /** The model's end-of-sequence ids; if it names none, the one of the tokenizer. */
-function eosOf(info: NativeModelInfo, tokenizer: Tokenizer | null): readonly number[] {
+function eosOf(info: ModelInfo, tokenizer: Tokenizer | null): readonly number[] {
   if (info.eosTokenIds.length > 0) return info.eosTokenIds;
   const id = tokenizer?.eosTokenId;
   return id === undefined || id >= info.vocab ? [] : [id];

@@ -170,7 +170,10 @@ export class Tokenizer {
     return this.checked(this.encodeRun(text, true, restore));
   }
 
-  /** Ids to text; bytes that are not UTF-8 become U+FFFD. Ids without a token decode to nothing. */
+  /**
+   * Ids to text; bytes that are not UTF-8 become U+FFFD. Ids without a token decode to nothing. Throws
+   * ERR_INVALID_ARGUMENT.
+   */
   decode(ids: ArrayLike<number>, options?: DecodeOptions): string {
     const read = new OptionReader(options, ['skipSpecialTokens']);
     const table = read.boolean('skipSpecialTokens', true) ? this.table : this.tableWithSpecials;
