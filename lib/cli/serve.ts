@@ -148,6 +148,7 @@ interface Logger {
 }
 
 function logger(form: LogForm): Logger {
+  process.stderr.on('error', () => undefined); // who reads the log may end before the server does
   const line = (text: string): void => void process.stderr.write(`${text}\n`);
   if (form === 'none') return { request: () => undefined, event: () => undefined };
   if (form === 'text') {

@@ -60,7 +60,8 @@ export class Exchange {
 
   /** Resolves to what is to be logged, when everything about the request has ended. */
   async end(): Promise<RequestLog> {
-    await Promise.all([this.closed, this.streaming]);
+    await this.closed;
+    await this.streaming;
     const { log, outgoing } = this;
     log.status = outgoing.headersSent ? outgoing.statusCode : 499;
     log.ms = Math.round(performance.now() - this.started);

@@ -33,7 +33,7 @@ export interface ServerOptions {
   /** Default of the requests' drafting shape, see `GenerateOptions`. */
   beamWidth?: number;
   beamLength?: number;
-  /** Called once for each request that has ended. */
+  /** Called once for each request that has ended. What it throws is not caught. */
   onRequest?: (entry: RequestLog) => void;
 }
 

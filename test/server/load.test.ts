@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 
 import type { Model } from '../../lib/model.js';
+import { createServer } from '../../lib/server/server.js';
 import { temporaryDirectory, writeTinyLlama } from '../kit/checkpoint.js';
 import { byteLevel, writeTokenizer } from '../lib/tokenizers.js';
 import { TINY, turn } from '../lib/tiny.js';
@@ -155,6 +156,16 @@ describe('many requests', () => {
     await settled(server);
   });
 
+  it('more than the KV cache holds at a time: each waits for its room', async () => {
+    const server = await start(await loadTiny({ contextTokens: 256, kvTokens: 600 }), { maxConcurrent: 16 });
+    const ask = async (i: number): Promise<number> => {
+      const response = await post(server.url, PATH, { ...LONG, seed: i, max_tokens: 200 });
+      return response.status;
+    };
+    const statuses = await Promise.all(Array.from({ length: 40 }, (_, i) => ask(i)));
+    expect(statuses).toEqual(Array(40).fill(200));
+  });
+
   it('beyond the queue: 429 with Retry-After at once', async () => {
     const server = await start(model, { maxConcurrent: 1, maxQueue: 2 });
     const busy = [];
@@ -255,6 +266,46 @@ describe('a client that does not read', () => {
     }
     await until(() => raw.received.includes('[DONE]'));
     await settled(server);
+  });
+});
+
+describe('a server without a model', () => {
+  const body = { model: NAME, prompt: 'a', max_tokens: 2 };
+
+  it('answers 503 while it loads and after that failed', async () => {
+    let fail!: (error: Error) => void;
+    const loading = new Promise<Model>((_, reject) => (fail = reject));
+    const server = createServer(loading, { port: 0, modelName: NAME });
+    const url = await server.listen();
+    const state = async (): Promise<unknown[]> => {
+      const [health, answer] = [await fetch(`${url}/health`), await post(url, PATH, body)];
+      const { error } = await json<Failure>(answer);
+      return [health.status, await health.json(), answer.status, answer.headers.get('retry-after'), error.code];
+    };
+    expect(await state()).toEqual([503, { status: 'loading' }, 503, '1', 'loading']);
+    expect((await fetch(`${url}/metrics`)).status).toBe(200);
+    fail(new Error('no such file'));
+    await expect(server.ready).rejects.toThrow('no such file');
+    expect(await state()).toEqual([503, { status: 'failed' }, 503, '1', 'loading']);
+    await server.close();
+  });
+
+  it('says so when the model is gone', async () => {
+    const gone = await loadTiny();
+    const server = await start(gone);
+    const running = post(server.url, PATH, { ...LONG, stream: true });
+    await untilCounts(server, [1, 0]);
+    await gone.dispose();
+    expect((await events(await running)).at(-1)).toMatchObject({ error: { code: 'ERR_DISPOSED' } });
+    const health = await fetch(`${server.url}/health`);
+    expect([health.status, await health.json()]).toEqual([503, { status: 'failed' }]);
+    const response = await post(server.url, PATH, body);
+    expect([response.status, (await json<Failure>(response)).error.code]).toEqual([503, 'ERR_DISPOSED']);
+  });
+
+  it('is refused', async () => {
+    const server = createServer(null as unknown as Model, { port: 0, modelName: NAME });
+    await expect(server.ready).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
   });
 });
 
