@@ -191,6 +191,13 @@ export class Tokenizer {
     return createDetokenizer(this.table, context);
   }
 
+  /** A token by itself: how the vocabulary spells it, and its bytes where tokens are bytes. @internal */
+  piece(id: number): { name: string; bytes: Uint8Array | null } {
+    const name = this.library.id_to_token(id) ?? '';
+    if (this.added.byId.has(id)) return { name, bytes: new TextEncoder().encode(name) };
+    return { name, bytes: this.table.byteLevel ? this.table.bytes(id) : null };
+  }
+
   private decodeRun(ids: readonly number[]): string {
     if (ids.length === 0) return '';
     return this.library.decode([...ids], { skip_special_tokens: false, clean_up_tokenization_spaces: false });

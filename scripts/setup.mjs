@@ -51,7 +51,7 @@ function sameFolder(path) {
   return a.ino === b.ino && a.dev === b.dev;
 }
 
-/** dist/ is CommonJS, so that one copy serves `require` and `import`; index.mjs re-exports its names to modules. */
+/** dist/ is CommonJS, so that one copy serves `require` and `import`; each entry's .mjs re-exports its names to modules. */
 function buildTypeScript() {
   const dist = join(root, 'dist');
   const output = newest('dist/index.mjs');
@@ -64,11 +64,13 @@ function buildTypeScript() {
     stop('redrafter setup: tsc failed, see above');
   }
   writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
-  /** @type {unknown} */
-  const exported = createRequire(import.meta.url)(join(dist, 'index.js'));
-  const names = Object.keys(/** @type {object} */ (exported)).sort();
-  writeFileSync(join(dist, 'index.d.mts'), "export * from './index.js';\n");
-  writeFileSync(join(dist, 'index.mjs'), `export { ${names.join(', ')} } from './index.js';\n`);
+  for (const entry of ['server/index', 'index']) {
+    /** @type {unknown} */
+    const exported = createRequire(import.meta.url)(join(dist, `${entry}.js`));
+    const names = Object.keys(/** @type {object} */ (exported)).sort();
+    writeFileSync(join(dist, `${entry}.d.mts`), "export * from './index.js';\n");
+    writeFileSync(join(dist, `${entry}.mjs`), `export { ${names.join(', ')} } from './index.js';\n`);
+  }
 }
 
 const only = process.argv.slice(2);

@@ -92,7 +92,8 @@ function libBreaches(path: string, source: string, dependencies: readonly string
     .filter((name) => {
       if (name === 'node-gyp-build' || name.endsWith('.node')) return path !== 'lib/native.ts';
       if (name.startsWith('.')) return !/^(\.\.?\/)+[\w./-]+\.(js|json)$/.test(name) || name.includes('test/');
-      return !name.startsWith('node:') && !dependencies.includes(name);
+      const own = dependencies.some((dependency) => name === dependency || name.startsWith(`${dependency}/`));
+      return !name.startsWith('node:') && !own;
     })
     .map((name) => `${path} imports ${name}`);
 }
