@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { ChatTemplate, type ChatMessage } from './chat.js';
 import { createDetokenizer, type Detokenizer, type TokenTable } from './detokenizer.js';
 import { invalid, RedrafterError } from './errors.js';
+import { collect, Pauses, parseInSlices } from './json-slices.js';
 import { describe, OptionReader } from './options.js';
 import { tokenBytes } from './token-bytes.js';
-import { createLibrary, type TokenizerLibrary } from './tokenizer-library.js';
+import { createLibrary, fillBpe, type TokenizerLibrary } from './tokenizer-library.js';
 import { AddedTokens, type AddedToken } from './added-tokens.js';
 
 /** Options of {@link Tokenizer.encode}. */
@@ -31,6 +32,12 @@ export interface ChatOptions {
   parseSpecialTokens?: boolean;
 }
 
+/** What is large in a tokenizer.json. */
+const BPE_PARTS = [
+  ['model', 'vocab'],
+  ['model', 'merges'],
+] as const;
+
 /** Stands for the text when the post-processor is asked what it puts around one. */
 const TEXT = '\0text';
 
@@ -47,24 +54,70 @@ function failed(what: string, cause: unknown): RedrafterError {
 async function readJson(path: string): Promise<Json | undefined> {
   const text = await readText(path);
   if (text === undefined) return undefined;
-  let value: unknown;
   try {
-    value = JSON.parse(text);
+    return objectOf(path, JSON.parse(text));
   } catch (error) {
-    throw failed(`${path} is not JSON`, error);
+    throw error instanceof RedrafterError ? error : failed(`${path} is not JSON`, error);
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new RedrafterError('ERR_TOKENIZER', `${path} must hold a JSON object`);
-  }
-  return value as Json;
+}
+
+function objectOf(path: string, value: unknown): Json {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Json;
+  throw new RedrafterError('ERR_TOKENIZER', `${path} must hold a JSON object`);
 }
 
 async function readText(path: string): Promise<string | undefined> {
+  return (await readFileIfAny(path))?.toString('utf8');
+}
+
+async function readFileIfAny(path: string): Promise<Buffer | undefined> {
   try {
-    return await readFile(path, 'utf8');
+    return await readFile(path);
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
     throw new RedrafterError('ERR_FILE', `cannot read ${path}`, { cause: error });
+  }
+}
+
+/**
+ * Builds the library's tokenizer from tokenizer.json. Those of large models hold the vocabulary and merges of a BPE in
+ * many megabytes; they are taken in slices, and so the event loop is never held for long.
+ */
+async function buildLibrary(
+  path: string,
+  file: Buffer,
+  config: Json,
+): Promise<{ filled: Json; library: TokenizerLibrary }> {
+  const pauses = new Pauses();
+  let parsed: Awaited<ReturnType<typeof parseInSlices>>;
+  try {
+    parsed = await parseInSlices(file, BPE_PARTS, pauses);
+  } catch (error) {
+    throw failed(`${path} is not JSON`, error);
+  }
+  const { rest, slices } = parsed;
+  const filled: Json = {
+    normalizer: null,
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: null,
+    added_tokens: [],
+    ...objectOf(path, rest),
+  };
+  try {
+    const model = (filled.model ?? {}) as Json;
+    const [vocab, merges] = slices;
+    if (vocab !== undefined && merges !== undefined && model.type === 'BPE' && Array.isArray(model.merges)) {
+      const library = createLibrary(filled, config);
+      await fillBpe(library, vocab, merges);
+      return { filled, library };
+    }
+    for (const [index, part] of slices.entries()) {
+      if (part !== undefined) model[BPE_PARTS[index]?.[1] ?? ''] = await collect(part);
+    }
+    return { filled, library: createLibrary(filled, config) };
+  } catch (error) {
+    throw failed(`cannot use ${path}`, error);
   }
 }
 
@@ -114,26 +167,13 @@ export class Tokenizer {
    */
   static async load(directory: string, vocab = Infinity): Promise<Tokenizer | null> {
     const path = join(directory, 'tokenizer.json');
-    const [json, config = {}, template] = await Promise.all([
-      readJson(path),
+    const [file, config = {}, template] = await Promise.all([
+      readFileIfAny(path),
       readJson(join(directory, 'tokenizer_config.json')),
       readText(join(directory, 'chat_template.jinja')),
     ]);
-    if (json === undefined) return null;
-    const filled = {
-      normalizer: null,
-      pre_tokenizer: null,
-      post_processor: null,
-      decoder: null,
-      added_tokens: [],
-      ...json,
-    };
-    let library: TokenizerLibrary;
-    try {
-      library = createLibrary(filled, config);
-    } catch (error) {
-      throw failed(`cannot use ${path}`, error);
-    }
+    if (file === undefined) return null;
+    const { filled, library } = await buildLibrary(path, file, config);
     const eos = tokenName(config.eos_token);
     const chat = ChatTemplate.read(template ?? config.chat_template, {
       bos_token: tokenName(config.bos_token) ?? '',
