@@ -51,10 +51,13 @@ function sameFolder(path) {
   return a.ino === b.ino && a.dev === b.dev;
 }
 
-/** dist/ is CommonJS, so that one copy serves `require` and `import`; index.mjs re-exports its names to modules. */
+/** Files of lib/ that users import; package.json has an entry for each. */
+const ENTRIES = ['index', 'ai-sdk'];
+
+/** dist/ is CommonJS, so that one copy serves `require` and `import`; an .mjs re-exports each entry's names to modules. */
 function buildTypeScript() {
   const dist = join(root, 'dist');
-  const output = newest('dist/index.mjs');
+  const output = Math.min(...ENTRIES.map((entry) => newest(`dist/${entry}.mjs`)));
   const sources = ['lib', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json', 'scripts/setup.mjs'];
   if (output > 0 && output >= newest(...sources)) return;
   console.log('redrafter setup: compiling TypeScript');
@@ -64,11 +67,14 @@ function buildTypeScript() {
     stop('redrafter setup: tsc failed, see above');
   }
   writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
-  /** @type {unknown} */
-  const exported = createRequire(import.meta.url)(join(dist, 'index.js'));
-  const names = Object.keys(/** @type {object} */ (exported)).sort();
-  writeFileSync(join(dist, 'index.d.mts'), "export * from './index.js';\n");
-  writeFileSync(join(dist, 'index.mjs'), `export { ${names.join(', ')} } from './index.js';\n`);
+  const require = createRequire(import.meta.url);
+  for (const entry of ENTRIES) {
+    /** @type {unknown} */
+    const exported = require(join(dist, `${entry}.js`));
+    const names = Object.keys(/** @type {object} */ (exported)).sort();
+    writeFileSync(join(dist, `${entry}.d.mts`), `export * from './${entry}.js';\n`);
+    writeFileSync(join(dist, `${entry}.mjs`), `export { ${names.join(', ')} } from './${entry}.js';\n`);
+  }
 }
 
 const only = process.argv.slice(2);

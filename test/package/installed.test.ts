@@ -58,6 +58,11 @@ describe('an installed package', () => {
     expect(instances).toEqual([true, 'ERR_INVALID_ARGUMENT', true, 'ERR_INVALID_ARGUMENT']);
   });
 
+  it('serves the AI SDK from modules and CommonJS, and needs nothing of it', async () => {
+    const names = [['languageModel'], ['languageModel']];
+    expect(jsonOf(await node('ai-sdk.mjs'))).toEqual({ names, tokens: [8, 8], sdk: false });
+  });
+
   it('may exit in the middle of decoding', async () => {
     expect(await node('exit.mjs')).toEqual({ code: 7, signal: null, stdout: '', stderr: '' });
   });
