@@ -91,6 +91,12 @@ describe('types of the installed package', () => {
       module: ts.ModuleKind.NodeNext,
       resolution: ts.ModuleResolutionKind.NodeNext,
     },
+    // Before `require` of a module was allowed, which `nodenext` takes for granted.
+    'node16, CommonJS': {
+      file: 'use.cts',
+      module: ts.ModuleKind.Node16,
+      resolution: ts.ModuleResolutionKind.Node16,
+    },
     bundler: { file: 'use.ts', module: ts.ModuleKind.ESNext, resolution: ts.ModuleResolutionKind.Bundler },
   };
 

@@ -95,7 +95,7 @@ const PROGRAMS = {
     const names = [Object.keys(modules).sort(), Object.keys(common).sort()];
     const instances = [];
     for (const [load, other] of [[modules, common], [common, modules]]) {
-      try { load.inspect(''); await load.inspect(''); }
+      try { await load.inspect(''); }
       catch (error) { instances.push(error instanceof other.RedrafterError, error.code); }
     }
     console.log(JSON.stringify({ names, same: names[0].every((name) => modules[name] === common[name]), instances }));`,
