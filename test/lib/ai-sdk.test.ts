@@ -32,8 +32,8 @@ afterEach(async () => {
 
 const PROMPT = 'A point in the plane, and a function that moves it.';
 const USER: LanguageModelV4CallOptions['prompt'] = [{ role: 'user', content: [{ type: 'text', text: PROMPT }] }];
-/** Far from its end when a test ends it: at this temperature an end of text is as likely as any other token. */
-const ENDLESS = { maxOutputTokens: CONTEXT, temperature: 3, seed: 5 };
+/** Generates up to the context if nothing ends it, which a test below makes sure of. */
+const ENDLESS = { maxOutputTokens: CONTEXT, temperature: 1, seed: 5 };
 
 const own = (options: RedrafterOptions): { redrafter: RedrafterOptions } => ({ redrafter: options });
 
@@ -63,6 +63,14 @@ async function partsOf(stream: ReadableStream<LanguageModelV4StreamPart>): Promi
   const parts: LanguageModelV4StreamPart[] = [];
   for await (const part of stream) parts.push(part);
   return parts;
+}
+
+/** Reads up to the first text. */
+async function firstText(reader: ReadableStreamDefaultReader<LanguageModelV4StreamPart>): Promise<void> {
+  let part;
+  do part = await reader.read();
+  while (!part.done && part.value.type !== 'text-delta');
+  expect(part.done).toBe(false);
 }
 
 describe('generateText', () => {
@@ -243,7 +251,7 @@ describe('doStream', () => {
     const before = model.stats;
     const { stream } = await llm.doStream({ prompt: USER, ...ENDLESS });
     const reader = stream.getReader();
-    for (let part = await reader.read(); part.value?.type !== 'text-delta';) part = await reader.read();
+    await firstText(reader);
     expect(model.kvUsage().usedBytes).toBeGreaterThan(0);
     const pending = reader.read();
     await reader.cancel();
@@ -251,6 +259,8 @@ describe('doStream', () => {
     await pending;
     expect(model.stats.generations).toBe(before.generations + 1);
     expect(model.stats.tokens - before.tokens).toBeLessThan(CONTEXT / 2);
+    const whole = await llm.doGenerate({ prompt: USER, ...ENDLESS });
+    expect(whole.usage.outputTokens.total).toBeGreaterThan(CONTEXT / 2);
 
     const unread = await llm.doStream({ prompt: USER, ...ENDLESS });
     await unread.stream.cancel();
@@ -280,7 +290,7 @@ describe('doStream', () => {
     const controller = new AbortController();
     const aborted = await llm.doStream({ prompt: USER, ...ENDLESS, abortSignal: controller.signal });
     const reader = aborted.stream.getReader();
-    for (let part = await reader.read(); part.value?.type !== 'text-delta';) part = await reader.read();
+    await firstText(reader);
     controller.abort(new Error('enough'));
     const rest = async (): Promise<void> => {
       while (!(await reader.read()).done);
