@@ -7,6 +7,7 @@ import { describe } from './options.js';
 export interface ChatMessage {
   /** Who speaks: `system`, `user`, `assistant`, or what else the model's template knows. */
   role: string;
+  /** What is said. Special tokens written out in it are plain text unless `parseSpecialTokens` is set. */
   content: string;
 }
 

@@ -1,5 +1,5 @@
 import { aborted, type CallSite, fromThrown, nativeError, RedrafterError } from './errors.js';
-import type { NativeEngine, NativeMessage, NativeModelInfo } from './native.js';
+import type { NativeEngine, NativeKvUsage, NativeMessage, NativeModelInfo } from './native.js';
 
 /** A message about one ticket. */
 export type TicketMessage = Extract<NativeMessage, { ticket: number }>;
@@ -78,10 +78,32 @@ export class Dispatcher {
   }
 }
 
+/** Hears the answer to work that nobody waits for. */
+const NOBODY: Waiter = {
+  message: () => true,
+  fail: () => undefined,
+};
+
 /** Starts the native engine and calls `onMessages` with what it reports. */
 export type StartEngine = (onMessages: (messages: NativeMessage[]) => void) => NativeEngine;
 
-/** One native engine: loading, tickets, and the end of it. Pending work keeps the process alive, an idle engine does not. */
+/** Engines with pending work: they are not collected, reachable or not. */
+const working = new Set<Engine>();
+
+/** Ends the thread of an engine that was collected without having been closed. */
+const collected = new FinalizationRegistry<NativeEngine>((native) => {
+  native.close();
+});
+
+/** What native code holds on to. Made here because a function made in the constructor would also hold `this`. */
+function deliverTo(engine: WeakRef<Engine>): (messages: NativeMessage[]) => void {
+  return (messages) => engine.deref()?.receive(messages);
+}
+
+/**
+ * One native engine: loading, tickets, and the end of it. Pending work keeps the process alive and the engine from
+ * being collected; an idle engine does neither, and when it is collected its thread ends and its memory is freed.
+ */
 export class Engine {
   readonly native: NativeEngine;
   private readonly dispatcher: Dispatcher;
@@ -89,6 +111,13 @@ export class Engine {
   private resolveClosed!: () => void;
   private closing = false;
   private lastSession = 0;
+  /** Closes sessions that were collected without having been disposed of. */
+  private readonly abandoned = new FinalizationRegistry<number>((session) => {
+    if (this.closing || this.dispatcher.dead !== undefined) return;
+    this.submit(NOBODY, (native, ticket) => {
+      native.closeSession(ticket, session);
+    });
+  });
 
   private constructor(start: StartEngine, onEngine: (message: Exclude<NativeMessage, TicketMessage>) => void) {
     this.closed = new Promise((resolve) => {
@@ -100,13 +129,28 @@ export class Engine {
         onEngine(message);
       },
       (busy) => {
-        if (busy) this.native.ref();
-        else if (!this.closing) this.native.unref();
+        this.hold(busy || this.closing);
       },
     );
-    this.native = start((messages) => {
-      this.dispatcher.dispatch(messages);
-    });
+    this.native = start(deliverTo(new WeakRef(this)));
+    collected.register(this, this.native);
+    this.hold(true);
+  }
+
+  /** Whether the process stays alive and this engine in memory. */
+  private hold(yes: boolean): void {
+    if (yes) {
+      working.add(this);
+      this.native.ref();
+    } else {
+      working.delete(this);
+      this.native.unref();
+    }
+  }
+
+  /** Takes what native code reports. @internal */
+  receive(messages: readonly NativeMessage[]): void {
+    this.dispatcher.dispatch(messages);
   }
 
   /**
@@ -134,7 +178,6 @@ export class Engine {
         }
       }
     });
-    engine.native.ref();
     const onAbort = (): void => {
       settle.reject(new RedrafterError('ERR_ABORTED', 'loading was aborted', { cause: signal?.reason as unknown }));
     };
@@ -142,7 +185,7 @@ export class Engine {
     if (signal?.aborted === true) onAbort();
     try {
       const info = await ready;
-      engine.native.unref();
+      engine.hold(false);
       return { engine, info };
     } catch (error) {
       await engine.close();
@@ -159,9 +202,28 @@ export class Engine {
     if (dead !== undefined) throw nativeError(dead.code, dead.message);
   }
 
+  /** Use of the KV cache as of the last round. Throws ERR_DISPOSED. */
+  usage(): NativeKvUsage {
+    try {
+      return this.native.kvUsage();
+    } catch (error) {
+      throw fromThrown(error);
+    }
+  }
+
   /** A number for a new session. */
   nextSession(): number {
     return ++this.lastSession;
+  }
+
+  /** Closes session `number` when `session`, the object that stands for it, is collected. */
+  watch(session: object, number: number): void {
+    this.abandoned.register(session, number, session);
+  }
+
+  /** The session was closed by other means. */
+  unwatch(session: object): void {
+    this.abandoned.unregister(session);
   }
 
   /** Submits work under a new ticket. Throws what the native call throws. */
@@ -219,10 +281,10 @@ export class Engine {
   close(): Promise<void> {
     if (!this.closing) {
       this.closing = true;
-      this.native.ref();
+      this.hold(true);
       this.native.close();
       void this.closed.then(() => {
-        this.native.unref();
+        this.hold(false);
       });
     }
     return this.closed;

@@ -1,7 +1,7 @@
 import type { Detokenizer } from './detokenizer.js';
 import type { TicketMessage } from './engine.js';
-import { aborted, type RedrafterError } from './errors.js';
-import type { NativeFinish, NativeStats } from './native.js';
+import { aborted, fromThrown, type RedrafterError } from './errors.js';
+import type { NativeStats } from './native.js';
 import { statsOf, type GenerationStats } from './stats.js';
 import { StopMatcher } from './stop.js';
 
@@ -9,11 +9,13 @@ import { StopMatcher } from './stop.js';
  * Why generation ended: an end-of-sequence token; a stop token or stop string; `maxTokens` or the end of the
  * context; `abort()` or leaving the loop.
  */
-export type FinishReason = NativeFinish;
+export type FinishReason = 'eos' | 'stop' | 'length' | 'abort';
 
 /** Log-probability of an emitted token under the raw target distribution, natural logarithm. */
 export interface TokenLogprob {
+  /** The token. */
   id: number;
+  /** At most 0; -Infinity for a token of probability 0. */
   logprob: number;
   /** The most probable tokens at this position, most probable first: `[id, logprob]`. */
   top: [id: number, logprob: number][];
@@ -37,11 +39,13 @@ export interface GenerationResult {
   tokenIds: number[];
   /** Their text without special tokens, cut before the stop string. Empty for a model without tokenizer. */
   text: string;
+  /** Why generation ended. */
   finishReason: FinishReason;
   /** One entry per token, when asked for. */
   logprobs?: TokenLogprob[];
   /** The seed that was used. */
   seed: bigint;
+  /** Counts and times. */
   stats: GenerationStats;
 }
 
@@ -104,10 +108,7 @@ export class Generation implements AsyncIterable<Chunk> {
     // Whoever only iterates gets errors there; they must not count as unhandled here as well.
     this.outcome.catch(() => undefined);
     this.onSignal = () => {
-      if (this.answered || input.signal === undefined) return;
-      this.signalled = aborted(input.signal);
-      this.queue.length = 0;
-      this.stopAt(-1);
+      if (!this.answered && input.signal !== undefined) this.interrupt(aborted(input.signal));
     };
     input.signal?.addEventListener('abort', this.onSignal, { once: true });
   }
@@ -117,7 +118,10 @@ export class Generation implements AsyncIterable<Chunk> {
     return this.input.seed;
   }
 
-  /** The outcome. Rejects with a `RedrafterError`: ERR_ABORTED after the signal, ERR_DISPOSED, ERR_KV_FULL, ... */
+  /**
+   * The outcome; the same promise at each call. Rejects with ERR_ABORTED after the signal, ERR_DISPOSED, ERR_KV_FULL,
+   * ERR_NUMERIC, ERR_OOM, ERR_INTERNAL. A rejection that nobody awaits is not reported as unhandled.
+   */
   result(): Promise<GenerationResult> {
     return this.outcome;
   }
@@ -127,6 +131,10 @@ export class Generation implements AsyncIterable<Chunk> {
     this.stopAt(-1);
   }
 
+  /**
+   * Chunks from the first one that was not read yet; several loops share them. Ends by throwing the error that
+   * `result()` rejects with, after the chunks before it.
+   */
   [Symbol.asyncIterator](): AsyncIterableIterator<Chunk, undefined> {
     return {
       next: () => this.next(),
@@ -142,13 +150,17 @@ export class Generation implements AsyncIterable<Chunk> {
 
   /** Takes a message of the ticket; returns true for the last one. @internal */
   message(message: TicketMessage): boolean {
-    if (message.type === 'tokens') {
-      if (this.cut === undefined && this.signalled === undefined) this.take(message);
-      return false;
+    if (message.type !== 'tokens' && message.type !== 'finish') return false;
+    if (message.type === 'finish') this.answered = true;
+    try {
+      if (this.cut === undefined && this.signalled === undefined) {
+        if (message.type === 'tokens') this.take(message);
+        else this.finishText();
+      }
+    } catch (error) {
+      this.interrupt(fromThrown(error)); // the tokenizer failed: that ends this generation, and nothing else
     }
-    if (message.type !== 'finish') return false;
-    this.answered = true;
-    if (this.signalled === undefined && this.cut === undefined) this.finishText();
+    if (message.type === 'tokens') return false;
     void this.end(message);
     return true;
   }
@@ -162,6 +174,13 @@ export class Generation implements AsyncIterable<Chunk> {
         this.settle.reject(reported);
       });
     });
+  }
+
+  /** Ends generation with an error. */
+  private interrupt(error: RedrafterError): void {
+    this.signalled = error;
+    this.queue.length = 0;
+    this.stopAt(-1);
   }
 
   private stopAt(keep: number): void {

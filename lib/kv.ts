@@ -4,9 +4,11 @@ import type { NativeKvUsage } from './native.js';
 export interface KvUsage {
   /** Blocks the cache consists of. */
   totalBlocks: number;
+  /** Blocks that no session holds. */
   freeBlocks: number;
   /** Tokens per block. */
   blockTokens: number;
+  /** Bytes of all blocks, allocated at load. */
   totalBytes: number;
   /** Bytes of blocks that are in use; a block shared by several sessions counts once. */
   usedBytes: number;
@@ -20,6 +22,7 @@ export interface SessionKv {
   tokens: number;
   /** Blocks they take, those shared with forks included. */
   blocks: number;
+  /** Bytes of these blocks. */
   bytes: number;
 }
 

@@ -1,25 +1,9 @@
 import { CallSite, fromThrown } from './errors.js';
-import { native, type NativeKvUsage, type NativeMemory } from './native.js';
+import { native, type NativeKvUsage, type NativeMemory as MemoryEstimate } from './native.js';
 import type { MemoryOptions } from './option-types.js';
 import { resolveEngine } from './options.js';
 
-/**
- * Memory that a loaded model takes, in bytes. All of it is allocated while loading; the system may hand out pages of it
- * only when they are first used. Not counted, as it is small or short-lived: what reading the files takes meanwhile (some
- * MB), thread stacks, what each session and request keeps beside its KV, and the JavaScript heap.
- */
-export interface MemoryEstimate {
-  /** Weights of the model, in the dtype they are kept in. */
-  weightBytes: number;
-  /** Weights of the drafter; 0 without one. */
-  drafterBytes: number;
-  /** The KV cache of all sessions together. */
-  kvBytes: number;
-  /** What forward passes, drafting and sampling work in. */
-  workspaceBytes: number;
-  /** The sum of the above. */
-  totalBytes: number;
-}
+export type { MemoryEstimate };
 
 /** Memory of a loaded model, in bytes. */
 export interface MemoryUsage extends MemoryEstimate {
@@ -42,6 +26,6 @@ export async function estimateMemory(directory: string, options?: MemoryOptions)
   }
 }
 
-export function memoryUsageOf(memory: NativeMemory, kv: NativeKvUsage): MemoryUsage {
+export function memoryUsageOf(memory: MemoryEstimate, kv: NativeKvUsage): MemoryUsage {
   return { ...memory, kvUsedBytes: (kv.totalBlocks - kv.freeBlocks) * kv.bytesPerBlock };
 }

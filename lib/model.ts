@@ -2,19 +2,21 @@ import { Engine, type StartEngine } from './engine.js';
 import { CallSite, fromThrown } from './errors.js';
 import { kvUsageOf, type KvUsage } from './kv.js';
 import { memoryUsageOf, type MemoryUsage } from './memory.js';
-import { native, type NativeModelInfo } from './native.js';
+import { native, type NativeModelInfo as ModelInfo } from './native.js';
 import type { LoadOptions, SaveOptions } from './option-types.js';
 import { resolveLoad } from './options.js';
 import { Session, type SessionOwner } from './session.js';
 import { StatsTotal, type TotalStats } from './stats.js';
 import { Tokenizer } from './tokenizer.js';
 
-/** What a loaded model is and where it runs. */
-export type ModelInfo = NativeModelInfo;
+export type { ModelInfo };
 
 /**
  * A model in memory with its own engine thread. Several can be loaded at a time. Work that is running keeps the
  * process alive; a model that is idle does not.
+ *
+ * An idle model that nothing refers to any more, nor to one of its sessions, is freed when it is garbage-collected,
+ * but the collector does not know how large it is and may take its time: call {@link Model.dispose}.
  */
 export class Model {
   private constructor(private readonly owner: SessionOwner) {}
@@ -84,14 +86,14 @@ export class Model {
     return this.owner.totals.snapshot();
   }
 
-  /** Use of the KV cache over all sessions, as of the last round. */
+  /** Use of the KV cache over all sessions, as of the last round. Throws ERR_DISPOSED. */
   kvUsage(): KvUsage {
-    return kvUsageOf(this.owner.engine.native.kvUsage());
+    return kvUsageOf(this.owner.engine.usage());
   }
 
   /** Memory of the model in bytes, by purpose; the use of KV is as of the last round. Throws ERR_DISPOSED. */
   memoryUsage(): MemoryUsage {
-    return memoryUsageOf(this.info.memory, this.owner.engine.native.kvUsage());
+    return memoryUsageOf(this.info.memory, this.owner.engine.usage());
   }
 
   /** Ends all work, which fails with ERR_DISPOSED, and frees the memory. Resolves when that is done. Idempotent. */
@@ -106,7 +108,7 @@ export class Model {
 }
 
 /** The model's end-of-sequence ids; if it names none, the one of the tokenizer. */
-function eosOf(info: NativeModelInfo, tokenizer: Tokenizer | null): readonly number[] {
+function eosOf(info: ModelInfo, tokenizer: Tokenizer | null): readonly number[] {
   if (info.eosTokenIds.length > 0) return info.eosTokenIds;
   const id = tokenizer?.eosTokenId;
   return id === undefined || id >= info.vocab ? [] : [id];

@@ -28,44 +28,75 @@ export interface NativeEngineOptions {
   prefillChunk: number;
 }
 
-/** Bytes, by purpose; `totalBytes` is their sum. */
+/**
+ * Memory that a loaded model takes, in bytes. All of it is allocated while loading; the system may hand out pages of it
+ * only when they are first used. Not counted, as it is small or short-lived: what reading the files takes meanwhile (some
+ * MB), thread stacks, what each session and request keeps beside its KV, and the JavaScript heap.
+ */
 export interface NativeMemory {
+  /** Weights of the model, in the dtype they are kept in. */
   weightBytes: number;
+  /** Weights of the drafter; 0 without one. */
   drafterBytes: number;
+  /** The KV cache of all sessions together. */
   kvBytes: number;
+  /** What forward passes, drafting and sampling work in. */
   workspaceBytes: number;
+  /** The sum of the above. */
   totalBytes: number;
 }
 
+/** What a loaded model is, where it runs and what memory it takes. */
 export interface NativeModelInfo {
+  /** `llama`, `mistral`, `qwen2` or `qwen3`. */
   family: string;
+  /** Its name in config.json, such as `LlamaForCausalLM`. */
   architecture: string;
+  /** Token ids are below this. */
   vocab: number;
+  /** Size of the hidden state. */
   hidden: number;
+  /** Transformer layers. */
   layers: number;
+  /** Attention heads. */
   heads: number;
+  /** Heads of keys and values, which several attention heads can share. */
   kvHeads: number;
+  /** Size of a head. */
   headDim: number;
+  /** Size of the feed-forward layer. */
   ffn: number;
+  /** Tokens the model was made for, rope scaling included. */
   maxPositions: number;
+  /** Most tokens of one session, as loaded. */
   contextTokens: number;
+  /** Tokens the KV cache holds over all sessions, as loaded. */
   kvTokens: number;
+  /** Ids that end generation. */
   eosTokenIds: number[];
   /** What the model computes, as 16 hexadecimal digits: configuration and weights. Sessions are saved with it. */
   fingerprint: string;
   /** Of the matrices: `'f32'`, `'f16'`, `'bf16'`, or `'mixed'` when the file mixes them and none was asked for. */
   dtype: string;
+  /** `cpu` or `cuda`. */
   device: string;
   /** Instruction-set level of the CPU backend, or the CUDA architecture. */
   level: string;
+  /** Worker threads of the CPU backend. */
   threads: number;
   /** What was allocated; `model.memoryUsage()` also tells how much of the KV is used. */
   memory: NativeMemory;
+  /** The drafter, or null when none was loaded. */
   drafter: null | {
+    /** Its recurrence. */
     cell: 'sum' | 'elman' | 'gru';
+    /** Whose checkpoint format it came in. */
     format: 'apple' | 'redrafter';
+    /** Size of the vector that the head reads. */
     exit: number;
+    /** Residual blocks before the head. */
     blocks: number;
+    /** Tokens it can draft: the vocabulary or a part of it. */
     draftVocab: number;
   };
 }
@@ -145,7 +176,10 @@ export type NativeMessage =
   /** The engine thread has ended; the last message. */
   | { type: 'closed' };
 
-/** One loaded model and its thread. The constructor returns at once; loading reports by messages. */
+/**
+ * One loaded model and its thread. The constructor returns at once; loading reports by messages. It lives until
+ * `closed`, referred to or not. What `onMessages` throws becomes an uncaught exception.
+ */
 export interface NativeEngine {
   openSession(ticket: number, session: number): void;
   /** `session` becomes a copy of `from` that shares its KV blocks. */
@@ -176,20 +210,31 @@ export interface NativeEngine {
   unref(): void;
 }
 
+/** A tensor of a checkpoint. */
 export interface NativeTensorInfo {
+  /** Its name in the file. */
   name: string;
+  /** Type of its elements, as safetensors names it in lower case: `bf16`, `i32`. */
   dtype: string;
+  /** Its dimensions, outermost first. */
   shape: number[];
+  /** Its size in the file. */
   bytes: number;
+  /** The file it lies in. */
   file: string;
 }
 
+/** What a directory holds. */
 export interface NativeInspection {
+  /** What the configuration is one of. */
   kind: 'model' | 'drafter';
   /** The checked configuration, flat. */
   config: Record<string, string | number | boolean | number[]>;
+  /** The weight files. */
   files: string[];
+  /** All tensors. */
   tensors: NativeTensorInfo[];
+  /** Size of all tensors, in bytes. */
   totalBytes: number;
 }
 

@@ -13,11 +13,11 @@ export interface MemoryOptions {
    * weight that would become infinite is refused with ERR_INVALID_ARGUMENT. Default: `'auto'`.
    */
   dtype?: 'auto' | 'f32' | 'f16' | 'bf16';
-  /** Worker threads of the CPU backend, 1 to 1024. Default: chosen from the processor. */
+  /** Worker threads of the CPU backend, 1 to 1024. Default: one per hardware thread, at most 64. */
   threads?: number;
-  /** Most tokens that one session can hold. Default: the model's own limit, at most 4096. */
+  /** Most tokens that one session can hold, 1 to the model's own limit. Default: that limit, at most 4096. */
   contextTokens?: number;
-  /** Tokens that the KV cache holds over all sessions. Default: 4 x contextTokens. */
+  /** Tokens that the KV cache holds over all sessions, 1 to 2^31-1. Default: 4 x contextTokens. */
   kvTokens?: number;
   /** Most prompt tokens of one request in a forward pass, 1 to 4096. Does not change results. Default: 256. */
   prefillChunk?: number;
@@ -52,9 +52,9 @@ export interface SaveOptions {
 export interface GenerateOptions {
   /** Most tokens to generate, 1 to 2^31-1. What is left of the context limits it too. Default: 256. */
   maxTokens?: number;
-  /** 0 takes the most probable token; above 0 (at most 100) samples. Default: 0. */
+  /** 0 to 100: 0 takes the most probable token, above 0 samples. Default: 0. */
   temperature?: number;
-  /** Samples among the k most probable tokens; 0 for all. Default: 0. */
+  /** Samples among the k most probable tokens, 0 to 2^31-1; 0 for all. Default: 0. */
   topK?: number;
   /** Samples among the smallest set of most probable tokens with at least this mass, in (0, 1]. Default: 1 (all). */
   topP?: number;

@@ -33,11 +33,13 @@ interface Plan {
 /**
  * A sequence of tokens with its part of the KV cache. One operation at a time: a second one gets ERR_BUSY. Create
  * one with `model.createSession()` or {@link Session.fork}.
+ *
+ * A session that nothing refers to any more gives its part of the cache back when it is garbage-collected, but the
+ * collector does not know how much that is and may take its time: call {@link Session.dispose}.
  */
 export class Session {
   private readonly ids: number[];
   private readonly totals = new StatsTotal();
-  private kvTokens = 0;
   private busy = false;
   private closing: Promise<void> | undefined;
   /** Counts operations, so that a late cut does not hit a session that has moved on. */
@@ -47,20 +49,21 @@ export class Session {
     private readonly owner: SessionOwner,
     private readonly number: number,
     ids: readonly number[],
+    private kvTokens: number,
   ) {
     this.ids = [...ids];
+    owner.engine.watch(this, number);
   }
 
   /** @internal */
   static async open(owner: SessionOwner, site: CallSite, from?: Session): Promise<Session> {
     owner.engine.check();
-    const session = new Session(owner, owner.engine.nextSession(), from?.ids ?? []);
+    const number = owner.engine.nextSession();
     const done = await owner.engine.request('done', site, (native, ticket) => {
-      if (from === undefined) native.openSession(ticket, session.number);
-      else native.forkSession(ticket, session.number, from.number);
+      if (from === undefined) native.openSession(ticket, number);
+      else native.forkSession(ticket, number, from.number);
     });
-    session.kvTokens = done.kvTokens;
-    return session;
+    return new Session(owner, number, from?.ids ?? [], done.kvTokens);
   }
 
   /** @internal */
@@ -73,10 +76,8 @@ export class Session {
     const restore = (native: NativeEngine, ticket: number): void => {
       native.restoreSession(ticket, number, file);
     };
-    const restored = await owner.engine.request('restored', site, restore, signal);
-    const session = new Session(owner, number, [...restored.ids]);
-    session.kvTokens = restored.kvTokens;
-    return session;
+    const { ids, kvTokens } = await owner.engine.request('restored', site, restore, signal);
+    return new Session(owner, number, [...ids], kvTokens);
   }
 
   /** Tokens the session holds. */
@@ -89,9 +90,9 @@ export class Session {
     return Int32Array.from(this.ids);
   }
 
-  /** Use of the KV cache by this session. */
+  /** Use of the KV cache by this session: none once it is disposed of. Throws ERR_DISPOSED after its model. */
   get kv(): SessionKv {
-    return sessionKvOf(this.owner.engine.native.kvUsage(), this.kvTokens);
+    return sessionKvOf(this.owner.engine.usage(), this.closing === undefined ? this.kvTokens : 0);
   }
 
   /** Sums over the generations of this session that have ended. A fork starts from zero. */
@@ -229,6 +230,7 @@ export class Session {
   /** Frees the session's part of the KV cache; work that is running fails with ERR_DISPOSED. Idempotent. */
   dispose(): Promise<void> {
     const site = new CallSite();
+    this.owner.engine.unwatch(this);
     this.closing ??= this.owner.engine
       .request('done', site, (native, ticket) => {
         native.closeSession(ticket, this.number);

@@ -15,14 +15,21 @@ export type BackendReasonCode =
 export interface BackendStatus {
   /** The value of the option `device` that takes exactly this: `'cpu:avx512'`, `'cuda'`. */
   device: string;
+  /** Where it computes. */
   backend: 'cpu' | 'cuda';
   /** Instruction-set level of the CPU backend (`'avx512'`, `'avx2'`, `'base'`); null where there are none. */
   level: string | null;
+  /** Whether it can be used here. */
   available: boolean;
   /** Whether device `'auto'` takes this one. Exactly one is selected. */
   selected: boolean;
-  /** Why it cannot be used; null when it can. The message is for people and may change. */
-  reason: null | { code: BackendReasonCode; message: string };
+  /** Why it cannot be used; null when it can. */
+  reason: null | {
+    /** For programs. */
+    code: BackendReasonCode;
+    /** For people; may change. */
+    message: string;
+  };
 }
 
 /** The backends and levels there are, the fastest first, and why some cannot be used here. Throws ERR_NATIVE. */

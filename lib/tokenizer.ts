@@ -170,7 +170,10 @@ export class Tokenizer {
     return this.checked(this.encodeRun(text, true, restore));
   }
 
-  /** Ids to text; bytes that are not UTF-8 become U+FFFD. Ids without a token decode to nothing. */
+  /**
+   * Ids to text; bytes that are not UTF-8 become U+FFFD. Ids without a token decode to nothing. Throws
+   * ERR_INVALID_ARGUMENT.
+   */
   decode(ids: ArrayLike<number>, options?: DecodeOptions): string {
     const read = new OptionReader(options, ['skipSpecialTokens']);
     const table = read.boolean('skipSpecialTokens', true) ? this.table : this.tableWithSpecials;
@@ -186,6 +189,13 @@ export class Tokenizer {
    */
   detokenizer(context?: number): Detokenizer {
     return createDetokenizer(this.table, context);
+  }
+
+  /** A token by itself: how the vocabulary spells it, and its bytes where tokens are bytes. @internal */
+  piece(id: number): { name: string; bytes: Uint8Array | null } {
+    const name = this.library.id_to_token(id) ?? '';
+    if (this.added.byId.has(id)) return { name, bytes: new TextEncoder().encode(name) };
+    return { name, bytes: this.table.byteLevel ? this.table.bytes(id) : null };
   }
 
   private decodeRun(ids: readonly number[]): string {

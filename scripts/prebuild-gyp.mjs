@@ -1,6 +1,6 @@
 // prebuildify starts this in the place of node-gyp, in build/prebuild, and takes build/Release/*.node from there. The
-// addon is the one that the clone already has: nothing in it depends on the Node version or on the test bindings, so
-// build/ is brought up to date and the file copied.
+// addon is linked from the objects that the clone already has, with the C++ runtime inside (redrafter_portable in
+// CMakeLists.txt): nothing in it depends on the Node version or on the test bindings.
 import { copyFileSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -11,8 +11,9 @@ if (arch !== process.arch) {
   console.error(`prebuild: a binary for ${arch} must be built on ${arch}, this Node is ${process.arch}`);
   process.exit(1);
 }
-if (!runTool('cmake-js/bin/cmake-js', ['build', '-B', 'Release', '-T', 'redrafter', '-l', 'error'])) process.exit(1);
+if (!runTool('cmake-js/bin/cmake-js', ['build', '-B', 'Release', '-T', 'redrafter_portable', '-l', 'error']))
+  process.exit(1);
 const output = 'build/Release';
 rmSync(output, { recursive: true, force: true });
 mkdirSync(output, { recursive: true });
-copyFileSync(join(root, 'build/Release/redrafter.node'), join(output, 'redrafter.node'));
+copyFileSync(join(root, 'build/portable/redrafter.node'), join(output, 'redrafter.node'));

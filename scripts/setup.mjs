@@ -3,7 +3,7 @@
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 import { missingTool } from './toolchain.mjs';
 import { newest, npm, root, run, runTool } from './tools.mjs';
@@ -52,9 +52,9 @@ function sameFolder(path) {
 }
 
 /** Files of lib/ that users import; package.json has an entry for each. */
-const ENTRIES = ['index', 'ai-sdk'];
+const ENTRIES = ['index', 'server/index', 'ai-sdk'];
 
-/** dist/ is CommonJS, so that one copy serves `require` and `import`; an .mjs re-exports each entry's names to modules. */
+/** dist/ is CommonJS, so that one copy serves `require` and `import`; each entry's .mjs re-exports its names to modules. */
 function buildTypeScript() {
   const dist = join(root, 'dist');
   const output = Math.min(...ENTRIES.map((entry) => newest(`dist/${entry}.mjs`)));
@@ -69,11 +69,12 @@ function buildTypeScript() {
   writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
   const require = createRequire(import.meta.url);
   for (const entry of ENTRIES) {
+    const file = join(dist, entry);
     /** @type {unknown} */
-    const exported = require(join(dist, `${entry}.js`));
+    const exported = require(`${file}.js`);
     const names = Object.keys(/** @type {object} */ (exported)).sort();
-    writeFileSync(join(dist, `${entry}.d.mts`), `export * from './${entry}.js';\n`);
-    writeFileSync(join(dist, `${entry}.mjs`), `export { ${names.join(', ')} } from './${entry}.js';\n`);
+    writeFileSync(`${file}.d.mts`, `export * from './${basename(entry)}.js';\n`);
+    writeFileSync(`${file}.mjs`, `export { ${names.join(', ')} } from './${basename(entry)}.js';\n`);
   }
 }
 

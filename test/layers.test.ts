@@ -97,7 +97,8 @@ function libBreaches(path: string, source: string, dependencies: readonly string
       if (name.startsWith('.')) return !/^(\.\.?\/)+[\w./-]+\.(js|json)$/.test(name) || name.includes('test/');
       if (path === AI_SDK_TYPES.path && name === AI_SDK_TYPES.name)
         return /\b(import|export) (?!type)/.test(code(source));
-      return !name.startsWith('node:') && !dependencies.includes(name);
+      const own = dependencies.some((dependency) => name === dependency || name.startsWith(`${dependency}/`));
+      return !name.startsWith('node:') && !own;
     })
     .map((name) => `${path} imports ${name}`);
 }

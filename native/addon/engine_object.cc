@@ -30,28 +30,35 @@ EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<En
     REDRAFTER_REQUIRE(info.Length() == 2 && info[0].IsObject() && info[1].IsFunction(),
                       "ERR_INVALID_ARGUMENT", "Engine takes options and a function");
     EngineOptions options = to_engine_options(info[0].As<Napi::Object>());
-    wake_ = Wake::New(env, info[1].As<Napi::Function>(), "redrafter", 0, 1, this);
+    auto target = std::make_unique<WakeTarget>(WakeTarget{this});
+    wake_ = Wake::New(env, info[1].As<Napi::Function>(), "redrafter", 0, 1, target.get(),
+                      [](Napi::Env, void*, WakeTarget* done) { delete done; });
+    target_ = target.release();
     try {
       engine_ = std::make_unique<Engine>(std::move(options), [this] { wake_.NonBlockingCall(); });
     } catch (...) {  // no thread could be started
-      wake_.Release();
+      let_go();
       throw;
     }
-    // The thread outlives no environment: the hook stops and joins it when a worker or the process ends.
+    // Hooks run last in, first out: this one before that of the thread-safe function, so that the thread has
+    // ended before there is nothing left to call.
     napi_add_env_cleanup_hook(env, on_environment_exit, this);
     hooked_ = true;
+    Ref();  // until the thread has ended: joining it here must never mean waiting for it
   });
 }
 
 EngineObject::~EngineObject() { stop(); }
 
+// A worker or the process ends: the thread is stopped, which takes at most a round or a slice of loading, and
+// joined. process.exit() on the main thread runs no hooks and ends all threads where they are.
 void EngineObject::on_environment_exit(void* self) {
   auto* object = static_cast<EngineObject*>(self);
   object->hooked_ = false;
   object->stop();
 }
 
-// Joins the thread, which ends within one round, before the function it would call is let go.
+// Joins the thread before the function it would call is let go. Idempotent.
 void EngineObject::stop() {
   if (hooked_) {
     napi_remove_env_cleanup_hook(Env(), on_environment_exit, this);
@@ -59,20 +66,40 @@ void EngineObject::stop() {
   }
   if (engine_ == nullptr) return;
   engine_.reset();
+  let_go();
+}
+
+void EngineObject::let_go() {
+  target_->object = nullptr;
+  target_ = nullptr;  // its owner, the thread-safe function, may still make a call that was queued
   wake_.Release();
 }
 
-// One call per round at most: messages that came since the last one are all taken here.
-void EngineObject::drain(Napi::Env env, Napi::Function on_messages, EngineObject* self, void*) {
-  if (env == nullptr || on_messages.IsEmpty() || self->engine_ == nullptr) return;
-  const std::vector<Message> messages = self->engine_->take_messages();
-  if (messages.empty()) return;
+// One call per round at most: messages that came since the last one are all taken here. In an environment
+// that is going away there is nobody to hear them.
+void EngineObject::drain(Napi::Env env, Napi::Function on_messages, WakeTarget* target, void*) {
+  if (env == nullptr || target->object == nullptr) return;
+  EngineObject* self = target->object;
   const Napi::HandleScope scope(env);
+  try {
+    guarded(env, [&] { self->deliver(env, on_messages); });
+  } catch (const Napi::Error& error) {
+    // Left pending it would be swallowed: below version 10, Node-API reports nothing that is thrown here.
+    // When the environment is going away this call fails too, and rightly changes nothing.
+    napi_fatal_exception(env, error.Value());
+  }
+}
+
+void EngineObject::deliver(Napi::Env env, const Napi::Function& on_messages) {
+  const std::vector<Message> messages = engine_->take_messages();
+  if (messages.empty()) return;
   Napi::Array array = Napi::Array::New(env, messages.size());
   for (uint32_t i = 0; i < messages.size(); ++i) array.Set(i, from_message(env, messages[i]));
-  const bool closed = messages.back().type == MessageType::kClosed;
-  if (closed) self->stop();
-  on_messages.Call({array});
+  if (messages.back().type == MessageType::kClosed) {
+    stop();
+    Unref();
+  }
+  on_messages.Call({array});  // may end the model, the worker or the process
 }
 
 void EngineObject::submit(const Napi::CallbackInfo& info, Command command) {

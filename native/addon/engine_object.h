@@ -1,4 +1,5 @@
-// The JavaScript face of an Engine: copies arguments into commands, messages into objects.
+// The JavaScript face of an Engine: copies arguments into commands, messages into objects. It lives until the
+// engine's thread has ended, whether or not JavaScript still holds it: whoever makes one calls close().
 #pragma once
 
 #include <napi.h>
@@ -33,12 +34,20 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   void submit(const Napi::CallbackInfo& info, Command command);
   void submit_path(const Napi::CallbackInfo& info, CommandType type);
+  // What the thread-safe function points to, and frees as the last thing it does: it may outlive the object.
+  struct WakeTarget {
+    EngineObject* object;  // null once the engine is gone
+  };
+
   void stop();
-  static void drain(Napi::Env env, Napi::Function on_messages, EngineObject* self, void*);
+  void let_go();
+  void deliver(Napi::Env env, const Napi::Function& on_messages);
+  static void drain(Napi::Env env, Napi::Function on_messages, WakeTarget* target, void*);
   static void on_environment_exit(void* self);
 
-  using Wake = Napi::TypedThreadSafeFunction<EngineObject, void, &EngineObject::drain>;
+  using Wake = Napi::TypedThreadSafeFunction<WakeTarget, void, &EngineObject::drain>;
   Wake wake_;
+  WakeTarget* target_ = nullptr;
   std::unique_ptr<Engine> engine_;
   bool hooked_ = false;
 };

@@ -9,7 +9,7 @@ namespace redrafter {
 
 enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kI64 };
 
-inline size_t dtype_bytes(DType t) {
+static inline size_t dtype_bytes(DType t) {
   switch (t) {
     case DType::kF32:
     case DType::kI32:
@@ -23,7 +23,7 @@ inline size_t dtype_bytes(DType t) {
   return 0;
 }
 
-inline const char* dtype_name(DType t) {
+static inline const char* dtype_name(DType t) {
   switch (t) {
     case DType::kF32:
       return "f32";
@@ -39,7 +39,9 @@ inline const char* dtype_name(DType t) {
   return "?";
 }
 
-inline bool dtype_is_float(DType t) { return t == DType::kF32 || t == DType::kF16 || t == DType::kBF16; }
+static inline bool dtype_is_float(DType t) {
+  return t == DType::kF32 || t == DType::kF16 || t == DType::kBF16;
+}
 
 static inline float bits_to_f32(uint32_t bits) {
   float f;

@@ -12,7 +12,7 @@
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
-#elif defined(__aarch64__)
+#elif defined(REDRAFTER_ISA_NEON)
 #include <arm_neon.h>
 #endif
 
@@ -22,11 +22,13 @@
 #define REDRAFTER_INLINE static inline __attribute__((always_inline))
 #endif
 
-// The namespace of this compilation: isa_avx512, isa_avx2 or isa_base.
+// The namespace of this compilation: isa_avx512, isa_avx2, isa_neon or isa_base.
 #if defined(REDRAFTER_ISA_AVX512)
 #define REDRAFTER_ISA isa_avx512
 #elif defined(REDRAFTER_ISA_AVX2)
 #define REDRAFTER_ISA isa_avx2
+#elif defined(REDRAFTER_ISA_NEON)
+#define REDRAFTER_ISA isa_neon
 #else
 #define REDRAFTER_ISA isa_base
 #endif
@@ -83,7 +85,7 @@ REDRAFTER_INLINE F16 f16_load_half(const uint16_t* p) {
           _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
 }
 
-#elif defined(__aarch64__)
+#elif defined(REDRAFTER_ISA_NEON)
 
 struct F16 {
   float32x4_t v[4];

@@ -29,7 +29,7 @@ struct Matrix {
 
 constexpr int64_t kPanelRows = 16;
 
-inline int64_t matrix_bytes(int64_t rows, int64_t cols, DType dtype) {
+static inline int64_t matrix_bytes(int64_t rows, int64_t cols, DType dtype) {
   return (rows + kPanelRows - 1) / kPanelRows * kPanelRows * cols * static_cast<int64_t>(dtype_bytes(dtype));
 }
 
@@ -49,7 +49,7 @@ struct KvLayer {
   int64_t head_dim = 0;
 };
 
-inline int64_t head_dim_padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+static inline int64_t head_dim_padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
 // The rows of one forward pass: prompt chunks and draft trees of any number of sequences, flat.
 // Row r sits at logical position position[r] of its sequence and sees positions 0..position[r]: the first

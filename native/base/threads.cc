@@ -18,6 +18,8 @@ constexpr int kSpins = 2000;
 inline void pause() {
 #if defined(_MSC_VER) && defined(_M_X64)
   _mm_pause();
+#elif defined(_MSC_VER) && defined(_M_ARM64)
+  __yield();
 #elif defined(__x86_64__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)

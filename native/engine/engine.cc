@@ -2,16 +2,42 @@
 
 #include <utility>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include "engine/engine_thread.h"
 
 namespace redrafter {
+namespace {
+
+// The allocator keeps what a model used for the next one. glibc has to be asked to give it back.
+void return_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
+
+}  // namespace
 
 Engine::Engine(EngineOptions options, std::function<void()> wake)
-    : options_(std::move(options)), wake_(std::move(wake)), thread_([this] { EngineThread(*this).run(); }) {}
+    : options_(std::move(options)), wake_(std::move(wake)), thread_([this] { run(); }) {}
 
 Engine::~Engine() {
   close();
   if (thread_.joinable()) thread_.join();
+}
+
+void Engine::run() {
+  try {
+    EngineThread(*this).run();
+  } catch (const std::exception&) {
+    // Out of memory while it answered: the last message answers whatever is open.
+  }
+  return_memory();
+  std::vector<Message> last;
+  last.emplace_back(MessageType::kClosed);
+  deliver(last);
 }
 
 void Engine::submit(Command command) {

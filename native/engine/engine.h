@@ -37,6 +37,8 @@ class Engine {
  private:
   friend class EngineThread;
 
+  // The thread: an EngineThread, then kClosed. The host hears it when all memory has been freed.
+  void run();
   // Waits at most that long for the first one; max() waits until there is one or the engine is closed.
   std::vector<Command> take_commands(std::chrono::milliseconds patience);
   void deliver(std::vector<Message>& messages);

@@ -65,7 +65,6 @@ void EngineThread::run() {
     post_error(command.ticket, "ERR_DISPOSED", "the model was disposed");
   }
   sessions_.clear();
-  post(Message(MessageType::kClosed));
   flush();
 }
 

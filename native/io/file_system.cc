@@ -1,11 +1,7 @@
 #include "io/file_system.h"
 
-#include <system_error>
-
 #if defined(_WIN32)
 
-#define WIN32_LEAN_AND_MEAN
-#define NOMINMAX
 #include <windows.h>
 
 #include <filesystem>
@@ -15,9 +11,20 @@ namespace redrafter::system {
 bool Status::is_missing() const {
   return error_ == ERROR_FILE_NOT_FOUND || error_ == ERROR_PATH_NOT_FOUND || error_ == ERROR_INVALID_NAME;
 }
-std::string Status::text() const { return std::system_category().message(static_cast<int>(error_)); }
 bool Status::exists_already() const { return error_ == ERROR_FILE_EXISTS; }
 Status input_output_error() { return Status(ERROR_IO_DEVICE); }
+
+// Not std::system_category, whose messages come in the code page of the system where UTF-8 is expected.
+std::string Status::text() const {
+  wchar_t text[512];
+  const DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS;
+  DWORD length = FormatMessageW(flags, nullptr, static_cast<DWORD>(error_), 0, text, 512, nullptr);
+  while (length > 0 && (text[length - 1] <= L' ' || text[length - 1] == L'.')) --length;  // ".\r\n"
+  char utf8[3 * 512];
+  const int bytes = WideCharToMultiByte(CP_UTF8, 0, text, static_cast<int>(length), utf8,
+                                        static_cast<int>(sizeof utf8), nullptr, nullptr);
+  return bytes > 0 ? std::string(utf8, static_cast<size_t>(bytes)) : "error " + std::to_string(error_);
+}
 
 static Status last_error() { return Status(GetLastError()); }
 
@@ -115,6 +122,7 @@ void remove(const std::string& path) { DeleteFileW(wide(path).c_str()); }
 
 #include <cerrno>
 #include <cstdio>
+#include <system_error>
 
 namespace redrafter::system {
 

@@ -1,6 +1,6 @@
 #include <algorithm>
 #include <atomic>
-#include <random>
+#include <chrono>
 #include <utility>
 
 #include "base/check.h"
@@ -32,10 +32,12 @@ FileWriter::FileWriter(std::string path) : path_(std::move(path)) {
   const PathKind kind = path_kind(path_);
   if (kind == PathKind::kDirectory) fail_write(path_, "it is a directory");
   if (kind == PathKind::kOther) fail_write(path_, "it is not a regular file (a pipe, socket or device?)");
-  std::random_device random;
   system::Status status;
   do {
-    temporary_ = path_ + "." + std::to_string(random()) + ".tmp";
+    // No other process or thread is likely to choose this name; if one has, create() fails and the next is
+    // tried.
+    const auto now = std::chrono::steady_clock::now().time_since_epoch().count();
+    temporary_ = path_ + "." + std::to_string(now) + ".tmp";
     status = system::create(temporary_, &handle_);
   } while (status.exists_already());
   if (!status.ok()) fail_write(path_, status.text());

@@ -14,6 +14,9 @@ void act_cpu(const ActParams&, Stream&);  // oracle
 namespace isa_base {
 void act(const ActParams&, Stream&);
 }
+namespace isa_neon {
+void act(const ActParams&, Stream&);
+}
 namespace isa_avx2 {
 void act(const ActParams&, Stream&);
 }

@@ -1,6 +1,7 @@
 #include "ops/attention.h"
 
 #include <cmath>
+#include <limits>
 
 #include "base/threads.h"
 
@@ -37,7 +38,7 @@ void attention_cpu(const AttentionParams& p, Stream& stream) {
     float* score = p.scratch + thread * p.scratch_stride;
     const int64_t positions = p.batch.position[row] + 1;
 
-    float largest = -INFINITY;
+    float largest = -std::numeric_limits<float>::infinity();
     for (int64_t j = 0; j < positions; ++j) {
       const int64_t slot = slot_of(p.batch, row, j);
       const float* k = kv.k + table[slot / kBlockTokens] * kv.k_block_stride + kv_head * dim * kBlockTokens +

@@ -31,6 +31,9 @@ void attention_cpu(const AttentionParams&, Stream&);  // oracle: plain loops
 namespace isa_base {
 void attention(const AttentionParams&, Stream&);
 }
+namespace isa_neon {
+void attention(const AttentionParams&, Stream&);
+}
 namespace isa_avx2 {
 void attention(const AttentionParams&, Stream&);
 }

@@ -1,6 +1,7 @@
 #include "ops/beam.h"
 
 #include <cstring>
+#include <limits>
 
 #include "ops/top.h"
 
@@ -11,7 +12,8 @@ void beam_cpu(const BeamParams& p, Stream&) {
   int32_t* chosen = reinterpret_cast<int32_t*>(total + p.rows * p.width);
   for (int64_t i = 0; i < p.rows * p.width; ++i) {
     const int64_t row = i / p.width;
-    total[i] = p.token[i] < 0 ? NAN : p.score[row] + (p.logit[i] - p.log_sum_exp[row]);
+    total[i] = p.token[i] < 0 ? std::numeric_limits<float>::quiet_NaN()
+                              : p.score[row] + (p.logit[i] - p.log_sum_exp[row]);
   }
   select_top(total, p.rows * p.width, p.width, chosen, p.next_score);
   int32_t live = 0;

@@ -68,6 +68,9 @@ void head_top_cpu(const HeadTopParams&, Stream&);
 namespace isa_base {
 REDRAFTER_DRAFTER_OPS
 }
+namespace isa_neon {
+REDRAFTER_DRAFTER_OPS
+}
 namespace isa_avx2 {
 REDRAFTER_DRAFTER_OPS
 }

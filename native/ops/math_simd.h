@@ -16,6 +16,12 @@ REDRAFTER_INLINE F16 f16_scale(F16 p, F16 shifted) {
         _mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(s), 23)));
   };
   return {scale(p.lo, shifted.lo), scale(p.hi, shifted.hi)};
+#elif defined(REDRAFTER_ISA_NEON)
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t exponent = vshlq_n_u32(vreinterpretq_u32_f32(shifted.v[i]), 23);
+    p.v[i] = vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p.v[i]), exponent));
+  }
+  return p;
 #else
   alignas(64) float a[kLanes], s[kLanes];
   f16_store(a, p);
@@ -32,6 +38,9 @@ REDRAFTER_INLINE F16 f16_clamp(F16 x, float low, float high) {
 #elif defined(__AVX2__)
   const __m256 lo = _mm256_set1_ps(low), hi = _mm256_set1_ps(high);
   return {_mm256_min_ps(hi, _mm256_max_ps(lo, x.lo)), _mm256_min_ps(hi, _mm256_max_ps(lo, x.hi))};
+#elif defined(REDRAFTER_ISA_NEON)
+  for (float32x4_t& e : x.v) e = vminq_f32(vdupq_n_f32(high), vmaxq_f32(vdupq_n_f32(low), e));
+  return x;
 #else
   alignas(64) float a[kLanes];
   f16_store(a, x);
@@ -45,6 +54,10 @@ REDRAFTER_INLINE F16 f16_max(F16 a, F16 b) {
   return {_mm512_max_ps(a.v, b.v)};
 #elif defined(__AVX2__)
   return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+#elif defined(REDRAFTER_ISA_NEON)
+  // Not vmaxq, which gives NaN when either is: like the others this one gives b then.
+  for (int i = 0; i < 4; ++i) a.v[i] = vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]);
+  return a;
 #else
   alignas(64) float x[kLanes], y[kLanes];
   f16_store(x, a);
@@ -59,6 +72,9 @@ REDRAFTER_INLINE F16 f16_div(F16 a, F16 b) {
   return {_mm512_div_ps(a.v, b.v)};
 #elif defined(__AVX2__)
   return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+#elif defined(REDRAFTER_ISA_NEON)
+  for (int i = 0; i < 4; ++i) a.v[i] = vdivq_f32(a.v[i], b.v[i]);
+  return a;
 #else
   alignas(64) float x[kLanes], y[kLanes];
   f16_store(x, a);

@@ -19,6 +19,9 @@ void matmul_cpu(const MatmulParams&, Stream&);  // oracle: plain loops
 namespace isa_base {
 void matmul(const MatmulParams&, Stream&);
 }
+namespace isa_neon {
+void matmul(const MatmulParams&, Stream&);
+}
 namespace isa_avx2 {
 void matmul(const MatmulParams&, Stream&);
 }

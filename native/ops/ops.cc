@@ -5,10 +5,7 @@
 #include <new>
 
 #include "base/check.h"
-
-#if defined(__x86_64__) && !defined(_MSC_VER)
-#define REDRAFTER_X86 1
-#endif
+#include "base/cpu.h"
 
 namespace redrafter {
 namespace {
@@ -30,10 +27,10 @@ constexpr Backend kOracle = {"cpu",         "oracle",      matmul_pack_cpu, embe
                              beam_cpu,      tree_pack_cpu, tree_accept_cpu, kv_compact_cpu, kv_copy_block_cpu,
                              host_allocate, host_release,  host_copy,       host_copy};
 
-#define REDRAFTER_LEVEL(isa)                                                                      \
+#define REDRAFTER_LEVEL(isa, name)                                                                \
   [] {                                                                                            \
     Backend b = kOracle;                                                                          \
-    b.level = #isa + 4; /* without "isa_" */                                                      \
+    b.level = name;                                                                               \
     b.matmul = isa::matmul, b.attention = isa::attention, b.act = isa::act;                       \
     b.cell = isa::cell, b.mix = isa::mix, b.residual = isa::residual, b.head_top = isa::head_top; \
     return b;                                                                                     \
@@ -44,19 +41,24 @@ struct Level {
   const char* missing;  // null when this processor can run it
 };
 
+// REDRAFTER_WITH_* say which levels CMake has compiled for this architecture.
 std::vector<Level> cpu_levels() {
-  static const Backend base = REDRAFTER_LEVEL(isa_base);
   std::vector<Level> levels;
-#if defined(REDRAFTER_X86)
-  static const Backend avx512 = REDRAFTER_LEVEL(isa_avx512);
-  static const Backend avx2 = REDRAFTER_LEVEL(isa_avx2);
-  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  const bool has_avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#if defined(REDRAFTER_WITH_AVX512)
+  static const Backend avx512 = REDRAFTER_LEVEL(isa_avx512, "avx512");
+  static const bool has_avx512 = cpu_has({"avx512f", "avx512bw", "avx512vl", "avx512dq"});
   levels.push_back({avx512, has_avx512 ? nullptr : "this processor has no AVX-512 (F, BW, VL, DQ)"});
+#endif
+#if defined(REDRAFTER_WITH_AVX2)
+  static const Backend avx2 = REDRAFTER_LEVEL(isa_avx2, "avx2");
+  static const bool has_avx2 = cpu_has({"avx2", "fma", "f16c"});
   levels.push_back({avx2, has_avx2 ? nullptr : "this processor has no AVX2 with FMA and F16C"});
 #endif
+#if defined(REDRAFTER_WITH_NEON)
+  static const Backend neon = REDRAFTER_LEVEL(isa_neon, "neon");
+  levels.push_back({neon, nullptr});
+#endif
+  static const Backend base = REDRAFTER_LEVEL(isa_base, "base");
   levels.push_back({base, nullptr});
   levels.push_back({kOracle, nullptr});
   return levels;
@@ -98,28 +100,6 @@ std::vector<BackendStatus> list_backends() {
   }
   all.push_back({"cuda", "cuda", "", "NOT_BUILT", kNoCuda, false});
   return all;
-}
-
-std::vector<std::string> cpu_features() {
-  std::vector<std::string> found;
-#if defined(REDRAFTER_X86)
-#define REDRAFTER_FEATURE(name) \
-  if (__builtin_cpu_supports(name)) found.push_back(name)
-  REDRAFTER_FEATURE("sse4.2");
-  REDRAFTER_FEATURE("avx");
-  REDRAFTER_FEATURE("avx2");
-  REDRAFTER_FEATURE("fma");
-  REDRAFTER_FEATURE("avx512f");
-  REDRAFTER_FEATURE("avx512bw");
-  REDRAFTER_FEATURE("avx512vl");
-  REDRAFTER_FEATURE("avx512dq");
-  REDRAFTER_FEATURE("avx512vnni");
-  REDRAFTER_FEATURE("avx512bf16");
-#undef REDRAFTER_FEATURE
-#elif defined(__aarch64__)
-  found.push_back("neon");
-#endif
-  return found;
 }
 
 }  // namespace redrafter

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ops/act.h"
@@ -26,7 +27,7 @@ using Op = void (*)(const Params&, Stream&);
 
 struct Backend {
   const char* name;   // "cpu"; the CUDA companion adds "cuda"
-  const char* level;  // "avx512", "avx2", "base", "oracle"
+  const char* level;  // "avx512", "avx2", "neon", "base", "oracle"
 
   Op<PackParams> matmul_pack;
   Op<EmbedParams> embed;
@@ -70,9 +71,6 @@ const Backend& find_backend(const std::string& device);
 
 // Best first. Without the oracle, which is there for tests.
 std::vector<BackendStatus> list_backends();
-
-// Instruction sets of this processor that matter to the CPU backend, e.g. {"avx2", "fma", "avx512f"}.
-std::vector<std::string> cpu_features();
 
 // A copy of `backend` that hands out no memory: allocate gives null and copies do nothing, so that code which
 // allocates can be run to add up how much it would take. Ops must not be called.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/philox.h"
 #include "base/threads.h"
@@ -119,7 +120,8 @@ void logprob_cpu(const LogprobParams& p, Stream& stream) {
   stream.threads->run(p.rows, 8 * p.rows * p.vocab, [&p](int64_t i, int) {
     const float* logits = p.logits + p.row[i] * p.vocab;
     const int32_t best = argmax(logits, p.vocab);
-    const double norm = best < 0 ? NAN : log_sum_exp(logits, p.vocab, logits[best]);
+    const double norm =
+        best < 0 ? std::numeric_limits<double>::quiet_NaN() : log_sum_exp(logits, p.vocab, logits[best]);
     p.logprob[i] = static_cast<float>(logits[p.token[i]] - norm);
     int32_t* ids = p.top_token + i * p.top_k;
     float* values = p.top_logprob + i * p.top_k;

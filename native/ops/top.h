@@ -1,8 +1,8 @@
 // Selection of the best entries of a row, shared by the draft head and log-probabilities.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
+#include <limits>
 
 namespace redrafter {
 
@@ -23,7 +23,7 @@ static inline void select_top(const float* values, int64_t count, int64_t top, i
     index[at] = static_cast<int32_t>(i);
   }
   for (; filled < top; ++filled) {
-    value[filled] = -INFINITY;
+    value[filled] = -std::numeric_limits<float>::infinity();
     index[filled] = -1;
   }
 }

@@ -1,6 +1,10 @@
-/** The addon with the bindings that only tests use. REDRAFTER_TESTING_ADDON points to another build of it. */
+/**
+ * The addon with the bindings that only tests use. REDRAFTER_TESTING_ADDON points to another build of it, and
+ * REDRAFTER_FOREIGN_NODE says how to run a Node.js that can load it when this one cannot.
+ */
 import { createRequire } from 'node:module';
 
+import { connect } from './foreign.js';
 import type { Ops } from './ops.js';
 
 export interface ParsedTensor {
@@ -63,4 +67,8 @@ export interface Testing {
 
 const path = process.env['REDRAFTER_TESTING_ADDON'] ?? '../../build/testing/redrafter_testing.node';
 
-export const testing = createRequire(import.meta.url)(path) as Testing;
+const foreign = process.env['REDRAFTER_FOREIGN_NODE'];
+
+export const testing = (
+  foreign === undefined ? createRequire(import.meta.url)(path) : connect(foreign, path)
+) as Testing;

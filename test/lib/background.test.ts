@@ -29,7 +29,7 @@ function writeLongHeader(): string {
 const long = writeLongHeader();
 
 const PRELUDE = `
-  import { estimateMemory, inspect } from ${JSON.stringify(new URL('../../dist/index.js', import.meta.url).href)};
+  import { estimateMemory, inspect } from ${JSON.stringify(new URL('../../dist/index.mjs', import.meta.url).href)};
   const [model, long] = ${JSON.stringify([model, long])};`;
 
 interface Outcome {

@@ -1,38 +1,10 @@
 /** What a process sees: when it may exit, what happens when it exits early, and several threads of JavaScript. */
-import { execFile } from 'node:child_process';
-
 import { describe, expect, it } from 'vitest';
 
+import { exits, INDEX, scriptRunner } from '../kit/script.js';
 import { writeTinyModel } from './tiny.js';
 
-const INDEX = new URL('../../dist/index.mjs', import.meta.url).href;
-const paths = writeTinyModel();
-
-const PRELUDE = `
-  import { Model } from ${JSON.stringify(INDEX)};
-  const paths = ${JSON.stringify(paths)};
-  const load = () => Model.load(paths.model, { drafter: paths.drafter, threads: 1, device: 'cpu' });
-  const long = { maxTokens: 4000, ignoreEos: true };
-`;
-
-interface Outcome {
-  code: number | null;
-  signal: NodeJS.Signals | null;
-  stdout: string;
-  stderr: string;
-}
-
-/** Runs a module in a process of its own. */
-function script(body: string): Promise<Outcome> {
-  const args = ['--input-type=module', '-e', PRELUDE + body];
-  return new Promise((resolve) => {
-    const child = execFile(process.execPath, args, { timeout: 30_000 }, (_, stdout, stderr) => {
-      resolve({ code: child.exitCode, signal: child.signalCode, stdout, stderr });
-    });
-  });
-}
-
-const exits = (code: number, stdout = ''): Outcome => ({ code, signal: null, stdout, stderr: '' });
+const script = scriptRunner(writeTinyModel());
 
 describe('a process', () => {
   it('exits by itself with an idle model and session', async () => {

@@ -180,7 +180,7 @@ interface Resident {
 function residentGrowth(directory: string, options: object): Promise<Resident> {
   const body = `
     import { readFileSync } from 'node:fs';
-    import { estimateMemory, Model } from ${JSON.stringify(new URL('../../dist/index.js', import.meta.url).href)};
+    import { estimateMemory, Model } from ${JSON.stringify(new URL('../../dist/index.mjs', import.meta.url).href)};
     const [directory, options, small] = ${JSON.stringify([directory, options, tiny.model])};
     const kib = (key) => 1024 * Number(new RegExp(key + ':\\\\s+(\\\\d+) kB').exec(readFileSync('/proc/self/status', 'utf8'))[1]);
     // What a process needs once, whatever the model.

@@ -61,7 +61,7 @@ describe('getBackends', () => {
   });
 
   it('does not depend on the environment', async () => {
-    const index = new URL('../../dist/index.js', import.meta.url).href;
+    const index = new URL('../../dist/index.mjs', import.meta.url).href;
     const body = `import { getBackends } from ${JSON.stringify(index)}; console.log(JSON.stringify(getBackends()));`;
     const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', body], {
       env: { ...process.env, CUDA_VISIBLE_DEVICES: '' },

@@ -10,7 +10,7 @@ const SCRIPT = `
   import { pbkdf2 } from 'node:crypto';
   import { writeSync } from 'node:fs';
   import { stat } from 'node:fs/promises';
-  import { Model } from ${JSON.stringify(new URL('../../dist/index.js', import.meta.url).href)};
+  import { Model } from ${JSON.stringify(new URL('../../dist/index.mjs', import.meta.url).href)};
   const model = await Model.load(${JSON.stringify(paths.model)}, { drafter: ${JSON.stringify(paths.drafter)}, threads: 1 });
   pbkdf2('', '', 2 ** 31 - 1, 64, 'sha512', () => {}); // takes the only thread of the pool, for many minutes
   let pool = 'blocked';

@@ -66,8 +66,8 @@ describe('types of the installed package', () => {
       const model: Model = await Model.load('model', { drafter: false, threads: 1 });
       const session = await model.createSession();
       for await (const { text, tokenIds } of session.generate('a', { maxTokens: 2 })) if (tokenIds.length > 0) return text;
-      const error: unknown = session;
-      return error instanceof RedrafterError ? error.code : '';
+      const code = (error: unknown): string => (error instanceof RedrafterError ? error.code : 'none');
+      return code(session);
     }
     void use;`;
   const IMPORT = `import { Model, RedrafterError } from 'redrafter';`;

@@ -203,6 +203,8 @@ class ModelProcess {
     return {
       model: this.#model?.info ?? null,
       kv: this.#model?.kvUsage() ?? null,
+      memory: this.#model?.memoryUsage() ?? null,
+      totals: this.#model?.stats ?? null,
       running: this.#running.size - 1, // without this request
       rssBytes: process.memoryUsage.rss(),
     };

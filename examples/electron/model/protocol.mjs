@@ -5,7 +5,7 @@
  * with either serialization, a worker's. A request has an id that the app chooses and never uses twice; answers
  * carry the same id and come in order. `done` or `error` is the last answer of a request.
  *
- * @import { Chunk, GenerateOptions, GenerationResult, KvUsage, LoadOptions, ModelInfo, SessionInput } from 'redrafter'
+ * @import { Chunk, GenerateOptions, GenerationResult, KvUsage, LoadOptions, MemoryUsage, ModelInfo, SessionInput, TotalStats } from 'redrafter'
  */
 
 /**
@@ -24,7 +24,8 @@
  * @typedef {{ text: string, drafted: boolean }} Run Text of tokens that the drafter proposed, or of the model's own.
  * @typedef {Chunk & { runs: Run[] }} RemoteChunk A chunk, and its text in runs: joined, they are `text`.
  * @typedef {Omit<GenerationResult, 'seed'> & { seed: string }} RemoteResult
- * @typedef {{ model: ModelInfo | null, kv: KvUsage | null, running: number, rssBytes: number }} Stats
+ * @typedef {{ model: ModelInfo | null, kv: KvUsage | null, memory: MemoryUsage | null, totals: TotalStats | null,
+ *   running: number, rssBytes: number }} Stats
  *   `running`: generations and loads under way. `rssBytes`: resident memory of the operating-system process.
  * @typedef {{ code: string, message: string, remedy: string | null }} ErrorData
  * @typedef {{ type: 'progress', id: number, fraction: number }

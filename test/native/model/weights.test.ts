@@ -137,10 +137,12 @@ describe('requests the native side refuses by itself', () => {
     });
     await expect(engine.rewind(session, 5)).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
     await expect(engine.fork(99_999)).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
-    // Slow enough that the commands behind it find it running: plain loops, one row a round.
-    const slow = await TestEngine.load(directory, { device: 'cpu:oracle', prefillChunk: 1 });
+    // Slow enough that the commands behind it find it running, even on a busy machine: plain loops, one row a round.
+    const long = temporaryDirectory('long');
+    writeTinyLlama(long, { ...shape, maxPositions: 4096 }, 3);
+    const slow = await TestEngine.load(long, { device: 'cpu:oracle', prefillChunk: 1 });
     const busy = await slow.open();
-    const first = slow.generate(busy, new Array<number>(100).fill(1), { maxTokens: 20 });
+    const first = slow.generate(busy, new Array<number>(3000).fill(1), { maxTokens: 20 });
     const second = slow.generate(busy, [1], {});
     const copy = slow.fork(busy);
     await expect(second).rejects.toMatchObject({ code: 'ERR_BUSY' });

@@ -7,7 +7,7 @@ export const ops = testing.ops;
 /** Levels under test, the plain-loop oracle first. */
 export const LEVELS = ops.levels();
 /** Levels whose results are the oracle's bit for bit where an op is one chain of fused multiply-adds. */
-export const FUSED = LEVELS.filter((level) => level === 'avx2' || level === 'avx512');
+export const FUSED = LEVELS.filter((level) => ['avx2', 'avx512', 'neon'].includes(level));
 /** Whether two vector levels run here that must agree bit for bit. */
 export const PAIR = FUSED.length === 2;
 export const DTYPES: DType[] = ['f32', 'f16', 'bf16'];

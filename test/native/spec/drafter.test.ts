@@ -46,7 +46,7 @@ const drafter = testing['drafter'] as DrafterBindings;
 
 describe('golden draft log-probabilities', () => {
   for (const name of ['drafter-sum', 'drafter-elman', 'drafter-elman-proj', 'drafter-gru', 'drafter-gru-trimmed']) {
-    for (const level of ['oracle', 'base', 'avx2', 'avx512']) {
+    for (const level of ['oracle', 'base', 'neon', 'avx2', 'avx512']) {
       it.skipIf(!available(level))(`${name} on ${level}`, () => {
         const golden = JSON.parse(readFileSync(join(root, name, 'golden.json'), 'utf8')) as {
           hidden: number[];

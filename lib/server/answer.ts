@@ -1,0 +1,136 @@
+import { randomUUID } from 'node:crypto';
+
+import type { Chunk, FinishReason, GenerationResult, TokenLogprob } from '../generation.js';
+import type { Tokenizer } from '../tokenizer.js';
+import { LogprobWriter } from './logprobs.js';
+import type { Job } from './request.js';
+
+/** What `usage` holds beside OpenAI's fields. Times are milliseconds; see `GenerationStats` for the figures. */
+export interface UsageExtension {
+  tokens_per_step: number;
+  rounds: number;
+  drafted_nodes: number;
+  acceptance_by_depth: number[];
+  tokens_per_second: number;
+  queue_ms: number;
+  time_to_first_token_ms: number;
+  prefill_ms: number;
+  draft_ms: number;
+  verify_ms: number;
+  host_ms: number;
+  total_ms: number;
+  /** The seed that was used, for `seed` of a later request. A string, as it has 64 bits. */
+  seed: string;
+}
+
+export interface Usage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  prompt_tokens_details: { cached_tokens: number };
+  redrafter: UsageExtension;
+}
+
+/** Generation that ended by itself; one that was aborted has no finish reason but an error. */
+export function finishOf(reason: FinishReason): 'stop' | 'length' {
+  return reason === 'length' ? 'length' : 'stop';
+}
+
+/** The objects of one answer, whole or in parts. */
+export class Answer {
+  private readonly head: { id: string; object: string; created: number; model: string; system_fingerprint: string };
+  private readonly logprobs: LogprobWriter;
+
+  constructor(
+    private readonly job: Job,
+    model: { name: string; fingerprint: string; tokenizer: Tokenizer },
+  ) {
+    const chat = job.kind === 'chat';
+    this.head = {
+      id: `${chat ? 'chatcmpl' : 'cmpl'}-${randomUUID()}`,
+      object: chat ? (job.stream ? 'chat.completion.chunk' : 'chat.completion') : 'text_completion',
+      created: Math.floor(Date.now() / 1000),
+      model: model.name,
+      system_fingerprint: model.fingerprint,
+    };
+    this.logprobs = new LogprobWriter(model.tokenizer, job.ids.at(-1));
+  }
+
+  whole({ text, tokenIds, finishReason, logprobs }: GenerationResult, usage: Usage): object {
+    const content =
+      this.job.kind === 'chat' ? { message: { role: 'assistant', content: text, refusal: null } } : { text };
+    return { ...this.head, choices: [this.choice(content, finishOf(finishReason), tokenIds, logprobs)], usage };
+  }
+
+  /** The first event; a completion has none. */
+  opening(): object[] {
+    return this.job.kind === 'chat'
+      ? [this.event([this.choice({ delta: { role: 'assistant', content: '' } }, null)])]
+      : [];
+  }
+
+  /** The event of a chunk: none while its text is held back, unless its tokens are to be told. */
+  part({ text, tokenIds, logprobs }: Chunk): object[] {
+    const tell = tokenIds.length > 0 && (logprobs !== undefined || this.job.returnTokenIds);
+    if (text === '' && !tell) return [];
+    const content = this.job.kind === 'chat' ? { delta: { content: text } } : { text };
+    return [this.event([this.choice(content, null, tokenIds, logprobs)])];
+  }
+
+  /** The last events. */
+  closing({ finishReason }: GenerationResult, usage: Usage): object[] {
+    const content = this.job.kind === 'chat' ? { delta: {} } : { text: '' };
+    const last = this.event([this.choice(content, finishOf(finishReason))]);
+    return this.job.includeUsage ? [last, { ...this.event([]), usage }] : [last];
+  }
+
+  private event(choices: object[]): object {
+    return { ...this.head, choices, ...(this.job.includeUsage ? { usage: null } : {}) };
+  }
+
+  private choice(
+    content: object,
+    finish: 'stop' | 'length' | null,
+    tokenIds: readonly number[] = [],
+    logprobs?: readonly TokenLogprob[],
+  ): object {
+    const { kind, returnTokenIds } = this.job;
+    const written =
+      logprobs === undefined
+        ? null
+        : kind === 'chat'
+          ? this.logprobs.chat(logprobs)
+          : this.logprobs.completion(logprobs);
+    return {
+      index: 0,
+      ...content,
+      logprobs: written,
+      finish_reason: finish,
+      ...(returnTokenIds ? { token_ids: tokenIds } : {}),
+    };
+  }
+}
+
+export function usageOf({ stats, seed }: GenerationResult, queueMs: number): Usage {
+  return {
+    prompt_tokens: stats.promptTokens,
+    completion_tokens: stats.tokens,
+    total_tokens: stats.promptTokens + stats.tokens,
+    prompt_tokens_details: { cached_tokens: stats.reusedTokens },
+    redrafter: {
+      tokens_per_step: stats.tokensPerStep,
+      rounds: stats.rounds,
+      drafted_nodes: stats.draftedNodes,
+      acceptance_by_depth: stats.acceptanceByDepth,
+      tokens_per_second: stats.tokensPerSecond,
+      queue_ms: queueMs,
+      time_to_first_token_ms: stats.timeToFirstTokenMs,
+      prefill_ms: stats.prefillMs,
+      draft_ms: stats.draftMs,
+      verify_ms: stats.verifyMs,
+      host_ms: stats.hostMs,
+      total_ms: stats.totalMs,
+      seed: seed.toString(),
+    },
+  };
+}

@@ -1,0 +1,115 @@
+import { describe, OptionReader } from '../options.js';
+import { RedrafterError } from '../errors.js';
+import { badField, HttpError } from './http-error.js';
+
+/** Fields that change nothing here. */
+const IGNORED = [
+  'user',
+  'metadata',
+  'service_tier',
+  'safety_identifier',
+  'prompt_cache_key',
+  'prompt_cache_retention',
+  'parallel_tool_calls',
+];
+
+const empty = (value: unknown): boolean =>
+  value === '' || (typeof value === 'object' && value !== null && Object.keys(value).length === 0);
+
+/** Fields that would change the answer and are not supported, with the values that ask for nothing. */
+const REFUSED: Record<string, (value: unknown) => boolean> = {
+  n: (value) => value === 1,
+  best_of: (value) => value === 1,
+  echo: (value) => value === false,
+  store: (value) => value === false,
+  suffix: empty,
+  presence_penalty: (value) => value === 0,
+  frequency_penalty: (value) => value === 0,
+  repetition_penalty: (value) => value === 1,
+  logit_bias: empty,
+  tools: empty,
+  functions: empty,
+  tool_choice: (value) => value === 'none' || value === 'auto',
+  function_call: (value) => value === 'none' || value === 'auto',
+  response_format: (value) => JSON.stringify(value) === '{"type":"text"}',
+  modalities: (value) => JSON.stringify(value) === '["text"]',
+};
+
+/** The body as JSON. Throws 400. */
+export function parseJson(bytes: ArrayBuffer): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch {
+    throw new HttpError(400, 'ERR_INVALID_ARGUMENT', 'the body is not JSON in UTF-8');
+  }
+}
+
+/**
+ * The fields of a body, each checked as it is read. Null counts as absent, as in OpenAI's API. Every error is a 400
+ * that names the field.
+ */
+export class BodyFields {
+  private readonly read: OptionReader;
+
+  /** Throws for unknown fields, and for known ones that ask for what is not supported. */
+  constructor(body: unknown, known: readonly string[]) {
+    if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+      throw new HttpError(400, 'ERR_INVALID_ARGUMENT', `the body must be a JSON object, got ${describe(body)}`);
+    }
+    const fields: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
+    for (const [key, value] of Object.entries(body)) {
+      if (value === null || IGNORED.includes(key)) continue;
+      const neutral = Object.hasOwn(REFUSED, key) ? REFUSED[key] : undefined;
+      if (neutral === undefined) fields[key] = value;
+      else if (!neutral(value)) throw badField(key, refusal(key, value));
+    }
+    const stranger = Object.keys(fields).find((key) => !known.includes(key));
+    this.read = at(stranger ?? '', () => new OptionReader(fields, known));
+  }
+
+  raw(key: string): unknown {
+    return this.read.raw(key);
+  }
+
+  has(key: string): boolean {
+    return this.read.raw(key) !== undefined;
+  }
+
+  string(key: string): string | undefined {
+    const value = this.read.raw(key);
+    if (value !== undefined && typeof value !== 'string') {
+      throw badField(key, `${key} must be a string, got ${describe(value)}`);
+    }
+    return value;
+  }
+
+  /** Undefined when absent. */
+  integer(key: string, low: number, high: number): number | undefined {
+    return at(key, () => (this.has(key) ? this.read.integer(key, low, low, high) : undefined));
+  }
+
+  number(key: string, fallback: number, range: string, fits: (value: number) => boolean): number {
+    return at(key, () => this.read.number(key, fallback, range, fits));
+  }
+
+  boolean(key: string): boolean {
+    return at(key, () => this.read.boolean(key, false));
+  }
+}
+
+function refusal(key: string, value: unknown): string {
+  const name = key.length > 40 ? 'a field' : key;
+  return key === 'n' || key === 'best_of'
+    ? `${name} must be 1: send several requests, they share the rounds of the model; got ${describe(value)}`
+    : `${name} is not supported`;
+}
+
+/** Runs a check of the library; what it throws becomes a 400 that names the field. */
+export function at<T>(param: string, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    if (!(error instanceof RedrafterError)) throw error;
+    throw badField(param.slice(0, 64), error.message.replace('unknown option', 'unknown field'));
+  }
+}

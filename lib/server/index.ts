@@ -1,0 +1,5 @@
+/**
+ * An HTTP server over a loaded model, in the form of OpenAI's API. Start with {@link createServer}.
+ */
+export { createServer, Server } from './server.js';
+export type { RequestLog, ServerOptions } from './options.js';

@@ -1,0 +1,163 @@
+import { invalid } from '../errors.js';
+import { describe, OptionReader } from '../options.js';
+
+/** Options of `createServer`. */
+export interface ServerOptions {
+  /** Address to listen on. One outside of loopback needs `apiKey`. Default: `'127.0.0.1'`. */
+  host?: string;
+  /** 0 to 65535; 0 takes a free one. Default: 8080. */
+  port?: number;
+  /** Name of the model in requests and answers. */
+  modelName: string;
+  /** Key that every route but /health asks for (`Authorization: Bearer KEY`). Default: none. */
+  apiKey?: string;
+  /** Host names that requests may name, beside those of loopback. Default: on loopback none, elsewhere any. */
+  allowedHosts?: readonly string[];
+  /** Requests that generate at a time, 1 to 1024; the engine runs them as one batch. Default: 8. */
+  maxConcurrent?: number;
+  /** Requests that wait for their turn, 0 to 65536; more are refused with 429. Default: 64. */
+  maxQueue?: number;
+  /** Most that a request waits for its turn, in milliseconds; then 429. Default: 30,000. */
+  queueTimeoutMs?: number;
+  /** Most that a request generates, in milliseconds; then 504 or an error event. Default: 600,000. */
+  requestTimeoutMs?: number;
+  /** Most bytes of a body, 1024 to 2^30. Default: 2,000,000. */
+  bodyLimit?: number;
+  /**
+   * Most that a stream keeps for a client that reads slower than the model writes, in UTF-16 units, 1024 to 2^30. When
+   * more waits for a second, the request ends. Default: 1,000,000.
+   */
+  streamBuffer?: number;
+  /** Most that a client may not read anything although there is something, in milliseconds. Default: 30,000. */
+  stallTimeoutMs?: number;
+  /** Default of the requests' drafting shape, see `GenerateOptions`. */
+  beamWidth?: number;
+  beamLength?: number;
+  /** Called once for each request that has ended. What it throws is not caught. */
+  onRequest?: (entry: RequestLog) => void;
+}
+
+/** What is known of a request that has ended. Nothing of prompts, answers, keys, or paths that clients made up. */
+export interface RequestLog {
+  /** As in the header `x-request-id` of the answer. */
+  id: string;
+  /** When it came, ISO 8601. */
+  time: string;
+  method: string;
+  /** One of the server's routes, or `other`. */
+  route: string;
+  /** Status of the answer; 499 when the client went away before there was one. */
+  status: number;
+  /** Code of the error that ended it, in mid-stream too. */
+  code?: string;
+  /** From the header to the end of the answer, in milliseconds. */
+  ms: number;
+  /** Waiting for its turn, in milliseconds. */
+  queueMs?: number;
+  stream?: boolean;
+  promptTokens?: number;
+  completionTokens?: number;
+  finishReason?: string;
+  tokensPerStep?: number;
+  timeToFirstTokenMs?: number;
+}
+
+const KEYS = [
+  'host',
+  'port',
+  'modelName',
+  'apiKey',
+  'allowedHosts',
+  'maxConcurrent',
+  'maxQueue',
+  'queueTimeoutMs',
+  'requestTimeoutMs',
+  'bodyLimit',
+  'streamBuffer',
+  'stallTimeoutMs',
+  'beamWidth',
+  'beamLength',
+  'onRequest',
+] as const;
+
+/** Checked {@link ServerOptions}. */
+export interface ResolvedServer {
+  host: string;
+  port: number;
+  modelName: string;
+  apiKey: string | undefined;
+  /** Names that requests may name; undefined for any. */
+  allowedHosts: ReadonlySet<string> | undefined;
+  maxConcurrent: number;
+  maxQueue: number;
+  queueTimeoutMs: number;
+  requestTimeoutMs: number;
+  bodyLimit: number;
+  streamBuffer: number;
+  stallTimeoutMs: number;
+  shape: { beamWidth?: number; beamLength?: number };
+  onRequest: (entry: RequestLog) => void;
+}
+
+const LOOPBACK_NAMES = ['localhost', '127.0.0.1', '[::1]'];
+const DAY = 86_400_000;
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host);
+}
+
+function text(read: OptionReader, key: string): string | undefined {
+  const value = read.raw(key);
+  if (value === undefined) return undefined;
+  if (typeof value !== 'string' || value === '') throw invalid(`${key} must be a non-empty string`);
+  return value;
+}
+
+function hostNames(value: unknown): string[] {
+  if (value === undefined) return [];
+  const list: unknown[] = Array.isArray(value) ? value : [value];
+  return list.map((name) => {
+    if (typeof name === 'string' && /^([\w.-]+|\[[\da-f:.]+\])$/i.test(name)) return name.toLowerCase();
+    throw invalid(`allowedHosts must be host names without a port, got ${describe(name)}`);
+  });
+}
+
+/** Throws ERR_INVALID_ARGUMENT, also for an address outside of loopback without a key. */
+export function resolveServer(options: ServerOptions): ResolvedServer {
+  const read = new OptionReader(options, KEYS);
+  const host = text(read, 'host') ?? '127.0.0.1';
+  const apiKey = text(read, 'apiKey');
+  const modelName = text(read, 'modelName');
+  if (modelName === undefined) throw invalid('modelName is missing');
+  if (!isLoopback(host) && apiKey === undefined) {
+    throw invalid(`listening on ${describe(host)}, which other machines can reach, needs an API key`);
+  }
+  const named = hostNames(read.raw('allowedHosts'));
+  const onRequest = read.raw('onRequest', () => undefined);
+  if (typeof onRequest !== 'function') throw invalid(`onRequest must be a function, got ${describe(onRequest)}`);
+  const width = read.raw('beamWidth');
+  const length = read.raw('beamLength');
+  return {
+    host,
+    port: read.integer('port', 8080, 0, 65535),
+    modelName,
+    apiKey,
+    allowedHosts: isLoopback(host)
+      ? new Set([...LOOPBACK_NAMES, host, ...named])
+      : named.length > 0
+        ? new Set(named)
+        : undefined,
+    maxConcurrent: read.integer('maxConcurrent', 8, 1, 1024),
+    maxQueue: read.integer('maxQueue', 64, 0, 65536),
+    queueTimeoutMs: read.integer('queueTimeoutMs', 30_000, 1, DAY),
+    requestTimeoutMs: read.integer('requestTimeoutMs', 600_000, 1, DAY),
+    bodyLimit: read.integer('bodyLimit', 2_000_000, 1024, 2 ** 30),
+    streamBuffer: read.integer('streamBuffer', 1_000_000, 1024, 2 ** 30),
+    stallTimeoutMs: read.integer('stallTimeoutMs', 30_000, 1, DAY),
+    shape: {
+      ...(width === undefined ? {} : { beamWidth: read.integer('beamWidth', 0, 0, 64) }),
+      ...(length === undefined ? {} : { beamLength: read.integer('beamLength', 0, 0, 8) }),
+    },
+    onRequest: onRequest as ResolvedServer['onRequest'],
+  };
+}

@@ -1,0 +1,352 @@
+/** Many clients, and clients that go away, do not read, or come when there is no room. */
+import { join } from 'node:path';
+
+import { beforeAll, describe, expect, it } from 'vitest';
+
+import type { Model } from '../../lib/model.js';
+import { createServer } from '../../lib/server/server.js';
+import { temporaryDirectory, writeTinyLlama } from '../kit/checkpoint.js';
+import { byteLevel, writeTokenizer } from '../lib/tokenizers.js';
+import { TINY, turn } from '../lib/tiny.js';
+import {
+  allFree,
+  events,
+  json,
+  loadTiny,
+  LONG,
+  NAME,
+  post,
+  Raw,
+  start,
+  until,
+  type Failure,
+  type Running,
+} from './kit.js';
+
+const PATH = '/v1/completions';
+
+/** A model with room for long answers. */
+function writeLongModel(): string {
+  const directory = join(temporaryDirectory('long'), 'model');
+  writeTinyLlama(directory, { ...TINY, maxPositions: 65_536 }, 11);
+  const template = "{% for m in messages %}{{ m['content'] }}{% endfor %}";
+  return writeTokenizer(
+    { tokenizer: byteLevel([{ id: 258, content: '<|end|>', special: true }]), template },
+    directory,
+  );
+}
+
+let model: Model;
+beforeAll(async () => {
+  model = await loadTiny({ contextTokens: 60_000, kvTokens: 240_000 }, writeLongModel());
+});
+
+/** A generation of minutes, unless it is ended. */
+const ENDLESS = { ...LONG, max_tokens: 50_000 };
+const stream = JSON.stringify({ ...ENDLESS, stream: true });
+const running = async (server: Running): Promise<string> => (await fetch(`${server.url}/metrics`)).text();
+
+async function counts(server: Running): Promise<[number, number]> {
+  const text = await running(server);
+  const value = (name: string): number =>
+    Number(new RegExp(`^redrafter_requests_${name} (\\d+)$`, 'm').exec(text)?.[1]);
+  return [value('running'), value('waiting')];
+}
+
+async function untilCounts(server: Running, wanted: [number, number]): Promise<void> {
+  for (let i = 0; i < 500; i++) {
+    if ((await counts(server)).join() === wanted.join()) return;
+    await turn(10);
+  }
+  expect(await counts(server)).toEqual(wanted);
+}
+
+async function settled(server: Running): Promise<void> {
+  await untilCounts(server, [0, 0]);
+  await until(() => allFree(server.model));
+}
+
+describe('a client that goes away', () => {
+  let one: Running;
+  beforeAll(async () => {
+    one = await start(model, { maxConcurrent: 1 });
+  });
+
+  it('while it sends its body', async () => {
+    const raw = new Raw(one.port).send(
+      `POST ${PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"mod`,
+    );
+    await turn(50);
+    raw.destroy();
+    await settled(one);
+  });
+
+  it.each([true, false])('while it waits for its turn (stream: %s)', async (streams) => {
+    const first = new Raw(one.port).post(PATH, stream);
+    await untilCounts(one, [1, 0]);
+    const second = new Raw(one.port).post(PATH, JSON.stringify({ ...ENDLESS, stream: streams }));
+    await untilCounts(one, [1, 1]);
+    second.destroy();
+    await untilCounts(one, [1, 0]);
+    expect(model.kvUsage().sessions).toBe(1);
+    first.destroy();
+    await settled(one);
+  });
+
+  it.each([true, false])('while its prompt is read (stream: %s)', async (streams) => {
+    const prompt = Array.from({ length: 50_000 }, (_, i) => i % 250);
+    const raw = new Raw(one.port).post(PATH, JSON.stringify({ ...LONG, prompt, stream: streams }));
+    await until(() => model.kvUsage().sessions === 1);
+    await turn(20);
+    raw.destroy();
+    const before = performance.now();
+    await settled(one);
+    expect(performance.now() - before).toBeLessThan(5000); // the prompt takes far longer
+    expect(raw.received).toBe('');
+  });
+
+  it.each([true, false])('while it is answered (stream: %s)', async (streams) => {
+    const { tokens } = model.stats;
+    const raw = new Raw(one.port).post(PATH, JSON.stringify({ ...ENDLESS, stream: streams }));
+    if (streams) await until(() => raw.received.includes('data: '));
+    else await untilCounts(one, [1, 0]);
+    raw.destroy();
+    await settled(one);
+    expect(model.stats.tokens - tokens).toBeLessThan(50_000);
+  });
+
+  it('is told from the others in the log', async () => {
+    await until(() => one.log.filter(({ code }) => code === 'client_closed').length >= 6);
+    const statuses = one.log.filter(({ code }) => code === 'client_closed').map(({ status }) => status);
+    expect(new Set(statuses)).toEqual(new Set([499, 200])); // 200: the stream had begun
+  });
+
+  it('again and again: nothing is left', async () => {
+    for (let i = 0; i < 100; i++) {
+      const raw = new Raw(one.port).post(PATH, stream);
+      await turn(i % 10);
+      raw.destroy();
+    }
+    await settled(one);
+    expect((await post(one.url, PATH, { ...LONG, max_tokens: 5 })).status).toBe(200);
+  });
+});
+
+describe('many requests', () => {
+  it('50 at a time: each gets its own answer', async () => {
+    const server = await start(await loadTiny(), { maxConcurrent: 8, maxQueue: 50 });
+    const ask = async (i: number): Promise<unknown> => {
+      const body = {
+        model: NAME,
+        prompt: `request ${i}`,
+        seed: i,
+        max_tokens: 30,
+        stream: i % 2 === 0,
+        return_token_ids: true,
+      };
+      const response = await post(server.url, PATH, body);
+      expect(response.status).toBe(200);
+      const parts = body.stream ? await events(response) : [await json(response)];
+      const choices = parts.flatMap((part) => (part as { choices?: { token_ids: number[] }[] }).choices ?? []);
+      return choices.flatMap(({ token_ids }) => token_ids);
+    };
+    const together = await Promise.all(Array.from({ length: 50 }, (_, i) => ask(i)));
+    for (const i of [0, 1, 17, 32, 49]) expect(together[i]).toEqual(await ask(i));
+    expect(new Set(together.map((ids) => String(ids))).size).toBe(50);
+    await settled(server);
+  });
+
+  it('more than the KV cache holds at a time: each waits for its room', async () => {
+    const server = await start(await loadTiny({ contextTokens: 256, kvTokens: 600 }), { maxConcurrent: 16 });
+    const ask = async (i: number): Promise<number> => {
+      const response = await post(server.url, PATH, { ...LONG, seed: i, max_tokens: 200 });
+      return response.status;
+    };
+    const statuses = await Promise.all(Array.from({ length: 40 }, (_, i) => ask(i)));
+    expect(statuses).toEqual(Array(40).fill(200));
+  });
+
+  it('beyond the queue: 429 with Retry-After at once', async () => {
+    const server = await start(model, { maxConcurrent: 1, maxQueue: 2 });
+    const busy = [];
+    for (const wanted of [
+      [1, 0],
+      [1, 1],
+      [1, 2],
+    ] as [number, number][]) {
+      busy.push(new Raw(server.port).post(PATH, stream));
+      await untilCounts(server, wanted);
+    }
+    const response = await post(server.url, PATH, LONG);
+    expect([response.status, response.headers.get('retry-after')]).toEqual([429, '1']);
+    expect((await json<Failure>(response)).error).toMatchObject({ code: 'queue_full', type: 'rate_limit_error' });
+    const health = await fetch(`${server.url}/health`);
+    expect(health.status).toBe(200);
+    for (const raw of busy) raw.destroy();
+    await settled(server);
+    expect((await post(server.url, PATH, { ...LONG, max_tokens: 2 })).status).toBe(200);
+  });
+
+  it('in the queue for too long: 429', async () => {
+    const server = await start(model, { maxConcurrent: 1, queueTimeoutMs: 50 });
+    const raw = new Raw(server.port).post(PATH, stream);
+    await untilCounts(server, [1, 0]);
+    const response = await post(server.url, PATH, LONG);
+    expect([response.status, (await json<Failure>(response)).error.code]).toEqual([429, 'queue_timeout']);
+    raw.destroy();
+    await settled(server);
+  });
+
+  it('wrong ones are refused without a turn', async () => {
+    const server = await start(model, { maxConcurrent: 1 });
+    const raw = new Raw(server.port).post(PATH, stream);
+    await untilCounts(server, [1, 0]);
+    expect((await post(server.url, PATH, { ...LONG, stop: [''] })).status).toBe(400);
+    raw.destroy();
+    await settled(server);
+  });
+});
+
+describe('a request that takes too long', () => {
+  it('gets 504, or an error event and no [DONE]', async () => {
+    const server = await start(model, { requestTimeoutMs: 300 });
+    const whole = await post(server.url, PATH, ENDLESS);
+    expect([whole.status, (await json<Failure>(whole)).error.code]).toEqual([504, 'request_timeout']);
+    const list = await events(await post(server.url, PATH, stream));
+    expect(list.at(-1)).toMatchObject({ error: { code: 'request_timeout' } });
+    expect(list.length).toBeGreaterThan(1);
+    await settled(server);
+  });
+});
+
+describe('a client that does not read', () => {
+  // Log-probabilities make the answer larger than what the two ends of a connection buffer.
+  const large = (more: object): string => {
+    const messages = [{ role: 'user', content: 'hello' }];
+    return JSON.stringify({ model: NAME, messages, ignore_eos: true, logprobs: true, top_logprobs: 20, ...more });
+  };
+
+  it('loses its request when more waits than is allowed; others go on', async () => {
+    const server = await start(model, { streamBuffer: 50_000, stallTimeoutMs: 20_000 });
+    const slow = new Raw(server.port).post('/v1/chat/completions', large({ stream: true }));
+    slow.socket.pause();
+    await untilCounts(server, [1, 0]);
+    expect((await post(server.url, PATH, { ...LONG, max_tokens: 50 })).status).toBe(200);
+    await settled(server);
+    slow.socket.resume();
+    await until(() => slow.received.includes('client_too_slow'));
+    expect(slow.received).not.toContain('[DONE]');
+    await until(() => server.log.some(({ code, status }) => code === 'client_too_slow' && status === 200));
+  });
+
+  it('loses its connection after a while', async () => {
+    const server = await start(model, { streamBuffer: 2 ** 30, stallTimeoutMs: 300 });
+    const slow = new Raw(server.port).post('/v1/chat/completions', large({ stream: true }));
+    slow.socket.pause();
+    await until(() => server.log.some(({ code }) => code === 'client_too_slow'));
+    await settled(server);
+  });
+
+  it('keeps nothing open when its answer is complete', async () => {
+    const server = await start(model, { stallTimeoutMs: 300 });
+    const slow = new Raw(server.port).post('/v1/chat/completions', large({ max_tokens: 6000 }));
+    slow.socket.pause();
+    await until(() => server.log.some(({ code }) => code === 'client_too_slow'));
+    await settled(server);
+  });
+
+  it('is not one that reads slowly', async () => {
+    const server = await start(model, { stallTimeoutMs: 2000 });
+    const raw = new Raw(server.port).post(PATH, JSON.stringify({ ...LONG, max_tokens: 200, stream: true }));
+    for (let i = 0; i < 10; i++) {
+      raw.socket.pause();
+      await turn(30);
+      raw.socket.resume();
+      await turn(5);
+    }
+    await until(() => raw.received.includes('[DONE]'));
+    await settled(server);
+  });
+});
+
+describe('a server without a model', () => {
+  const body = { model: NAME, prompt: 'a', max_tokens: 2 };
+
+  it('answers 503 while it loads and after that failed', async () => {
+    let fail!: (error: Error) => void;
+    const loading = new Promise<Model>((_, reject) => (fail = reject));
+    const server = createServer(loading, { port: 0, modelName: NAME });
+    const url = await server.listen();
+    const state = async (): Promise<unknown[]> => {
+      const [health, answer] = [await fetch(`${url}/health`), await post(url, PATH, body)];
+      const { error } = await json<Failure>(answer);
+      return [health.status, await health.json(), answer.status, answer.headers.get('retry-after'), error.code];
+    };
+    expect(await state()).toEqual([503, { status: 'loading' }, 503, '1', 'loading']);
+    expect((await fetch(`${url}/metrics`)).status).toBe(200);
+    fail(new Error('no such file'));
+    await expect(server.ready).rejects.toThrow('no such file');
+    expect(await state()).toEqual([503, { status: 'failed' }, 503, '1', 'loading']);
+    await server.close();
+  });
+
+  it('says so when the model is gone', async () => {
+    const gone = await loadTiny();
+    const server = await start(gone);
+    const running = post(server.url, PATH, { ...LONG, stream: true });
+    await untilCounts(server, [1, 0]);
+    await gone.dispose();
+    expect((await events(await running)).at(-1)).toMatchObject({ error: { code: 'ERR_DISPOSED' } });
+    const health = await fetch(`${server.url}/health`);
+    expect([health.status, await health.json()]).toEqual([503, { status: 'failed' }]);
+    const response = await post(server.url, PATH, body);
+    expect([response.status, (await json<Failure>(response)).error.code]).toEqual([503, 'ERR_DISPOSED']);
+  });
+
+  it('is refused', async () => {
+    const server = createServer(null as unknown as Model, { port: 0, modelName: NAME });
+    await expect(server.ready).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+  });
+});
+
+describe('close', () => {
+  it('lets requests end, refuses new ones, and says so in /health', async () => {
+    const server = await start(model, { maxConcurrent: 1 });
+    const first = post(server.url, PATH, { ...LONG, max_tokens: 3000, stream: true });
+    await untilCounts(server, [1, 0]);
+    const second = post(server.url, PATH, { ...LONG, max_tokens: 5 });
+    await untilCounts(server, [1, 1]);
+    const closing = server.server.close(20_000);
+    const health = await fetch(`${server.url}/health`);
+    expect([health.status, await health.json()]).toEqual([503, { status: 'draining' }]);
+    const refused = await post(server.url, PATH, LONG);
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1']);
+    expect((await json<Failure>(refused)).error.code).toBe('shutting_down');
+    expect((await events(await first)).at(-1)).toBe('[DONE]');
+    expect((await second).status).toBe(200);
+    await closing;
+    await expect(fetch(`${server.url}/health`)).rejects.toThrow();
+  });
+
+  it('ends what is not done in time with an error', async () => {
+    const server = await start(model, { maxConcurrent: 1 });
+    const first = post(server.url, PATH, { ...ENDLESS, stream: true });
+    await untilCounts(server, [1, 0]);
+    const second = post(server.url, PATH, ENDLESS);
+    await untilCounts(server, [1, 1]);
+    await first; // the header is there
+    await server.server.close(100);
+    expect((await events(await first)).at(-1)).toMatchObject({ error: { code: 'shutting_down' } });
+    expect((await second).status).toBe(503);
+    await until(() => allFree(model));
+  });
+
+  it('does not wait for idle connections', async () => {
+    const server = await start(model);
+    const idle = Array.from({ length: 200 }, () => new Raw(server.port));
+    await Promise.all(idle.map((raw) => new Promise((resolve) => raw.socket.once('connect', resolve))));
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+    await server.server.close();
+    await until(() => idle.every(({ closed }) => closed));
+  });
+});
