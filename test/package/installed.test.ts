@@ -98,7 +98,7 @@ describe('without a binary that fits', () => {
   }
 
   function refusal(message: RegExp, remedy = BUILD): object {
-    return { name: 'RedrafterError', code: 'ERR_NATIVE', message: expect.stringMatching(message) as string, remedy };
+    return { name: 'PlatformError', code: 'ERR_NATIVE', message: expect.stringMatching(message) as string, remedy };
   }
 
   it('loads in a copy as it is, so that what follows means something', async () => {
