@@ -3,7 +3,7 @@
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 import { missingTool } from './toolchain.mjs';
 import { newest, npm, root, run, runTool } from './tools.mjs';
@@ -51,10 +51,13 @@ function sameFolder(path) {
   return a.ino === b.ino && a.dev === b.dev;
 }
 
+/** Files of lib/ that users import; package.json has an entry for each. */
+const ENTRIES = ['index', 'server/index', 'ai-sdk'];
+
 /** dist/ is CommonJS, so that one copy serves `require` and `import`; each entry's .mjs re-exports its names to modules. */
 function buildTypeScript() {
   const dist = join(root, 'dist');
-  const output = newest('dist/index.mjs');
+  const output = Math.min(...ENTRIES.map((entry) => newest(`dist/${entry}.mjs`)));
   const sources = ['lib', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json', 'scripts/setup.mjs'];
   if (output > 0 && output >= newest(...sources)) return;
   console.log('redrafter setup: compiling TypeScript');
@@ -64,12 +67,14 @@ function buildTypeScript() {
     stop('redrafter setup: tsc failed, see above');
   }
   writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
-  for (const entry of ['server/index', 'index']) {
+  const require = createRequire(import.meta.url);
+  for (const entry of ENTRIES) {
+    const file = join(dist, entry);
     /** @type {unknown} */
-    const exported = createRequire(import.meta.url)(join(dist, `${entry}.js`));
+    const exported = require(`${file}.js`);
     const names = Object.keys(/** @type {object} */ (exported)).sort();
-    writeFileSync(join(dist, `${entry}.d.mts`), "export * from './index.js';\n");
-    writeFileSync(join(dist, `${entry}.mjs`), `export { ${names.join(', ')} } from './index.js';\n`);
+    writeFileSync(`${file}.d.mts`, `export * from './${basename(entry)}.js';\n`);
+    writeFileSync(`${file}.mjs`, `export { ${names.join(', ')} } from './${basename(entry)}.js';\n`);
   }
 }
 

@@ -86,12 +86,17 @@ function nativeBreaches(path: string, source: string): string[] {
   return breaches;
 }
 
+/** The one file that takes types from the AI SDK, an optional peer that is not there at run time. */
+const AI_SDK_TYPES = { path: 'lib/ai-sdk/spec.ts', name: '@ai-sdk/provider' };
+
 /** The breaches of a file of lib/. */
 function libBreaches(path: string, source: string, dependencies: readonly string[]): string[] {
   return importsOf(source)
     .filter((name) => {
       if (name === 'node-gyp-build' || name.endsWith('.node')) return path !== 'lib/native.ts';
       if (name.startsWith('.')) return !/^(\.\.?\/)+[\w./-]+\.(js|json)$/.test(name) || name.includes('test/');
+      if (path === AI_SDK_TYPES.path && name === AI_SDK_TYPES.name)
+        return /\b(import|export) (?!type)/.test(code(source));
       const own = dependencies.some((dependency) => name === dependency || name.startsWith(`${dependency}/`));
       return !name.startsWith('node:') && !own;
     })
@@ -141,6 +146,10 @@ describe('layers', () => {
     for (const [path, source] of planted) expect(nativeBreaches(path, source), source).not.toEqual([]);
     const imports = ["from './build/x.node'", "require('../build/Release/redrafter.node')", "from 'node-gyp-build'", "from 'lodash'", "import('../test/kit/x.js')"]; // prettier-ignore
     for (const source of imports) expect(libBreaches('lib/x.ts', source, names), source).not.toEqual([]);
+    const { path: typesOnly, name: peer } = AI_SDK_TYPES;
+    expect(libBreaches('lib/x.ts', `import type { X } from '${peer}'`, names)).not.toEqual([]);
+    expect(libBreaches(typesOnly, `export { X } from '${peer}'`, names)).not.toEqual([]);
+    expect(libBreaches(typesOnly, `export type { X } from '${peer}'`, names)).toEqual([]);
     const fine: [path: string, source: string][] = [
       ['native/ops/x.cu', '#include <cuda_runtime.h>'],
       ['native/engine/x.cc', '// matmul_cpu is the oracle\nlog("norm_cuda");'],

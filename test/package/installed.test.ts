@@ -58,6 +58,11 @@ describe('an installed package', () => {
     expect(instances).toEqual([true, 'ERR_INVALID_ARGUMENT', true, 'ERR_INVALID_ARGUMENT']);
   });
 
+  it('serves the AI SDK from modules and CommonJS, and needs nothing of it', async () => {
+    const names = [['languageModel'], ['languageModel']];
+    expect(jsonOf(await node('ai-sdk.mjs'))).toEqual({ names, tokens: [8, 8], sdk: false });
+  });
+
   it('may exit in the middle of decoding', async () => {
     expect(await node('exit.mjs')).toEqual({ code: 7, signal: null, stdout: '', stderr: '' });
   });
@@ -93,7 +98,7 @@ describe('without a binary that fits', () => {
   }
 
   function refusal(message: RegExp, remedy = BUILD): object {
-    return { name: 'RedrafterError', code: 'ERR_NATIVE', message: expect.stringMatching(message) as string, remedy };
+    return { name: 'PlatformError', code: 'ERR_NATIVE', message: expect.stringMatching(message) as string, remedy };
   }
 
   it('loads in a copy as it is, so that what follows means something', async () => {

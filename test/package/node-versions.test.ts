@@ -64,6 +64,10 @@ describe.each(fetched)('Node $version', ({ version, node, reason }) => {
     expect(jsonOf(await start('same.mjs'))).toMatchObject({ same: true, instances: [true, expect.any(String), true, expect.any(String)] }); // prettier-ignore
   });
 
+  check('serves the AI SDK', async (start) => {
+    expect(jsonOf(await start('ai-sdk.mjs'))).toMatchObject({ tokens: [8, 8] });
+  });
+
   check('may exit in the middle of decoding', async (start) => {
     expect(await start('exit.mjs'), version).toEqual({ code: 7, signal: null, stdout: '', stderr: '' });
   });

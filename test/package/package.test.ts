@@ -25,7 +25,15 @@ describe('the tarball', () => {
       [],
     );
     expect(binaries.filter((path) => !path.startsWith('prebuilds/'))).toEqual([]);
-    for (const path of ['dist/index.js', 'dist/index.mjs', 'CMakeLists.txt', 'LICENSE', 'README.md']) {
+    for (const path of [
+      'dist/index.js',
+      'dist/index.mjs',
+      'dist/ai-sdk.js',
+      'dist/ai-sdk.mjs',
+      'CMakeLists.txt',
+      'LICENSE',
+      'README.md',
+    ]) {
       expect(files).toContain(path);
     }
     expect(files.filter((path) => /^(lib|test|train|bench|build|node_modules|native\/testing)\//.test(path))).toEqual(
@@ -63,6 +71,15 @@ describe('types of the installed package', () => {
     }
     void use;`;
   const IMPORT = `import { Model, RedrafterError } from 'redrafter';`;
+  const USE_AI_SDK = `
+    import { Model } from 'redrafter';
+    import { languageModel, type RedrafterOptions } from 'redrafter/ai-sdk';
+    async function use(model: Model): Promise<'v4'> {
+      const options: RedrafterOptions = { beamWidth: 2, drafting: true };
+      await languageModel(model).doGenerate({ prompt: [], providerOptions: { redrafter: options } });
+      return languageModel(model, { modelId: 'x' }).specificationVersion;
+    }
+    void use;`;
   const kinds = {
     'nodenext, module': {
       file: 'use.mts',
@@ -73,6 +90,12 @@ describe('types of the installed package', () => {
       file: 'use.cts',
       module: ts.ModuleKind.NodeNext,
       resolution: ts.ModuleResolutionKind.NodeNext,
+    },
+    // Before `require` of a module was allowed, which `nodenext` takes for granted.
+    'node16, CommonJS': {
+      file: 'use.cts',
+      module: ts.ModuleKind.Node16,
+      resolution: ts.ModuleResolutionKind.Node16,
     },
     bundler: { file: 'use.ts', module: ts.ModuleKind.ESNext, resolution: ts.ModuleResolutionKind.Bundler },
   };
@@ -90,6 +113,8 @@ describe('types of the installed package', () => {
       moduleResolution: resolution,
       types: ['node'],
       typeRoots: [join(root, 'node_modules/@types')],
+      // An optional peer, which the installation is without.
+      paths: { '@ai-sdk/provider': [join(root, 'node_modules/@ai-sdk/provider/dist/index.d.ts')] },
     });
     // The declarations of Node and of TypeScript itself are not what is checked here.
     const own = program
@@ -103,6 +128,8 @@ describe('types of the installed package', () => {
     it(`are found and right: ${kind}`, () => {
       expect(problems(kind, IMPORT + USE)).toEqual([]);
       expect(problems(kind, `${IMPORT} import { Nothing } from 'redrafter'; void Model.load(7); void RedrafterError; void Nothing;`)).toHaveLength(2); // prettier-ignore
+      expect(problems(kind, USE_AI_SDK)).toEqual([]);
+      expect(problems(kind, USE_AI_SDK.replace("<'v4'>", "<'v3'>"))).toHaveLength(1);
     });
   }
 

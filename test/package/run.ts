@@ -95,10 +95,25 @@ const PROGRAMS = {
     const names = [Object.keys(modules).sort(), Object.keys(common).sort()];
     const instances = [];
     for (const [load, other] of [[modules, common], [common, modules]]) {
-      try { load.inspect(''); await load.inspect(''); }
+      try { await load.inspect(''); }
       catch (error) { instances.push(error instanceof other.RedrafterError, error.code); }
     }
     console.log(JSON.stringify({ names, same: names[0].every((name) => modules[name] === common[name]), instances }));`,
+  'ai-sdk.mjs': `${IMPORT}
+    import { dirname, join } from 'node:path';
+    import * as modules from 'redrafter/ai-sdk';
+    const common = require('redrafter/ai-sdk');
+    const directory = join(dirname(require.resolve('redrafter/package.json')), 'models/ts-declarations');
+    const model = await Model.load(directory, { drafter: join(directory, 'drafter-gru'), threads: 1 });
+    const prompt = [{ role: 'user', content: [{ type: 'text', text: 'A point in the plane.' }] }];
+    const tokens = [];
+    for (const { languageModel } of [modules, common]) {
+      const { usage } = await languageModel(model).doGenerate({ prompt, maxOutputTokens: 8 });
+      tokens.push(usage.outputTokens.total);
+    }
+    await model.dispose();
+    const sdk = await import('@ai-sdk/provider').then(() => true, () => false);
+    console.log(JSON.stringify({ names: [Object.keys(modules), Object.keys(common)], tokens, sdk }));`,
   'load.cjs': `
     const { cpuFeatures } = require('redrafter');
     try { console.log(JSON.stringify({ features: cpuFeatures() })); }

@@ -1,0 +1,40 @@
+import type { Generation, GenerationResult } from '../generation.js';
+import type { Model } from '../model.js';
+import { toGenerateOptions } from './options.js';
+import { toMessages } from './prompt.js';
+import type { CallOptions, Warning } from './spec.js';
+
+/** A generation in a session of its own, which is disposed of when the generation ends, read or not. */
+export class Call {
+  readonly started = new Date();
+  /** Resolves when the KV cache is as it was before the call. */
+  readonly closed: Promise<void>;
+
+  private constructor(
+    readonly generation: Generation,
+    readonly warnings: Warning[],
+    close: () => Promise<void>,
+  ) {
+    this.closed = generation.result().then(close, close);
+  }
+
+  /** Rejects with what conversion of the prompt and `session.generate` throw at once; nothing is left then. */
+  static async start(model: Model, options: CallOptions): Promise<Call> {
+    const warnings: Warning[] = [];
+    const generateOptions = toGenerateOptions(options, model.info.contextTokens, warnings);
+    const messages = toMessages(options.prompt, warnings);
+    const session = await model.createSession();
+    try {
+      return new Call(session.generate(messages, generateOptions), warnings, () => session.dispose());
+    } catch (error) {
+      await session.dispose();
+      throw error;
+    }
+  }
+
+  /** The outcome, once the session is disposed of. */
+  async result(): Promise<GenerationResult> {
+    await this.closed;
+    return this.generation.result();
+  }
+}

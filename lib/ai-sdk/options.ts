@@ -1,0 +1,51 @@
+import { randomInt } from 'node:crypto';
+
+import type { GenerateOptions } from '../option-types.js';
+import { OptionReader } from '../options.js';
+import type { CallOptions, Warning } from './spec.js';
+
+/**
+ * What `providerOptions.redrafter` can hold, as in {@link GenerateOptions}. Other keys are refused with
+ * ERR_INVALID_ARGUMENT.
+ */
+export type RedrafterOptions = Pick<GenerateOptions, 'beamWidth' | 'beamLength' | 'drafting' | 'minP'>;
+
+const OWN_KEYS = ['beamWidth', 'beamLength', 'drafting', 'minP'] as const satisfies (keyof RedrafterOptions)[];
+
+/** A call's options as those of `session.generate`, which checks their values. Adds a warning for each without effect. */
+export function toGenerateOptions(
+  call: CallOptions,
+  contextTokens: number,
+  warnings: Warning[],
+): GenerateOptions & { seed: NonNullable<GenerateOptions['seed']> } {
+  warnings.push(...unsupported(call).map((feature): Warning => ({ type: 'unsupported', feature })));
+  const own = new OptionReader(call.providerOptions?.redrafter, OWN_KEYS);
+  const given = {
+    temperature: call.temperature,
+    topP: call.topP,
+    topK: call.topK,
+    stop: call.stopSequences,
+    signal: call.abortSignal,
+    ...Object.fromEntries(OWN_KEYS.map((key) => [key, own.raw(key)])),
+  };
+  return {
+    ...(Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as GenerateOptions),
+    // What exceeds the rest of the context is cut by the engine.
+    maxTokens: call.maxOutputTokens ?? contextTokens,
+    // A number that a later call can be given: JSON and the AI SDK have no 64-bit integers.
+    seed: call.seed ?? randomInt(2 ** 48 - 1),
+  };
+}
+
+/** Names of the settings that ask for something that is not done. */
+function unsupported(call: CallOptions): string[] {
+  const asked: Record<string, boolean> = {
+    presencePenalty: (call.presencePenalty ?? 0) !== 0,
+    frequencyPenalty: (call.frequencyPenalty ?? 0) !== 0,
+    responseFormat: call.responseFormat?.type === 'json',
+    tools: (call.tools ?? []).length > 0,
+    toolChoice: call.toolChoice?.type === 'required' || call.toolChoice?.type === 'tool',
+    reasoning: !['provider-default', 'none'].includes(call.reasoning ?? 'none'),
+  };
+  return Object.keys(asked).filter((name) => asked[name]);
+}
