@@ -4,8 +4,10 @@
 //
 //   node bench/event-loop.mjs [--seconds N] [--threads N] [--json FILE]
 //
-// Exits with 1 when the 99th percentile reaches 5 ms in any part.
+// Exits with 1 when the 99th percentile reaches 5 ms while a model loads or decodes. A tokenizer loaded by itself is
+// shown as well: it has little else to wait for, so its few longer turns (a growing Map, the collector) weigh more.
 import { Buffer } from 'node:buffer';
+import { execFileSync } from 'node:child_process';
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,16 +29,16 @@ const seconds = Number(values.seconds);
 const threads = Number(values.threads);
 const bundled = new URL('../models/ts-declarations', import.meta.url).pathname;
 
-/** @typedef {{ part: string, seconds: number, samples: number, p50: number, p99: number, max: number }} Row */
+/** @typedef {{ part: string, bar: boolean, seconds: number, samples: number, p50: number, p99: number, max: number }} Row */
 /** @type {Row[]} */
 const rows = [];
 
 /**
- * Measures while `work` runs.
+ * Measures while `work` runs. `bar`: whether the limit holds for it.
  * @template T
  * @param {string} part @param {() => Promise<T>} work
  */
-async function measure(part, work) {
+async function measure(part, work, bar = true) {
   await wait(50);
   const histogram = monitorEventLoopDelay({ resolution: 1 });
   histogram.enable();
@@ -48,6 +50,7 @@ async function measure(part, work) {
   /** @type {Row} */
   const row = {
     part,
+    bar,
     seconds: Math.round(performance.now() - start) / 1000,
     samples: histogram.count,
     p50: ms(histogram.percentile(50)),
@@ -176,11 +179,14 @@ try {
   const largeBytes = writeLarge(large);
   await measure('idle', () => wait(1000 * seconds));
   const load = () => Model.load(bundled, { drafter: join(bundled, 'drafter-gru'), threads, kvTokens: 8192 });
-  const model = await measure('loading, bundled model', load);
+  const model = await load();
+  await measure('loading, bundled model, 20 times', async () => {
+    for (let i = 0; i < 20; i++) await (await load()).dispose();
+  });
   await measure('decoding, 1 request', () => decode(model, 1));
   await measure('decoding, 8 requests', () => decode(model, 8));
   await model.dispose();
-  await measure('loading a tokenizer of 128,000', () => Tokenizer.load(large));
+  await measure('loading a tokenizer of 128,000', () => Tokenizer.load(large), false);
   const big = await measure('loading, 1.4 GB', () => Model.load(large, { threads, contextTokens: 1024 }));
   await measure('decoding, 1.4 GB, 1 request', async () => {
     const session = await big.createSession();
@@ -188,14 +194,19 @@ try {
   });
   await measure('disposing, 1.4 GB', () => big.dispose());
   if (values.json !== undefined) {
+    const date = new Date().toISOString().slice(0, 10);
+    const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim();
     const machine = { cpu: cpus()[0]?.model ?? '', cores: availableParallelism(), node: process.version, load: before };
-    writeFileSync(values.json, `${JSON.stringify({ version, machine, threads, largeBytes, rows }, null, 2)}\n`);
+    writeFileSync(
+      values.json,
+      `${JSON.stringify({ date, version, commit, machine, threads, largeBytes, rows }, null, 2)}\n`,
+    );
   }
 } finally {
   rmSync(root, { recursive: true, force: true });
 }
 
-const over = rows.filter(({ p99 }) => p99 >= LIMIT_MS);
+const over = rows.filter(({ p99, bar }) => bar && p99 >= LIMIT_MS);
 if (over.some(({ part }) => part === 'idle'))
   console.log('the idle baseline is over the limit: the machine is too busy');
 if (over.length > 0) console.log(`p99 of ${LIMIT_MS} ms or more: ${over.map(({ part }) => part).join('; ')}`);

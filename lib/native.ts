@@ -124,6 +124,8 @@ export interface NativeStats {
   reusedTokens: number;
   tokens: number;
   rounds: number;
+  /** Tokens of those rounds, also those after a stop string, which are cut off. */
+  decodedTokens: number;
   draftedNodes: number;
   /** draftedByDepth[d]: rounds whose tree had a node at depth d + 1. */
   draftedByDepth: number[];

@@ -18,7 +18,10 @@ export interface DecodeStats {
   acceptedByDepth: number[];
   /** `acceptedByDepth[d] / draftedByDepth[d]`: the share of rounds, 0 to 1, whose run reached depth d + 1. */
   acceptanceByDepth: number[];
-  /** (tokens - 1) / rounds, the bonus token of each round included; 1 for plain decoding, 0 when there was no round. */
+  /**
+   * Tokens per round, the bonus token included; 1 for plain decoding, 0 when there was no round. Tokens after a stop string, found
+   * when a round or two more had run, count here and in the rounds, but not in `tokens`.
+   */
   tokensPerStep: number;
   /** From the call to the first token: waiting for admission, reading the prompt, choosing. Of several, the mean. */
   timeToFirstTokenMs: number;
@@ -32,7 +35,7 @@ export interface DecodeStats {
   hostMs: number;
   /** From admission to the last token, on the clock. */
   totalMs: number;
-  /** Decoding speed: (tokens - 1) per second of totalMs - prefillMs; 0 when there was no round. */
+  /** Decoding speed: tokens of all rounds per second of totalMs - prefillMs; 0 when there was no round. */
   tokensPerSecond: number;
 }
 
@@ -47,7 +50,7 @@ export interface TotalStats extends DecodeStats {
 
 function derive(sum: NativeStats, generations: number): DecodeStats {
   const { rounds, totalMs, prefillMs } = sum;
-  const decoded = Math.max(sum.tokens - generations, 0);
+  const decoded = sum.decodedTokens;
   const decodeMs = totalMs - prefillMs;
   return {
     promptTokens: sum.promptTokens,
@@ -87,6 +90,7 @@ export class StatsTotal {
     reusedTokens: 0,
     tokens: 0,
     rounds: 0,
+    decodedTokens: 0,
     draftedNodes: 0,
     draftedByDepth: [],
     acceptedByDepth: [],

@@ -87,8 +87,8 @@ async function buildLibrary(
   path: string,
   file: Buffer,
   config: Json,
+  pauses: Pauses,
 ): Promise<{ filled: Json; library: TokenizerLibrary }> {
-  const pauses = new Pauses();
   let parsed: Awaited<ReturnType<typeof parseInSlices>>;
   try {
     parsed = await parseInSlices(file, BPE_PARTS, pauses);
@@ -173,7 +173,9 @@ export class Tokenizer {
       readText(join(directory, 'chat_template.jinja')),
     ]);
     if (file === undefined) return null;
-    const { filled, library } = await buildLibrary(path, file, config);
+    const pauses = new Pauses();
+    const { filled, library } = await buildLibrary(path, file, config, pauses);
+    await pauses.pause();
     const eos = tokenName(config.eos_token);
     const chat = ChatTemplate.read(template ?? config.chat_template, {
       bos_token: tokenName(config.bos_token) ?? '',

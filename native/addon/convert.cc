@@ -34,6 +34,7 @@ Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   o.Set("reusedTokens", static_cast<double>(s.reused_tokens));
   o.Set("tokens", static_cast<double>(s.tokens));
   o.Set("rounds", static_cast<double>(s.rounds));
+  o.Set("decodedTokens", static_cast<double>(s.decoded));
   o.Set("draftedNodes", static_cast<double>(s.drafted_nodes));
   o.Set("draftedByDepth", counts(env, s.drafted_by_depth));
   o.Set("acceptedByDepth", counts(env, s.accepted_by_depth));

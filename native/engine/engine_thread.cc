@@ -202,6 +202,7 @@ void EngineThread::account(Request& request, const RoundTimes& times, double hos
   const Lane& lane = request.lane;
   RequestStats& stats = request.stats;
   stats.rounds += 1;
+  stats.decoded += static_cast<int64_t>(lane.emitted.size());
   stats.drafted_nodes += lane.tree.nodes - 1;
   stats.draft_ms += times.draft_ms / static_cast<double>(lanes);
   stats.verify_ms += times.verify_ms / static_cast<double>(lanes);

@@ -79,6 +79,7 @@ struct Command {
 
 struct RequestStats {
   int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0, rounds = 0, drafted_nodes = 0;
+  int64_t decoded = 0;  // tokens of those rounds, also those that were cut off later
   std::vector<int64_t> drafted_by_depth, accepted_by_depth;
   double first_token_ms = 0.0;  // from submission
   double prefill_ms = 0.0, draft_ms = 0.0, verify_ms = 0.0, host_ms = 0.0, total_ms = 0.0;

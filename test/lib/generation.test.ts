@@ -10,6 +10,7 @@ const STATS: NativeStats = {
   reusedTokens: 0,
   tokens: 0,
   rounds: 2,
+  decodedTokens: 3,
   draftedNodes: 8,
   draftedByDepth: [2, 2],
   acceptedByDepth: [2, 1],

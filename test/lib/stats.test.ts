@@ -74,6 +74,20 @@ describe('of a generation', () => {
   });
 });
 
+describe('after a stop string', () => {
+  it('tokens that are cut off count in the rounds that made them', async () => {
+    const session = await trained.createSession();
+    const { stats, tokenIds, finishReason } = await session
+      .generate('interface Point {\n', { stop: '\n', maxTokens: 200, ignoreEos: true })
+      .result();
+    expect(finishReason).toBe('stop');
+    expect(stats.tokens).toBe(tokenIds.length);
+    expect(stats.tokens).toBeLessThan(40);
+    if (stats.rounds > 0) expect(stats.tokensPerStep).toBeGreaterThanOrEqual(1);
+    await session.dispose();
+  });
+});
+
 describe('of sessions and models', () => {
   it('are the sums over their generations, those that were aborted included', async () => {
     const before = trained.stats;
@@ -113,10 +127,27 @@ describe('of sessions and models', () => {
 
   it('leave out what has not begun', () => {
     const total = new StatsTotal();
-    const none = { promptTokens: 3, reusedTokens: 0, tokens: 0, rounds: 0, draftedNodes: 0, firstTokenMs: 0 };
+    const none = {
+      promptTokens: 3,
+      reusedTokens: 0,
+      tokens: 0,
+      rounds: 0,
+      decodedTokens: 0,
+      draftedNodes: 0,
+      firstTokenMs: 0,
+    };
     const times = { prefillMs: 0, draftMs: 0, verifyMs: 0, hostMs: 0, totalMs: 1 };
     total.add({ ...none, ...times, draftedByDepth: [0], acceptedByDepth: [0] });
-    total.add({ ...none, ...times, tokens: 7, rounds: 2, firstTokenMs: 8, draftedByDepth: [2], acceptedByDepth: [1] });
+    total.add({
+      ...none,
+      ...times,
+      tokens: 7,
+      rounds: 2,
+      decodedTokens: 6,
+      firstTokenMs: 8,
+      draftedByDepth: [2],
+      acceptedByDepth: [1],
+    });
     const { generations, tokens, tokensPerStep, timeToFirstTokenMs, acceptanceByDepth } = total.snapshot();
     expect([generations, tokens, tokensPerStep, timeToFirstTokenMs, acceptanceByDepth]).toEqual([2, 7, 3, 8, [0.5]]);
   });
