@@ -1,8 +1,10 @@
 // Saving and restoring sessions. Files are written and read on a thread of the job's own, so that a slow disk
 // holds up nobody's rounds; blocks are taken and given back on the engine thread, as always.
+#include <exception>
 #include <functional>
 #include <new>
-#include <system_error>
+#include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "engine/engine_thread.h"
@@ -11,7 +13,7 @@ namespace redrafter {
 
 // Runs one step of a job. When it ends, well or not, the engine thread goes on with continue_job().
 void EngineThread::run_step(SessionJob& job, std::function<void()> step) {
-  const auto failed = [&job](const char* code, const char* text) { job.code = code, job.text = text; };
+  const auto failed = [&job](const char* code, std::string text) { job.code = code, job.text = std::move(text); };
   const auto ended = [this, ticket = job.ticket] {
     engine_.submit(Command{CommandType::kContinueJob, ticket, 0, 0});
   };
@@ -29,8 +31,8 @@ void EngineThread::run_step(SessionJob& job, std::function<void()> step) {
   };
   try {
     job.thread = std::thread(body);
-  } catch (const std::system_error& error) {
-    failed("ERR_OOM", error.what());
+  } catch (const std::exception& error) {  // no thread to be had, or no memory for it
+    failed("ERR_OOM", std::string("cannot start a thread: ") + error.what());
     ended();
   }
 }

@@ -357,6 +357,7 @@ describe('Model', () => {
     const seen: number[] = [];
     const loaded = await Model.load(paths.model, { onProgress: (fraction) => seen.push(fraction), threads: 1 });
     for (const fraction of seen) expect(fraction >= 0 && fraction <= 1).toBe(true);
+    expect(seen.at(-1)).toBe(1);
     await loaded.dispose();
   });
 
