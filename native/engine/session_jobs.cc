@@ -4,6 +4,7 @@
 #include <functional>
 #include <iterator>
 #include <new>
+#include <string>
 #include <system_error>
 
 #include "base/check.h"
@@ -106,7 +107,7 @@ bool EngineThread::continue_job(SessionJob& job) {
   } catch (const std::bad_alloc&) {
     post_error(job.ticket, "ERR_OOM", "out of memory");
   } catch (const std::system_error& error) {  // of std::thread
-    post_error(job.ticket, "ERR_OOM", error.what());
+    post_error(job.ticket, "ERR_OOM", std::string("cannot start a thread: ") + error.what());
   } catch (const std::exception& error) {
     post_error(job.ticket, "ERR_INTERNAL", error.what());
   }
