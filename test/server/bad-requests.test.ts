@@ -35,6 +35,7 @@ describe('bodies', () => {
     ['an array', '[]'],
     ['null', 'null'],
     ['deeply nested', `{"model":${'['.repeat(deep)}${']'.repeat(deep)}}`],
+    ['a refused field of deep nesting', `{"model":"${NAME}","response_format":${'['.repeat(deep)}${']'.repeat(deep)}}`],
     ['unknown fields of deep nesting', `{"model":"${NAME}","x":${'{"a":'.repeat(9000)}1${'}'.repeat(9000)}}`],
     ['a __proto__ key', `{"model":"${NAME}","prompt":"a","__proto__":{"n":1}}`],
     ['a constructor key', `{"model":"${NAME}","prompt":"a","constructor":{"prototype":{"n":1}}}`],
@@ -174,7 +175,8 @@ describe('fields', () => {
     ['model', 5],
     ['model', null],
   ];
-  it.each(both)('%.20s: %j', async (field, value) => {
+  const named = both.map(([field, value]) => ({ name: field.slice(0, 20), field, value }));
+  it.each(named)('$name: $value', async ({ field, value }) => {
     for (const [path, body] of [
       [COMPLETIONS, good],
       [CHAT, chat],

@@ -341,6 +341,22 @@ describe('close', () => {
     await until(() => allFree(model));
   });
 
+  it('waits for as long as a timer can when it may wait for longer', async () => {
+    const server = await start(model);
+    const request = post(server.url, PATH, { ...LONG, max_tokens: 1000 });
+    await untilCounts(server, [1, 0]);
+    await server.server.close(1e12);
+    expect((await request).status).toBe(200);
+  });
+
+  it.each(['127.0.0.1', 'localhost'])('while it begins to listen on %s, and before: it never listens', async (host) => {
+    const server = createServer(model, { port: 0, modelName: NAME, host });
+    const listening = server.listen();
+    await server.close();
+    await expect(listening).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
+    await expect(server.listen()).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
+  });
+
   it('does not wait for idle connections', async () => {
     const server = await start(model);
     const idle = Array.from({ length: 200 }, () => new Raw(server.port));
