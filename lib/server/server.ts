@@ -174,10 +174,13 @@ export class Server {
 
   private async drain(graceMs: number): Promise<void> {
     this.state = 'draining';
-    const timer = setTimeout(() => {
-      const reason = busy(503, 'shutting_down', 'the server shut down before the answer was complete');
-      for (const exchange of this.open) exchange.abort(reason);
-    }, Math.min(graceMs, DAY)); // a timer cannot be set for much longer: it would fire at once
+    const timer = setTimeout(
+      () => {
+        const reason = busy(503, 'shutting_down', 'the server shut down before the answer was complete');
+        for (const exchange of this.open) exchange.abort(reason);
+      },
+      Math.min(graceMs, DAY),
+    ); // a timer cannot be set for much longer: it would fire at once
     await this.admission.idle();
     clearTimeout(timer);
     const closed = new Promise<void>((resolve) => {
