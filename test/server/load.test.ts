@@ -121,6 +121,18 @@ describe('a client that goes away', () => {
     expect(new Set(statuses)).toEqual(new Set([499, 200])); // 200: the stream had begun
   });
 
+  it.each([true, false])('with requests in a row on one connection (stream: %s)', async (streams) => {
+    const server = await start(model, { maxConcurrent: 2 });
+    const body = JSON.stringify({ ...ENDLESS, stream: streams });
+    const raw = new Raw(server.port).post(PATH, body).post(PATH, body).post(PATH, body);
+    await untilCounts(server, [2, 1]);
+    raw.destroy();
+    await settled(server);
+    const codes = (): unknown[] => server.log.filter(({ route }) => route === PATH).map(({ code }) => code);
+    await until(() => codes().length === 3);
+    expect(codes()).toEqual(Array(3).fill('client_closed'));
+  });
+
   it('again and again: nothing is left', async () => {
     for (let i = 0; i < 100; i++) {
       const raw = new Raw(one.port).post(PATH, stream);
