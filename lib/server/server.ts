@@ -61,7 +61,7 @@ export class Server {
     const backstage: Backstage = {
       options: this.options,
       workplace: () => this.workplace(),
-      checkRoom: () => {
+      checkQueue: () => {
         this.admission.check();
       },
       health: () => this.health(),
@@ -139,11 +139,8 @@ export class Server {
   private refusal(): HttpError | undefined {
     if (this.state === 'ready') return undefined;
     if (this.state === 'draining') return busy(503, 'shutting_down', 'the server is shutting down');
-    return busy(
-      503,
-      'loading',
-      this.state === 'failed' ? 'the model could not be loaded' : 'the model is being loaded',
-    );
+    if (this.state === 'loading') return busy(503, 'loading', 'the model is being loaded');
+    return new HttpError(503, 'load_failed', 'the model could not be loaded');
   }
 
   private workplace(): Workplace {

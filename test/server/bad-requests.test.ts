@@ -253,6 +253,13 @@ describe('fields', () => {
     expect((await post(small.url, COMPLETIONS, { ...good, prompt: 'x'.repeat(63), max_tokens: 60 })).status).toBe(200);
   });
 
+  it('more messages than the context has tokens: 400, before they are looked at', async () => {
+    const small = await start(await loadTiny({ contextTokens: 64 }));
+    const messages = Array(64).fill({ role: 'user', content: '' });
+    const { error } = await json<Failure>(await post(small.url, CHAT, { ...chat, messages }));
+    expect([error.code, error.message]).toEqual(['ERR_CONTEXT', expect.stringContaining('there are 64 messages')]);
+  });
+
   it('a request that the whole KV cache cannot hold: 400, and no wait', async () => {
     const small = await start(await loadTiny({ kvTokens: 128 }));
     const response = await post(small.url, COMPLETIONS, { ...good, max_tokens: 1000 });

@@ -298,7 +298,7 @@ describe('a server without a model', () => {
     expect((await fetch(`${url}/metrics`)).status).toBe(200);
     fail(new Error('no such file'));
     await expect(server.ready).rejects.toThrow('no such file');
-    expect(await state()).toEqual([503, { status: 'failed' }, 503, '1', 'loading']);
+    expect(await state()).toEqual([503, { status: 'failed' }, 503, null, 'load_failed']);
     await server.close();
   });
 
