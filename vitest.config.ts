@@ -9,9 +9,10 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    globalSetup: ['test/kit/temporary.ts'],
     projects: [
       { extends: true, test: { name: 'redrafter', include: ['test/**/*.test.ts'], exclude: [PACKAGE] } },
-      { extends: true, test: { name: 'package', include: [PACKAGE], globalSetup: 'test/package/setup.ts' } },
+      { extends: true, test: { name: 'package', include: [PACKAGE], globalSetup: ['test/package/setup.ts'] } },
     ],
   },
 });

@@ -138,7 +138,7 @@ export class Session {
       ended: async (generated, held, kvTokens, stats) => {
         this.totals.add(stats);
         this.owner.totals.add(stats);
-        this.ids.push(...generated);
+        this.extend(generated);
         this.kvTokens = kvTokens;
         await this.end(site, held);
       },
@@ -148,9 +148,10 @@ export class Session {
       },
     };
     const { logprobs, seed } = nativeOptions;
-    const detokenizer = tokenizer?.detokenizer(last);
-    const generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal });
+    let generation: Generation;
     try {
+      const detokenizer = tokenizer?.detokenizer(last);
+      generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal });
       if (keep < this.ids.length) this.cut(site, keep).catch(() => undefined);
       ticket = engine.submit(generation, (native, t) => {
         native.generate(t, this.number, ids, nativeOptions);
@@ -159,7 +160,7 @@ export class Session {
       this.busy = false;
       throw site.mark(fromThrown(error));
     }
-    this.ids.push(...ids);
+    this.extend(ids);
     return generation;
   }
 
@@ -179,7 +180,7 @@ export class Session {
     };
     try {
       const work = this.owner.engine.request('done', site, append, signal);
-      this.ids.push(...ids);
+      this.extend(ids);
       const done = await work;
       this.kvTokens = done.kvTokens;
       this.busy = false;
@@ -270,6 +271,11 @@ export class Session {
     if (signal?.aborted === true) throw aborted(signal);
     this.busy = true;
     this.revision++;
+  }
+
+  /** Not `push(...ids)`: a call takes no more arguments than its stack holds, which a long context exceeds. */
+  private extend(ids: Iterable<number>): void {
+    for (const id of ids) this.ids.push(id);
   }
 
   /** Makes the engine's session as long as ours, then frees it for the next operation. */

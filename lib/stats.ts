@@ -83,7 +83,7 @@ function addTo(sum: number[], counts: readonly number[]): void {
 /** Adds up generations. */
 export class StatsTotal {
   private generations = 0;
-  /** Those that gave a token; the others have no time to the first one, and nothing decoded. */
+  /** Those that gave a token, kept or not; the others have no time to the first one, and nothing decoded. */
   private started = 0;
   private readonly sum: NativeStats = {
     promptTokens: 0,
@@ -105,7 +105,7 @@ export class StatsTotal {
   add(stats: NativeStats): void {
     const { sum } = this;
     this.generations++;
-    if (stats.tokens > 0) this.started++;
+    if (stats.firstTokenMs > 0) this.started++;
     for (const [key, value] of Object.entries(stats) as [keyof NativeStats, number | number[]][]) {
       if (key === 'draftedByDepth' || key === 'acceptedByDepth') addTo(sum[key], value as number[]);
       else sum[key] += value as number;

@@ -75,15 +75,17 @@ async function serve(flags: Flags): Promise<void> {
     loading.abort(new RedrafterError('ERR_ABORTED', signal));
     return server.close(flags.grace * 1000);
   });
-  const url = await server.listen();
-  log.event('listening', { url });
-  begin();
   let model: Model | undefined;
   try {
+    const url = await server.listen();
+    log.event('listening', { url });
+    begin();
     model = await load;
     await server.ready;
     log.event('ready', { model: flags.modelName ?? nameOf(flags.model) });
     await stopped;
+  } catch (error) {
+    if (!loading.signal.aborted) throw error; // else what was asked for: the signal came before the model was there
   } finally {
     await server.close();
     await model?.dispose();

@@ -18,7 +18,7 @@ export interface Backstage {
   /** Throws 503 while the model loads, after that failed, and while draining. */
   workplace(): Workplace;
   /** Throws as {@link Backstage.workplace} does, and what entering the queue would now throw. */
-  checkRoom(): void;
+  checkQueue(): void;
   /** `ok`, or why not. */
   health(): Promise<string>;
   draining(): boolean;
@@ -86,7 +86,7 @@ export function createApp(server: Backstage): Hono<Env> {
       async (c, next) => {
         at(c, route);
         checkType(c);
-        server.checkRoom();
+        server.checkQueue();
         await next();
       },
       bodyLimit({

@@ -13,8 +13,9 @@ const IGNORED = [
   'parallel_tool_calls',
 ];
 
-const empty = (value: unknown): boolean =>
-  value === '' || (typeof value === 'object' && value !== null && Object.keys(value).length === 0);
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
+
+const empty = (value: unknown): boolean => value === '' || (isObject(value) && Object.keys(value).length === 0);
 
 /** Fields that would change the answer and are not supported, with the values that ask for nothing. */
 const REFUSED: Record<string, (value: unknown) => boolean> = {
@@ -31,8 +32,9 @@ const REFUSED: Record<string, (value: unknown) => boolean> = {
   functions: empty,
   tool_choice: (value) => value === 'none' || value === 'auto',
   function_call: (value) => value === 'none' || value === 'auto',
-  response_format: (value) => JSON.stringify(value) === '{"type":"text"}',
-  modalities: (value) => JSON.stringify(value) === '["text"]',
+  response_format: (value) =>
+    isObject(value) && Object.keys(value).length === 1 && 'type' in value && value.type === 'text',
+  modalities: (value) => Array.isArray(value) && value.length === 1 && value[0] === 'text',
 };
 
 /** The body as JSON. Throws 400. */
@@ -98,10 +100,9 @@ export class BodyFields {
 }
 
 function refusal(key: string, value: unknown): string {
-  const name = key.length > 40 ? 'a field' : key;
   return key === 'n' || key === 'best_of'
-    ? `${name} must be 1: send several requests, they share the rounds of the model; got ${describe(value)}`
-    : `${name} is not supported`;
+    ? `${key} must be 1: send several requests, they share the rounds of the model; got ${describe(value)}`
+    : `${key} is not supported`;
 }
 
 /** Runs a check of the library; what it throws becomes a 400 that names the field. */

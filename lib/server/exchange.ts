@@ -20,7 +20,7 @@ export class Exchange {
     private readonly outgoing: ServerResponse,
     stallTimeoutMs: number,
   ) {
-    const { method = '' } = incoming;
+    const { method = '', socket } = incoming;
     const known = ['GET', 'HEAD', 'POST', 'OPTIONS', 'PUT', 'PATCH', 'DELETE'].includes(method);
     this.log = {
       id: randomUUID(),
@@ -31,10 +31,16 @@ export class Exchange {
       ms: 0,
     };
     this.closed = new Promise((resolve) => {
-      outgoing.once('close', () => {
+      const onClose = (): void => {
+        socket.off('close', onClose);
+        outgoing.off('close', onClose);
         if (!outgoing.writableFinished) this.abort(new HttpError(499, 'client_closed', 'the client went away'));
         resolve();
-      });
+      };
+      outgoing.on('close', onClose);
+      // While an answer waits for the one before it on its connection, nothing tells it that the connection closes.
+      socket.on('close', onClose);
+      socket.setMaxListeners(0); // one for each request that was sent without waiting for answers
     });
     outgoing.once('prefinish', () => {
       outgoing.setTimeout(stallTimeoutMs, () => {

@@ -20,6 +20,7 @@ export type HttpCode =
   | 'client_closed'
   | 'client_too_slow'
   | 'loading'
+  | 'load_failed'
   | 'shutting_down';
 
 interface Extra {

@@ -44,7 +44,7 @@ export class Metrics {
       const byDepth = (counts: number[]): [string, number][] => counts.map((n, d) => [`depth="${d + 1}"`, n]);
       family('drafted_total', 'counter', 'Rounds that drafted at this depth', byDepth(stats.draftedByDepth));
       family('accepted_total', 'counter', 'Rounds that accepted at this depth', byDepth(stats.acceptedByDepth));
-      family('seconds_total', 'counter', 'Time of the engine by what it did', [
+      family('seconds_total', 'counter', 'Time of requests by phase, with a shared round in equal parts', [
         ['phase="prefill"', stats.prefillMs / 1000],
         ['phase="draft"', stats.draftMs / 1000],
         ['phase="verify"', stats.verifyMs / 1000],

@@ -100,7 +100,8 @@ export interface ResolvedServer {
 }
 
 const LOOPBACK_NAMES = ['localhost', '127.0.0.1', '[::1]'];
-const DAY = 86_400_000;
+/** Longest that anything waits, in milliseconds. */
+export const DAY = 86_400_000;
 
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host);

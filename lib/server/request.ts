@@ -50,8 +50,8 @@ const TOP_LOGPROBS = 20;
 /** As OpenAI's API has it for completions. */
 const COMPLETION_TOKENS = 16;
 /**
- * Longest prompt text that is looked at, in UTF-16 units per token of the context. Text with more per token does not
- * occur, and turning it into tokens would keep the event loop busy only to find that it does not fit.
+ * Longest prompt text that is looked at, in UTF-16 units per token of the context. Text that is read has far fewer per
+ * token, and turning it into tokens would keep the event loop busy only to find that it does not fit.
  */
 const UNITS_PER_TOKEN = 16;
 
@@ -68,25 +68,28 @@ export function parseCompletion(body: unknown, context: JobContext): Job {
 /** Checks the body of /v1/chat/completions. Throws HttpError. */
 export function parseChat(body: unknown, context: JobContext): Job {
   const { model, tokenizer } = context;
-  const { contextTokens } = model.info;
+  const { contextTokens, kvTokens } = model.info;
   const fields = new BodyFields(body, CHAT);
   checkModel(fields, context.modelName);
   const wanted = fields.boolean('logprobs');
   const top = fields.integer('top_logprobs', 0, TOP_LOGPROBS);
   if (top !== undefined && !wanted) throw badField('top_logprobs', 'top_logprobs needs logprobs: true');
   const limit =
-    fields.integer('max_completion_tokens', 1, contextTokens) ??
-    fields.integer('max_tokens', 1, contextTokens) ??
-    contextTokens;
-  const shared = parseShared(fields, context, limit, wanted ? (top ?? 0) : undefined);
+    fields.integer('max_completion_tokens', 1, contextTokens) ?? fields.integer('max_tokens', 1, contextTokens);
+  const shared = parseShared(fields, context, limit ?? contextTokens, wanted ? (top ?? 0) : undefined);
   const messages = chatMessages(fields.raw('messages'));
+  // Each takes a token at least, however little it says.
+  if (messages.length >= contextTokens) throw tooLong('messages', `there are ${messages.length} messages`, contextTokens);
   checkLength(
     'messages',
     messages.reduce((sum, { content }) => sum + content.length, 0),
     contextTokens,
   );
   const ids = at('messages', () => tokenizer.encodeChat(messages));
-  return { kind: 'chat', ids: checkRoom(ids, 'messages', context, limit), ...shared };
+  checkRoom(ids, 'messages', context, limit ?? 1);
+  // What goes beyond the context is cut by the engine, what goes beyond the KV cache would be refused.
+  const maxTokens = limit ?? Math.min(contextTokens, kvTokens) - ids.length;
+  return { kind: 'chat', ids, ...shared, options: { ...shared.options, maxTokens } };
 }
 
 function checkModel(fields: BodyFields, served: string): void {

@@ -13,7 +13,7 @@ import type { Exchange } from './exchange.js';
 import type { Workplace } from './generate.js';
 import { busy, HttpError } from './http-error.js';
 import { Metrics } from './metrics.js';
-import { resolveServer, type ResolvedServer, type ServerOptions } from './options.js';
+import { DAY, resolveServer, type ResolvedServer, type ServerOptions } from './options.js';
 
 /** Limits of connections; those of requests are options. Times in milliseconds. */
 const CONNECTION = {
@@ -61,7 +61,7 @@ export class Server {
     const backstage: Backstage = {
       options: this.options,
       workplace: () => this.workplace(),
-      checkRoom: () => {
+      checkQueue: () => {
         this.admission.check();
       },
       health: () => this.health(),
@@ -84,19 +84,24 @@ export class Server {
 
   /**
    * Starts to listen; resolves to the address. Until the model is loaded requests get 503. Rejects with
-   * ERR_INVALID_ARGUMENT when the address cannot be listened on.
+   * ERR_INVALID_ARGUMENT when the address cannot be listened on, and with ERR_DISPOSED once the server is closed.
    */
   async listen(): Promise<string> {
     const { host, port } = this.options;
+    if (this.closing !== undefined) throw closedError();
     await new Promise<void>((resolve, reject) => {
       const onError = (cause: Error): void => {
         const message = `cannot listen on ${host}, port ${port}: ${cause.message}`;
         reject(new RedrafterError('ERR_INVALID_ARGUMENT', message, { cause }));
       };
       this.http.once('error', onError);
+      this.http.once('close', () => {
+        reject(closedError());
+      });
       this.http.listen(port, host, () => {
         this.http.off('error', onError);
-        resolve();
+        if (this.closing === undefined) resolve();
+        else this.http.close(); // when it was closed there was nothing to close yet
       });
     });
     const { address, family, port: actual } = this.http.address() as AddressInfo;
@@ -105,7 +110,7 @@ export class Server {
 
   /**
    * Takes no new requests (503), lets those that run or wait end for up to `graceMs` milliseconds, ends the rest with
-   * an error, and stops listening. Resolves when that is done. Idempotent.
+   * an error, and stops listening. At most a day. Resolves when that is done. Idempotent.
    */
   close(graceMs = 0): Promise<void> {
     this.closing ??= this.drain(graceMs);
@@ -134,11 +139,8 @@ export class Server {
   private refusal(): HttpError | undefined {
     if (this.state === 'ready') return undefined;
     if (this.state === 'draining') return busy(503, 'shutting_down', 'the server is shutting down');
-    return busy(
-      503,
-      'loading',
-      this.state === 'failed' ? 'the model could not be loaded' : 'the model is being loaded',
-    );
+    if (this.state === 'loading') return busy(503, 'loading', 'the model is being loaded');
+    return new HttpError(503, 'load_failed', 'the model could not be loaded');
   }
 
   private workplace(): Workplace {
@@ -169,10 +171,13 @@ export class Server {
 
   private async drain(graceMs: number): Promise<void> {
     this.state = 'draining';
-    const timer = setTimeout(() => {
-      const reason = busy(503, 'shutting_down', 'the server shut down before the answer was complete');
-      for (const exchange of this.open) exchange.abort(reason);
-    }, graceMs);
+    const timer = setTimeout(
+      () => {
+        const reason = busy(503, 'shutting_down', 'the server shut down before the answer was complete');
+        for (const exchange of this.open) exchange.abort(reason);
+      },
+      Math.min(graceMs, DAY),
+    ); // a timer cannot be set for much longer: it would fire at once
     await this.admission.idle();
     clearTimeout(timer);
     const closed = new Promise<void>((resolve) => {
@@ -192,6 +197,10 @@ export class Server {
 /** `model` may still be loading: the server then answers 503 until it is there. Throws ERR_INVALID_ARGUMENT. */
 export function createServer(model: Model | Promise<Model>, options: ServerOptions): Server {
   return new Server(model, options);
+}
+
+function closedError(): RedrafterError {
+  return new RedrafterError('ERR_DISPOSED', 'the server was closed');
 }
 
 async function probe(model: Model): Promise<string> {

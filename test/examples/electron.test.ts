@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { ModelClient } from '../../examples/electron/model/model-client.mjs';
-import { childProcessPort, type ModelPort } from '../../examples/electron/model/port.mjs';
+import { childProcessPort, utilityProcessPort, type ModelPort } from '../../examples/electron/model/port.mjs';
 import { ModelProcessError, WINDOW, type RemoteChunk } from '../../examples/electron/model/protocol.mjs';
 import { Supervisor, type State, type SupervisorOptions } from '../../examples/electron/model/supervisor.mjs';
 import { Model, type GenerationResult, type Tokenizer } from '../../lib/index.js';
@@ -315,6 +315,14 @@ describe('the app', () => {
     const stream = collect(client.generate(first, endless), onChunk);
     expect(await ended).toEqual([0, null]);
     expect((await stream).error).toMatchObject({ code: 'ERR_PROCESS_GONE' });
+  });
+
+  it('may end a process that has ended already, and is not told so yet', () => {
+    const pid = 2 ** 30 + 1; // none that a system gives
+    const port = utilityProcessPort({ pid, postMessage: () => undefined, kill: () => true, on: () => undefined });
+    expect(() => {
+      port.kill();
+    }).not.toThrow();
   });
 
   it('does not believe a process that talks nonsense', async () => {

@@ -50,6 +50,7 @@ export function readTensors(directory: string): Record<string, TensorSpec> {
   return tensors;
 }
 
+/** A new folder; it goes away after all tests (temporary.ts). */
 export function temporaryDirectory(name: string): string {
   return mkdtempSync(join(tmpdir(), `redrafter-${name}-`));
 }

@@ -1,7 +1,10 @@
+import { join } from 'node:path';
+
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { Model, RedrafterError, type LoadOptions, type Session } from '../../lib/index.js';
-import { turn, VOCAB, writeTinyModel } from './tiny.js';
+import { temporaryDirectory, writeTinyLlama } from '../kit/checkpoint.js';
+import { TINY, turn, VOCAB, writeTinyModel } from './tiny.js';
 
 const paths = writeTinyModel();
 let model: Model;
@@ -349,6 +352,36 @@ describe('bad input', () => {
       expect(() => session.generate(input)).toThrow(expect.objectContaining({ code: 'ERR_CONTEXT' }) as Error);
     }
     expect((await session.generate(ids(contextTokens - 11), { maxTokens: 5 }).result()).tokenIds).toHaveLength(1);
+    await session.dispose();
+  });
+
+  it('takes a prompt that is longer than the arguments of a call can be', async () => {
+    const directory = join(temporaryDirectory('long-context'), 'model');
+    writeTinyLlama(directory, { ...TINY, maxPositions: 300_000 }, 11);
+    await using long = await Model.load(directory, { contextTokens: 300_000, kvTokens: 300_000, threads: 1 });
+    await using session = await long.createSession();
+    const prompt = new Int32Array(280_000).fill(7);
+    for (const start of [
+      (signal: AbortSignal) => session.append(prompt, { signal }),
+      (signal: AbortSignal) => session.generate(prompt, { signal }).result(),
+    ]) {
+      const controller = new AbortController();
+      const work = start(controller.signal);
+      expect(session.tokens).toBe(280_000);
+      controller.abort(); // reading all of it would take a while
+      expect(await code(() => work)).toBe('ERR_ABORTED');
+      await session.rewind(0);
+    }
+  });
+
+  it('is as it was when the tokenizer fails to begin', async () => {
+    const session = await idsOnly.createSession();
+    const broken = { detokenizer: (): never => { throw new Error('broken'); } }; // prettier-ignore
+    const owner = Reflect.get(session, 'owner') as object;
+    Reflect.set(session, 'owner', { ...owner, tokenizer: broken });
+    expect(await code(() => session.generate(PROMPT))).toBe('ERR_INTERNAL');
+    Reflect.set(session, 'owner', owner);
+    expect(await ids(session)).toHaveLength(40);
     await session.dispose();
   });
 

@@ -1,5 +1,4 @@
-import { mkdtempSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -7,6 +6,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { RedrafterError } from '../../lib/errors.js';
 import { Tokenizer } from '../../lib/tokenizer.js';
 import { bundled, prompts } from '../kit/bundled.js';
+import { temporaryDirectory } from '../kit/checkpoint.js';
 import { byteLevel, LLAMA_SPECIAL, loadTokenizer, sentencePiece, writeTokenizer } from './tokenizers.js';
 
 async function code(work: () => unknown): Promise<string> {
@@ -135,7 +135,7 @@ describe('a SentencePiece-like tokenizer', () => {
 
 describe('what is wrong with a tokenizer', () => {
   it('is null without tokenizer.json', async () => {
-    expect(await Tokenizer.load(mkdtempSync(join(tmpdir(), 'redrafter-')))).toBe(null);
+    expect(await Tokenizer.load(temporaryDirectory('empty'))).toBe(null);
   });
 
   it('is told with a code', async () => {

@@ -239,6 +239,12 @@ describe('/v1/chat/completions', () => {
     const { usage, choices } = await ask('/v1/chat/completions', { messages, ignore_eos: true }, small);
     expect([usage?.total_tokens, choices[0]?.finish_reason]).toEqual([64, 'length']);
   });
+
+  it('fills the KV cache when no limit is given and the context is larger', async () => {
+    const small = await start(await loadTiny({ contextTokens: 256, kvTokens: 64 }));
+    const { usage, choices } = await ask('/v1/chat/completions', { messages, ignore_eos: true }, small);
+    expect([usage?.total_tokens, choices[0]?.finish_reason]).toEqual([64, 'length']);
+  });
 });
 
 it('/v1/models lists the model, and /health says that the engine answers', async () => {

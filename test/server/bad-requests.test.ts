@@ -35,6 +35,7 @@ describe('bodies', () => {
     ['an array', '[]'],
     ['null', 'null'],
     ['deeply nested', `{"model":${'['.repeat(deep)}${']'.repeat(deep)}}`],
+    ['a refused field of deep nesting', `{"model":"${NAME}","response_format":${'['.repeat(deep)}${']'.repeat(deep)}}`],
     ['unknown fields of deep nesting', `{"model":"${NAME}","x":${'{"a":'.repeat(9000)}1${'}'.repeat(9000)}}`],
     ['a __proto__ key', `{"model":"${NAME}","prompt":"a","__proto__":{"n":1}}`],
     ['a constructor key', `{"model":"${NAME}","prompt":"a","constructor":{"prototype":{"n":1}}}`],
@@ -174,7 +175,8 @@ describe('fields', () => {
     ['model', 5],
     ['model', null],
   ];
-  it.each(both)('%.20s: %j', async (field, value) => {
+  const named = both.map(([field, value]) => ({ name: field.slice(0, 20), field, value }));
+  it.each(named)('$name: $value', async ({ field, value }) => {
     for (const [path, body] of [
       [COMPLETIONS, good],
       [CHAT, chat],
@@ -249,6 +251,13 @@ describe('fields', () => {
     expect(await code({ ...good, prompt: ' '.repeat(90_000) })).toBe('ERR_CONTEXT');
     expect(await code({ ...good, prompt: Array(5000).fill(1) })).toBe('ERR_CONTEXT');
     expect((await post(small.url, COMPLETIONS, { ...good, prompt: 'x'.repeat(63), max_tokens: 60 })).status).toBe(200);
+  });
+
+  it('more messages than the context has tokens: 400, before they are looked at', async () => {
+    const small = await start(await loadTiny({ contextTokens: 64 }));
+    const messages = Array(64).fill({ role: 'user', content: '' });
+    const { error } = await json<Failure>(await post(small.url, CHAT, { ...chat, messages }));
+    expect([error.code, error.message]).toEqual(['ERR_CONTEXT', expect.stringContaining('there are 64 messages')]);
   });
 
   it('a request that the whole KV cache cannot hold: 400, and no wait', async () => {

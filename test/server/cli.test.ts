@@ -103,6 +103,15 @@ describe('redrafter serve', () => {
     expect(await serving.ended).toEqual({ code: 143, signal: null });
   });
 
+  it('exits with 0 after a signal while the model is loaded', async () => {
+    const serving = new Serving([]);
+    await until(() => serving.stderr.includes('listening'));
+    serving.child.kill('SIGTERM');
+    expect(await serving.ended).toEqual({ code: 0, signal: null });
+    expect(serving.stderr).toContain('stopped');
+    expect(serving.stderr).not.toContain('error');
+  });
+
   it('takes its key from the environment and never prints it', async () => {
     const key = 'a-secret-key';
     const serving = new Serving(['--api-key-env', 'MY_KEY', '--log', 'json', '--host', '0.0.0.0'], { MY_KEY: key });

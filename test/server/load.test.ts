@@ -121,6 +121,18 @@ describe('a client that goes away', () => {
     expect(new Set(statuses)).toEqual(new Set([499, 200])); // 200: the stream had begun
   });
 
+  it.each([true, false])('with requests in a row on one connection (stream: %s)', async (streams) => {
+    const server = await start(model, { maxConcurrent: 2 });
+    const body = JSON.stringify({ ...ENDLESS, stream: streams });
+    const raw = new Raw(server.port).post(PATH, body).post(PATH, body).post(PATH, body);
+    await untilCounts(server, [2, 1]);
+    raw.destroy();
+    await settled(server);
+    const codes = (): unknown[] => server.log.filter(({ route }) => route === PATH).map(({ code }) => code);
+    await until(() => codes().length === 3);
+    expect(codes()).toEqual(Array(3).fill('client_closed'));
+  });
+
   it('again and again: nothing is left', async () => {
     for (let i = 0; i < 100; i++) {
       const raw = new Raw(one.port).post(PATH, stream);
@@ -286,7 +298,7 @@ describe('a server without a model', () => {
     expect((await fetch(`${url}/metrics`)).status).toBe(200);
     fail(new Error('no such file'));
     await expect(server.ready).rejects.toThrow('no such file');
-    expect(await state()).toEqual([503, { status: 'failed' }, 503, '1', 'loading']);
+    expect(await state()).toEqual([503, { status: 'failed' }, 503, null, 'load_failed']);
     await server.close();
   });
 
@@ -339,6 +351,22 @@ describe('close', () => {
     expect((await events(await first)).at(-1)).toMatchObject({ error: { code: 'shutting_down' } });
     expect((await second).status).toBe(503);
     await until(() => allFree(model));
+  });
+
+  it('waits for as long as a timer can when it may wait for longer', async () => {
+    const server = await start(model);
+    const request = post(server.url, PATH, { ...LONG, max_tokens: 1000 });
+    await untilCounts(server, [1, 0]);
+    await server.server.close(1e12);
+    expect((await request).status).toBe(200);
+  });
+
+  it.each(['127.0.0.1', 'localhost'])('while it begins to listen on %s, and before: it never listens', async (host) => {
+    const server = createServer(model, { port: 0, modelName: NAME, host });
+    const listening = server.listen();
+    await server.close();
+    await expect(listening).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
+    await expect(server.listen()).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
   });
 
   it('does not wait for idle connections', async () => {

@@ -104,8 +104,15 @@ export function utilityProcessPort(child) {
     kill: () => {
       // UtilityProcess.kill asks politely, and a process that hangs in native code does not listen.
       if (ended) return;
-      if (child.pid === undefined) child.kill();
-      else process.kill(child.pid, 'SIGKILL');
+      if (child.pid === undefined) {
+        child.kill();
+        return;
+      }
+      try {
+        process.kill(child.pid, 'SIGKILL');
+      } catch {
+        // It has ended, and its exit event is under way.
+      }
     },
     get pid() {
       return child.pid;

@@ -1,22 +1,20 @@
 /** Builds the good and bad model directories of these tests. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, expect } from 'vitest';
 
+import { expect } from 'vitest';
+
+import { temporaryDirectory } from '../../kit/checkpoint.js';
 import { testing } from '../../kit/testing.js';
 
 export const io = testing.io;
 
 export const utf8 = (text: string): Uint8Array => new TextEncoder().encode(text);
 
-const root = mkdtempSync(join(tmpdir(), 'redrafter-io-'));
-afterAll(() => {
-  rmSync(root, { recursive: true, force: true });
-});
+const root = temporaryDirectory('io');
 let directories = 0;
 
-/** A new directory holding the given files; it goes away after the tests of the file. */
+/** A new directory holding the given files. */
 export function directory(files: Record<string, string | Uint8Array> = {}): string {
   const path = join(root, String(directories++));
   mkdirSync(path);

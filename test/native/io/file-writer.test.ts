@@ -1,16 +1,16 @@
 /** Files are written whole or not at all; the checksum is XXH64. */
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { describe, expect, it } from 'vitest';
 
+import { temporaryDirectory } from '../../kit/checkpoint.js';
 import { Random } from '../../kit/random.js';
 import { testing } from '../../kit/testing.js';
 import { xxh64 } from '../../kit/xxh64.js';
 
 const { io } = testing;
-const folder = mkdtempSync(join(tmpdir(), 'redrafter-writer-'));
+const folder = temporaryDirectory('writer');
 const pieces = [Uint8Array.of(1, 2, 3), new Uint8Array(0), Uint8Array.of(4)];
 
 describe('FileWriter', () => {

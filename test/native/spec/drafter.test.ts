@@ -1,14 +1,19 @@
 /**
  * Recurrent drafters against PyTorch (train/golden.py), and their beam search against a search of all continuations.
  */
-import { copyFileSync, mkdtempSync, readFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { describe, expect, it } from 'vitest';
 
-import { type TensorSpec, writeSafetensors, writeTinyDrafter, writeTinyLlama } from '../../kit/checkpoint.js';
+import {
+  temporaryDirectory,
+  type TensorSpec,
+  writeSafetensors,
+  writeTinyDrafter,
+  writeTinyLlama,
+} from '../../kit/checkpoint.js';
 import { fromBf16, fromF16 } from '../../kit/bf16.js';
 import { TestEngine } from '../../kit/native-engine.js';
 import { Random } from '../../kit/random.js';
@@ -73,7 +78,7 @@ describe('golden draft log-probabilities', () => {
 
 /** A drafter directory with its tensors renamed, some added. Weights become f32, which changes no value. */
 function renamed(from: string, rename: (name: string) => string, extra: Record<string, TensorSpec> = {}): string {
-  const directory = mkdtempSync(join(tmpdir(), 'redrafter-alias-'));
+  const directory = temporaryDirectory('alias');
   const checkpoint = testing.io.openCheckpoint(from);
   const tensors: Record<string, TensorSpec> = { ...extra };
   for (const { name, shape, dtype, bytes } of checkpoint.tensors) {
@@ -181,14 +186,14 @@ describe('beam search', () => {
   }
 
   it('a drafter of NaN proposes the root alone', () => {
-    const directory = mkdtempSync(join(tmpdir(), 'redrafter-nan-'));
+    const directory = temporaryDirectory('nan');
     writeTinyDrafter(directory, 'gru', 96, 32, 1, true);
     const tree = drafter.propose('base', target, directory, new Float32Array(32), 3, 8, 4);
     expect([...tree.token]).toEqual([3]);
   });
 
   it('a vocabulary smaller than the beam width is drafted as far as it goes', () => {
-    const directory = mkdtempSync(join(tmpdir(), 'redrafter-small-'));
+    const directory = temporaryDirectory('small');
     writeTinyLlama(
       join(directory, 'target'),
       { vocab: 5, hidden: 32, layers: 1, heads: 2, kvHeads: 1, headDim: 16, ffn: 32, maxPositions: 64 },
@@ -205,7 +210,7 @@ describe('beam search', () => {
 
 describe('a drafter made for another target', () => {
   it('is refused with both numbers in the message', async () => {
-    const directory = mkdtempSync(join(tmpdir(), 'redrafter-wrong-'));
+    const directory = temporaryDirectory('wrong');
     writeTinyDrafter(join(directory, 'hidden'), 'gru', 96, 48, 1);
     writeTinyDrafter(join(directory, 'vocab'), 'gru', 95, 32, 1);
     await expect(TestEngine.load(target, { drafter: join(directory, 'hidden') })).rejects.toMatchObject({
