@@ -133,6 +133,15 @@ describe('types of the installed package', () => {
     });
   }
 
+  it('have errors that can be tested for and not made', () => {
+    const classes = ['RedrafterError', 'AbortError'];
+    const use = (body: (name: string) => string): string[] =>
+      problems('nodenext, module', `import { ${classes.join(', ')} } from 'redrafter'; ${classes.map(body).join(' ')}`);
+    expect(use((name) => `export type Made${name} = InstanceType<typeof ${name}>;`)).toEqual([]);
+    expect(use((name) => `export const as${name}: new (...args: any[]) => Error = ${name};`)).toEqual([]);
+    expect(use((name) => `new ${name}(); new ${name}('message'); new ${name}('ERR_BUSY', 'message');`)).toHaveLength(6);
+  });
+
   it('are found by require() in TypeScript', () => {
     const code = `import redrafter = require('redrafter'); const { Model, RedrafterError } = redrafter; type Model = redrafter.Model;`;
     expect(problems('nodenext, CommonJS', code + USE)).toEqual([]);
