@@ -72,7 +72,13 @@ export class RedrafterError extends Error {
   /** What to do about it, for people; undefined where there is no general advice. */
   readonly remedy: string | undefined;
 
+  /**
+   * No code is of this type: errors are made by redrafter alone.
+   * @hidden
+   */
+  constructor(code: ErrorCode & { made: never }, message: string); // in the published types instead of the next one
   /** @internal */
+  constructor(code: ErrorCode, message: string, options?: { remedy?: string; cause?: unknown });
   constructor(code: ErrorCode, message: string, options: { remedy?: string; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;

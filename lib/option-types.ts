@@ -4,7 +4,7 @@ export interface MemoryOptions {
   drafter?: string | false;
   /**
    * Where to run: `'auto'` takes CUDA when it can be used and the CPU otherwise; a level can be forced with
-   * `'cpu:avx512'`, `'cpu:avx2'` or `'cpu:base'`. Default: `'auto'`.
+   * `'cpu:avx512'`, `'cpu:avx2'`, `'cpu:neon'` or `'cpu:base'`. `getBackends` lists those of this machine. Default: `'auto'`.
    */
   device?: 'auto' | 'cpu' | 'cuda' | `cpu:${string}` | `cuda:${string}`;
   /**
