@@ -22,7 +22,7 @@ export type ErrorCode =
   | 'ERR_SESSION_MODEL'
   /** The KV cache has no room for the request. */
   | 'ERR_KV_FULL'
-  /** Memory could not be allocated. */
+  /** Memory could not be allocated, or a thread not be started. */
   | 'ERR_OOM'
   /** The session is already carrying out an operation. */
   | 'ERR_BUSY'
