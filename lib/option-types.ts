@@ -25,7 +25,10 @@ export interface MemoryOptions {
 
 /** Options of `Model.load`. */
 export interface LoadOptions extends MemoryOptions {
-  /** Called while weights are read, with the fraction done from 0 to 1. An error thrown here fails the load. */
+  /**
+   * Called with the fraction done, from 0 to 1: while weights are read, at most every 50 ms, and with 1 when all are. An
+   * error thrown here fails the load.
+   */
   onProgress?: (fraction: number) => void;
   /** Ends loading; the promise then rejects with ERR_ABORTED. */
   signal?: AbortSignal;

@@ -79,7 +79,8 @@ export function parseChat(body: unknown, context: JobContext): Job {
   const shared = parseShared(fields, context, limit ?? contextTokens, wanted ? (top ?? 0) : undefined);
   const messages = chatMessages(fields.raw('messages'));
   // Each takes a token at least, however little it says.
-  if (messages.length >= contextTokens) throw tooLong('messages', `there are ${messages.length} messages`, contextTokens);
+  if (messages.length >= contextTokens)
+    throw tooLong('messages', `there are ${messages.length} messages`, contextTokens);
   checkLength(
     'messages',
     messages.reduce((sum, { content }) => sum + content.length, 0),
