@@ -1,6 +1,9 @@
 /**
  * Models for the AI SDK (the packages `ai` and `@ai-sdk/provider`): its functions `generateText`, `streamText` and what
  * builds on them, with a model in this process. Start with {@link languageModel}.
+ *
+ * @module redrafter/ai-sdk
+ * @group Reference
  */
 import { Call } from './ai-sdk/call.js';
 import { endingOf } from './ai-sdk/result.js';

@@ -166,20 +166,29 @@ export class Engine {
     const ready = new Promise<NativeModelInfo>((resolve, reject) => {
       settle = { resolve, reject };
     });
-    const engine = new Engine(start, (message) => {
-      if (message.type === 'ready') settle.resolve(message.info);
-      else if (message.type === 'failed') settle.reject(nativeError(message.code, message.message));
-      else if (message.type === 'closed') settle.reject(new RedrafterError('ERR_DISPOSED', 'the engine was closed'));
-      else {
-        try {
-          onProgress(message.totalBytes > 0 ? message.bytes / message.totalBytes : 1);
-        } catch (error) {
-          settle.reject(error);
-        }
+    let failed = false;
+    const fail = (error: unknown): void => {
+      failed = true;
+      settle.reject(error);
+    };
+    const report = (fraction: number): void => {
+      if (failed) return; // the engine is being closed, and nobody waits for it to load
+      try {
+        onProgress(fraction);
+      } catch (error) {
+        fail(error);
       }
+    };
+    const engine = new Engine(start, (message) => {
+      if (message.type === 'ready') {
+        report(1);
+        settle.resolve(message.info);
+      } else if (message.type === 'failed') fail(nativeError(message.code, message.message));
+      else if (message.type === 'closed') fail(new RedrafterError('ERR_DISPOSED', 'the engine was closed'));
+      else report(message.totalBytes > 0 ? message.bytes / message.totalBytes : 1);
     });
     const onAbort = (): void => {
-      settle.reject(new RedrafterError('ERR_ABORTED', 'loading was aborted', { cause: signal?.reason as unknown }));
+      fail(new RedrafterError('ERR_ABORTED', 'loading was aborted', { cause: signal?.reason as unknown }));
     };
     signal?.addEventListener('abort', onAbort, { once: true });
     if (signal?.aborted === true) onAbort();

@@ -52,7 +52,7 @@ const REMEDIES: Record<ErrorCode, string | undefined> = {
   ERR_SESSION_MODEL: 'load the model that the session was saved with, with the same dtype',
   ERR_CONTEXT: 'shorten the input, lower maxTokens, or load the model with a larger contextTokens',
   ERR_KV_FULL: 'dispose of or rewind sessions, lower maxTokens, or load the model with a larger kvTokens',
-  ERR_OOM: 'load the model with a smaller contextTokens or kvTokens, or free memory',
+  ERR_OOM: 'free memory, load the model with a smaller contextTokens or kvTokens, or raise the limits of the process',
   ERR_BUSY: 'wait for the running operation, or use a session of its own (createSession, fork)',
   ERR_ABORTED: undefined,
   ERR_DISPOSED: undefined,
@@ -72,7 +72,13 @@ export class RedrafterError extends Error {
   /** What to do about it, for people; undefined where there is no general advice. */
   readonly remedy: string | undefined;
 
+  /**
+   * No code is of this type: errors are made by redrafter alone.
+   * @hidden
+   */
+  constructor(code: ErrorCode & { made: never }, message: string); // in the published types instead of the next one
   /** @internal */
+  constructor(code: ErrorCode, message: string, options?: { remedy?: string; cause?: unknown });
   constructor(code: ErrorCode, message: string, options: { remedy?: string; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;

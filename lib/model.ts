@@ -1,5 +1,5 @@
 import { Engine, type StartEngine } from './engine.js';
-import { CallSite, fromThrown } from './errors.js';
+import { aborted, CallSite, fromThrown } from './errors.js';
 import { kvUsageOf, type KvUsage } from './kv.js';
 import { memoryUsageOf, type MemoryUsage } from './memory.js';
 import { native, type NativeModelInfo as ModelInfo } from './native.js';
@@ -44,6 +44,7 @@ export class Model {
       const { engine, info } = await Engine.load(start, report, signal);
       try {
         const tokenizer = await Tokenizer.load(engineOptions.model, info.vocab);
+        if (signal?.aborted === true) throw aborted(signal);
         return new Model({ engine, info, tokenizer, eosTokenIds: eosOf(info, tokenizer), totals: new StatsTotal() });
       } catch (error) {
         await engine.close();

@@ -4,7 +4,7 @@ export interface MemoryOptions {
   drafter?: string | false;
   /**
    * Where to run: `'auto'` takes CUDA when it can be used and the CPU otherwise; a level can be forced with
-   * `'cpu:avx512'`, `'cpu:avx2'` or `'cpu:base'`. Default: `'auto'`.
+   * `'cpu:avx512'`, `'cpu:avx2'`, `'cpu:neon'` or `'cpu:base'`. `getBackends` lists those of this machine. Default: `'auto'`.
    */
   device?: 'auto' | 'cpu' | 'cuda' | `cpu:${string}` | `cuda:${string}`;
   /**
@@ -26,8 +26,8 @@ export interface MemoryOptions {
 /** Options of `Model.load`. */
 export interface LoadOptions extends MemoryOptions {
   /**
-   * Called with the fraction done, from 0 to 1: while weights are read, at most every 50 ms, and with 1 when all are. An
-   * error thrown here fails the load.
+   * Called while weights are read, at most every 50 ms, with the fraction done from 0 to 1; it never falls, and the last
+   * call says 1. An error thrown here fails the load, which rejects with it.
    */
   onProgress?: (fraction: number) => void;
   /** Ends loading; the promise then rejects with ERR_ABORTED. */
@@ -79,13 +79,16 @@ export interface GenerateOptions {
   drafting?: boolean;
   /** Whether to go on after an end-of-sequence token. Default: false. */
   ignoreEos?: boolean;
-  /** Strings that end generation: at most 64 of 1 to 1024 UTF-16 units each. The text ends right before the one found. */
+  /**
+   * Strings that end generation: at most 64, each of 1 to 1024 UTF-16 units. The text ends right before the one found.
+   * Default: none.
+   */
   stop?: string | string[];
-  /** Token ids that end generation, at most 1024. The id found is part of the output. */
+  /** Token ids that end generation, at most 1024. The id found is part of the output. Default: none. */
   stopTokenIds?: number[] | Int32Array;
   /**
-   * Log-probabilities under the raw target distribution (before temperature and filters): 0 for those of the
-   * emitted tokens, k up to 64 for the k most probable tokens as well. Default: none.
+   * Log-probabilities under the raw target distribution (before temperature and filters), 0 to 64: 0 for those of the
+   * emitted tokens, k for those of the k most probable tokens as well. Default: none.
    */
   logprobs?: number;
   /**

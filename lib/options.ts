@@ -7,6 +7,7 @@ import { unpacked } from './package-root.js';
 
 const INT_MAX = 2 ** 31 - 1;
 const SEED_END = 1n << 64n;
+const LEAST_FLOAT = 2 ** -149;
 
 /** Limits that are checked before anything crosses into native code. */
 export const LIMITS = {
@@ -276,7 +277,11 @@ export function resolveGenerate(options: GenerateOptions | undefined, model: Gen
         (v) => v >= 0 && v <= LIMITS.temperature,
       ),
       topK: read.integer('topK', 0, 0, INT_MAX),
-      topP: read.number('topP', 1, 'greater than 0 and at most 1', (v) => v > 0 && v <= 1),
+      // Native code has it in single precision, where less than that would be 0. Either keeps one token.
+      topP: Math.max(
+        LEAST_FLOAT,
+        read.number('topP', 1, 'greater than 0 and at most 1', (v) => v > 0 && v <= 1),
+      ),
       minP: read.number('minP', 0, 'at least 0 and less than 1', (v) => v >= 0 && v < 1),
       seed: seedOf(read.raw('seed')),
       beamWidth: drafts ? width : 0,

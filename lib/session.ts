@@ -118,10 +118,18 @@ export class Session {
     const { native: nativeOptions, stop, parseSpecialTokens, signal } = resolveGenerate(options, context);
     if (stop.length > 0) this.needTokenizer('stop strings need');
     const { keep, ids } = this.plan(input, parseSpecialTokens);
+    const prompt = keep + ids.length;
+    if (prompt === 0) throw invalid('there is nothing to continue: the session and the input are empty');
+    if (prompt >= info.contextTokens) {
+      const room = `the context ends at ${info.contextTokens}`;
+      throw new RedrafterError(
+        'ERR_CONTEXT',
+        `the session would hold ${prompt} tokens before the first new one; ${room}`,
+      );
+    }
     this.begin(signal);
     const last = ids[ids.length - 1] ?? this.ids[keep - 1];
     const revision = this.revision;
-    const prompt = keep + ids.length;
     let ticket = 0;
     const host: GenerationHost = {
       abort: (keepTokens) => {

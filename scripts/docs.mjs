@@ -8,9 +8,9 @@ import { pathToFileURL } from 'node:url';
 import { Application, Converter, JSX, normalizePath, ReflectionKind, RendererEvent } from 'typedoc';
 
 import { llms, readIndex } from './llms.mjs';
-import { root } from './tools.mjs';
+import { entries, root } from './tools.mjs';
 
-/** @import { CommentDisplayPart, DocumentReflection, FileId, ProjectReflection, Reflection } from 'typedoc' */
+/** @import { CommentDisplayPart, ContainerReflection, DocumentReflection, FileId, ProjectReflection, Reflection } from 'typedoc' */
 
 /** The first heading of a page. @param {CommentDisplayPart[]} content */
 function headingOf(content) {
@@ -64,6 +64,19 @@ function linkErrors(content, codes, target) {
   }
 }
 
+/** Puts what a page lists into the order of `names`. @param {ContainerReflection} page @param {string[]} names */
+function order(page, names) {
+  for (const { children } of page.groups ?? []) {
+    children.sort((a, b) => names.indexOf(a.name) - names.indexOf(b.name));
+  }
+}
+
+/** Words of a source without its comments, in which every name stands first where it is exported. @param {string} source */
+function wordsOf(source) {
+  const text = readFileSync(source, 'utf8').replaceAll(/\/\*.*?\*\//gs, '');
+  return [...text.matchAll(/\w+/g)].map(([word]) => word);
+}
+
 /**
  * Builds the site into `out`; resolves to the number of warnings and errors, which TypeDoc has printed.
  * @param {string} out
@@ -71,15 +84,17 @@ function linkErrors(content, codes, target) {
 export async function buildDocs(out) {
   const { sections } = readIndex();
   const groups = new Map(sections.flatMap(({ title, pages }) => pages.map(({ file }) => [file, title])));
+  const modules = entries().map(({ name, file }) => ({ name, source: join(root, 'lib', `${file}.ts`) }));
   const app = await Application.bootstrap({
     name: 'redrafter',
-    entryPoints: [join(root, 'lib/index.ts')],
+    entryPoints: modules.map(({ source }) => source),
     tsconfig: join(root, 'tsconfig.build.json'),
     basePath: root,
     out,
     readme: join(root, 'docs/index.md'),
     projectDocuments: [...groups.keys()].map((file) => join(root, 'docs', file)),
     customCss: join(root, 'docs/style.css'),
+    excludeExternals: true, // what errors inherit from Error is Node's to document
     excludeInternal: true,
     excludePrivate: true,
     disableSources: true, // a package has no address of its sources to link to
@@ -100,11 +115,12 @@ export async function buildDocs(out) {
     const pages = project.documents ?? [];
     for (const page of pages) page.name = headingOf(page.content); // the address is made of the file name already
     if (start[0] !== undefined) start[0].text = start[0].text.replace(`# ${headingOf(start)}\n`, ''); // the theme has it
-    // Classes, functions and types come in the order of lib/index.ts.
-    const index = readFileSync(join(root, 'lib/index.ts'), 'utf8').replace(/^.*\*\//s, '');
-    const order = [...index.matchAll(/\w+/g)].map(([word]) => word);
-    for (const { children } of project.children?.flatMap((module) => module.groups ?? []) ?? []) {
-      children.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
+    // Modules come in the order of package.json; classes, functions and types in that of their module.
+    order(project, modules.map(({ name }) => name)); // prettier-ignore
+    for (const module of project.children ?? []) {
+      const { source } = modules.find(({ name }) => name === module.name) ?? {};
+      if (source === undefined) throw new Error(`${module.name} is not the name of an entry in package.json`);
+      order(module, wordsOf(source));
     }
     const comments = Object.values(project.reflections).map(({ comment }) => comment?.summary ?? []);
     const names = publicNames(project);
@@ -118,7 +134,8 @@ export async function buildDocs(out) {
     }
   });
   // The navigation remembers which groups are open; a first visit finds the guides open.
-  const open = "for (const key of ['Guides', 'Reference$redrafter']) localStorage[`tsd-accordion-${key}`] ??= 'true';";
+  const open =
+    "for (const key of ['Guides', 'Reference', 'Reference$redrafter']) localStorage[`tsd-accordion-${key}`] ??= 'true';";
   app.renderer.hooks.on('head.end', () =>
     JSX.createElement('script', null, JSX.createElement(JSX.Raw, { html: open })),
   );

@@ -1,12 +1,12 @@
 // llms.txt (https://llmstxt.org) and llms-full.txt, made of docs/index.md, the pages it lists and the declarations of
 // lib/. Run as a program it writes both to the package root, for the npm package.
 import { readFileSync, writeFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 import ts from 'typescript';
 
-import { root } from './tools.mjs';
+import { entries, root } from './tools.mjs';
 
 /** @typedef {{ title: string, file: string, text: string }} Page */
 
@@ -41,7 +41,10 @@ function publicText(statement) {
     .trim();
 }
 
-/** Public declarations with their docstrings, as TypeScript, under their public names. */
+/**
+ * The public declarations of each entry of the package with their docstrings, as TypeScript, under their public names.
+ * @returns {{ name: string, code: string }[]}
+ */
 function declarations() {
   const config = ts.getParsedCommandLineOfConfigFile(
     join(root, 'tsconfig.build.json'),
@@ -55,24 +58,29 @@ function declarations() {
   );
   if (config === undefined) throw new Error('cannot read tsconfig.build.json');
   const program = ts.createProgram(config.fileNames, config.options);
-  /** Statements of the emitted declaration files by file and name. @type {Map<string, string>} */
+  /** Statements of the emitted declaration files by file (in dist/, without ending) and name. @type {Map<string, string>} */
   const emitted = new Map();
   program.emit(undefined, (path, text) => {
     const source = ts.createSourceFile(path, text, ts.ScriptTarget.Latest, true);
     for (const statement of source.statements) {
       if (!('name' in statement)) continue;
       const name = /** @type {ts.Identifier} */ (statement.name).text;
-      emitted.set(`${basename(path, '.d.ts')}:${name}`, publicText(statement));
+      emitted.set(`${relative(join(root, 'dist'), path).replace('.d.ts', '')}:${name}`, publicText(statement));
     }
   });
+  return entries().map(({ name, file }) => ({ name, code: declarationsOf(program, file, emitted) }));
+}
+
+/** @param {ts.Program} program @param {string} file of lib/, without ending @param {Map<string, string>} emitted */
+function declarationsOf(program, file, emitted) {
   const checker = program.getTypeChecker();
-  const index = program.getSourceFile(join(root, 'lib/index.ts'));
-  const symbol = index === undefined ? undefined : checker.getSymbolAtLocation(index);
-  if (symbol === undefined) throw new Error('lib/index.ts exports nothing');
+  const source = program.getSourceFile(join(root, 'lib', `${file}.ts`));
+  const symbol = source === undefined ? undefined : checker.getSymbolAtLocation(source);
+  if (symbol === undefined) throw new Error(`lib/${file}.ts exports nothing`);
   const exported = checker.getExportsOfModule(symbol).map((each) => {
     const { name, declarations } = each.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(each) : each;
-    const file = declarations?.[0]?.getSourceFile().fileName ?? '';
-    return { name: each.name, inside: name, text: emitted.get(`${basename(file, '.ts')}:${name}`) };
+    const path = relative(join(root, 'lib'), declarations?.[0]?.getSourceFile().fileName ?? '');
+    return { name: each.name, inside: name, text: emitted.get(`${path.replace(/\.ts$/, '')}:${name}`) };
   });
   const code = exported.map(({ name, text }) => {
     if (text === undefined) throw new Error(`no declaration of ${name}`);
@@ -94,10 +102,11 @@ export function llms() {
   const full =
     '## Everything in one file\n\n- [llms-full.txt](llms-full.txt): all pages and the declarations of the API\n';
   const text = intro.replace(/\]\((?!https?:)/g, '](docs/');
+  const api = declarations().map(({ name, code }) => `## ${name}\n\n\`\`\`ts\n${code}\n\`\`\`\n`);
   const pages = sections.flatMap((section) => section.pages.map(({ file }) => readPage(file).trim()));
   return {
     'llms.txt': `${text.trim()}\n\n${[...list, full].join('\n')}`,
-    'llms-full.txt': `${text.trim()}\n\n${pages.join('\n\n')}\n\n# API\n\n\`\`\`ts\n${declarations()}\n\`\`\`\n`,
+    'llms-full.txt': `${text.trim()}\n\n${pages.join('\n\n')}\n\n# API\n\n${api.join('\n')}`,
   };
 }
 

@@ -6,7 +6,7 @@ import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 
 import { missingTool } from './toolchain.mjs';
-import { newest, npm, root, run, runTool } from './tools.mjs';
+import { entries, newest, npm, root, run, runTool } from './tools.mjs';
 
 const started = Date.now();
 
@@ -51,14 +51,19 @@ function sameFolder(path) {
   return a.ino === b.ino && a.dev === b.dev;
 }
 
-/** Files of lib/ that users import; package.json has an entry for each. */
-const ENTRIES = ['index', 'server/index', 'ai-sdk'];
-
 /** dist/ is CommonJS, so that one copy serves `require` and `import`; each entry's .mjs re-exports its names to modules. */
 function buildTypeScript() {
   const dist = join(root, 'dist');
-  const output = Math.min(...ENTRIES.map((entry) => newest(`dist/${entry}.mjs`)));
-  const sources = ['lib', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json', 'scripts/setup.mjs'];
+  const files = entries().map(({ file }) => file);
+  const output = Math.min(...files.map((file) => newest(`dist/${file}.mjs`)));
+  const sources = [
+    'lib',
+    'tsconfig.json',
+    'tsconfig.build.json',
+    'package.json',
+    'package-lock.json',
+    'scripts/setup.mjs',
+  ];
   if (output > 0 && output >= newest(...sources)) return;
   console.log('redrafter setup: compiling TypeScript');
   rmSync(dist, { recursive: true, force: true });
@@ -68,13 +73,13 @@ function buildTypeScript() {
   }
   writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
   const require = createRequire(import.meta.url);
-  for (const entry of ENTRIES) {
-    const file = join(dist, entry);
+  for (const file of files) {
+    const path = join(dist, file);
     /** @type {unknown} */
-    const exported = require(`${file}.js`);
+    const exported = require(`${path}.js`);
     const names = Object.keys(/** @type {object} */ (exported)).sort();
-    writeFileSync(`${file}.d.mts`, `export * from './${basename(entry)}.js';\n`);
-    writeFileSync(`${file}.mjs`, `export { ${names.join(', ')} } from './${basename(entry)}.js';\n`);
+    writeFileSync(`${path}.d.mts`, `export * from './${basename(file)}.js';\n`);
+    writeFileSync(`${path}.mjs`, `export { ${names.join(', ')} } from './${basename(file)}.js';\n`);
   }
 }
 

@@ -1,11 +1,28 @@
 // What the scripts share. Node built-ins only: setup runs before anything is installed.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
 export const windows = process.platform === 'win32';
+
+/**
+ * What users import: names (`redrafter/server`) and their files in lib/ and dist/, without ending (`server/index`), as
+ * package.json lists them in `exports`.
+ * @returns {{ name: string, file: string }[]}
+ */
+export function entries() {
+  /** @type {unknown} */
+  const json = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  const { name, exports } =
+    /** @type {{ name: string, exports: Record<string, { require: { default: string } } | string> }} */ (json);
+  return Object.entries(exports).flatMap(([path, target]) =>
+    typeof target === 'string'
+      ? []
+      : [{ name: name + path.slice(1), file: target.require.default.replace(/^\.\/dist\/|\.js$/g, '') }],
+  );
+}
 
 /**
  * Runs a program; with `quiet` its output is kept and printed only if it fails.

@@ -1,6 +1,6 @@
 /** `npm run docs`: the site is built without a warning, is complete, and no link in it leads nowhere. */
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { dirname, join, relative } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inflateSync } from 'node:zlib';
 
@@ -12,14 +12,19 @@ import { buildDocs } from '../scripts/docs.mjs';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const site = join(root, 'build/docs-test');
 
-/** Names that lib/index.ts exports, read by the compiler. */
-function publicNames(): string[] {
-  const file = join(root, 'lib/index.ts');
-  const program = ts.createProgram([file], { module: ts.ModuleKind.NodeNext, skipLibCheck: true });
-  const checker = program.getTypeChecker();
-  const source = program.getSourceFile(file);
-  const symbol = source === undefined ? undefined : checker.getSymbolAtLocation(source);
-  return symbol === undefined ? [] : checker.getExportsOfModule(symbol).map(({ name }) => name);
+/** What package.json lets users import, with the names that it exports, read by the compiler from the published types. */
+function publicModules(): { module: string; names: string[] }[] {
+  const text = readFileSync(join(root, 'package.json'), 'utf8');
+  const { exports } = JSON.parse(text) as { exports: Record<string, string | { require: { types: string } }> };
+  return Object.entries(exports).flatMap(([path, target]) => {
+    if (typeof target === 'string') return [];
+    const file = join(root, target.require.types);
+    const program = ts.createProgram([file], { module: ts.ModuleKind.NodeNext, skipLibCheck: true });
+    const source = program.getSourceFile(file);
+    const symbol = source === undefined ? undefined : program.getTypeChecker().getSymbolAtLocation(source);
+    const names = symbol === undefined ? [] : program.getTypeChecker().getExportsOfModule(symbol);
+    return [{ module: `redrafter${path.slice(1)}`, names: names.map(({ name }) => name) }];
+  });
 }
 
 /** Links of a page that lead to no file of the site, or to no element of a page. */
@@ -50,6 +55,7 @@ function navigation(): NavigationItem[] {
 }
 
 describe('the documentation site', () => {
+  const modules = publicModules();
   let problems = -1;
   let pages: string[] = [];
   const cache = new Map<string, string>();
@@ -72,20 +78,24 @@ describe('the documentation site', () => {
   });
 
   it('has a page for every public export', () => {
-    const names = publicNames();
-    expect(names.length).toBeGreaterThan(20);
-    const found = pages.map((page) => /redrafter\.(\w+)\.html$/.exec(page)?.[1]);
-    expect(names.filter((name) => !found.includes(name))).toEqual([]);
+    expect(modules[0]?.names.length).toBeGreaterThan(20);
+    for (const { module, names } of modules) {
+      expect(names, module).not.toEqual([]);
+      const found = pages.map((page) => basename(page, '.html'));
+      expect(names.filter((name) => !found.includes(`${module.replace('/', '_')}.${name}`))).toEqual([]);
+    }
   });
 
-  it('has every document of docs/ in its navigation, guides first', () => {
+  it('has every document of docs/ in its navigation, guides first, then the modules in the order of package.json', () => {
     const tree = navigation();
     expect(tree.map(({ text }) => text)).toEqual(['Guides', 'Reference', 'Background']);
+    expect(tree[1]?.children?.map(({ text }) => text)).toEqual(modules.map(({ module }) => module));
     const listed = tree.flatMap(({ children = [] }) => children.map(({ path = '' }) => path)).sort();
     const documents = readdirSync(join(root, 'docs'))
       .filter((name) => name.endsWith('.md') && name !== 'index.md')
       .map((name) => `documents/${name.replace('.md', '.html')}`);
-    expect(listed).toEqual([...documents, 'modules/redrafter.html'].sort());
+    const references = modules.map(({ module }) => `modules/${module.replace('/', '_')}.html`);
+    expect(listed).toEqual([...documents, ...references].sort());
   });
 
   it('has no link that leads nowhere', () => {
@@ -103,10 +113,14 @@ describe('the documentation site', () => {
     const full = read(join(site, 'llms-full.txt'));
     for (const link of links.filter((name) => name.endsWith('.md')))
       expect(full).toContain(read(join(site, link)).trim());
-    const declared = [...full.matchAll(/^(?:abstract )?(?:class|interface|type|function|const) (\w+)/gm)].map(
-      (match) => match[1],
-    );
-    expect(publicNames().filter((name) => !declared.includes(name))).toEqual([]);
+    for (const { module, names } of modules) {
+      const [, rest = ''] = full.split(`\n## ${module}\n\n\`\`\`ts\n`);
+      const code = rest.slice(0, rest.indexOf('\n```'));
+      const declared = [...code.matchAll(/^(?:abstract )?(?:class|interface|type|function|const) (\w+)/gm)].map(
+        (match) => match[1],
+      );
+      expect(declared).toEqual(names);
+    }
     expect(full).not.toMatch(/^ +private |@internal/m);
   });
 });

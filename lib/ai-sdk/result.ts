@@ -1,9 +1,9 @@
 import type { GenerationResult } from '../generation.js';
-import type { GenerationStats } from '../stats.js';
+import type { DecodeStats } from '../stats.js';
 import type { FinishReason, ProviderMetadata, Usage } from './spec.js';
 
 /** What `providerMetadata.redrafter` holds of a generation that ended well. */
-export interface RedrafterMetadata extends GenerationStats {
+export interface RedrafterMetadata extends DecodeStats {
   /** The seed that was used; given as `seed`, it repeats the output. */
   seed: number;
 }

@@ -1,5 +1,8 @@
 /**
  * An HTTP server over a loaded model, in the form of OpenAI's API. Start with {@link createServer}.
+ *
+ * @module redrafter/server
+ * @group Reference
  */
 export { createServer, Server } from './server.js';
 export type { RequestLog, ServerOptions } from './options.js';

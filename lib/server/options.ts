@@ -30,8 +30,9 @@ export interface ServerOptions {
   streamBuffer?: number;
   /** Most that a client may not read anything although there is something, in milliseconds. Default: 30,000. */
   stallTimeoutMs?: number;
-  /** Default of the requests' drafting shape, see `GenerateOptions`. */
+  /** Beams drafted per round, 0 to 64, for requests that do not say. Default: that of `GenerateOptions`. */
   beamWidth?: number;
+  /** Tokens drafted per beam, 0 to 8, for requests that do not say. Default: that of `GenerateOptions`. */
   beamLength?: number;
   /** Called once for each request that has ended. What it throws is not caught. */
   onRequest?: (entry: RequestLog) => void;
@@ -43,6 +44,7 @@ export interface RequestLog {
   id: string;
   /** When it came, ISO 8601. */
   time: string;
+  /** HTTP method. */
   method: string;
   /** One of the server's routes, or `other`. */
   route: string;
@@ -54,11 +56,17 @@ export interface RequestLog {
   ms: number;
   /** Waiting for its turn, in milliseconds. */
   queueMs?: number;
+  /** Whether the answer was to be a stream. Absent where the request was not one to generate, or was refused. */
   stream?: boolean;
+  /** Tokens of the prompt. Absent as `stream` is. */
   promptTokens?: number;
+  /** Tokens generated, the one that ended generation included. Absent, as what follows, where it did not end well. */
   completionTokens?: number;
+  /** As in the answer: `stop` or `length`. */
   finishReason?: string;
+  /** As in `GenerationStats`. */
   tokensPerStep?: number;
+  /** As in `GenerationStats`, in milliseconds. */
   timeToFirstTokenMs?: number;
 }
 

@@ -14,14 +14,13 @@ Napi::Value get_backends(const Napi::CallbackInfo& info) {
   Napi::Array array = Napi::Array::New(env, all.size());
   for (uint32_t i = 0; i < all.size(); ++i) {
     Napi::Object o = Napi::Object::New(env);
-    const bool available = all[i].code == nullptr;
     o.Set("device", all[i].device);
     o.Set("backend", all[i].backend);
     o.Set("level", all[i].level.empty() ? env.Null() : Napi::String::New(env, all[i].level));
-    o.Set("available", available);
+    o.Set("available", all[i].code == nullptr);
     o.Set("selected", all[i].selected);
     o.Set("reason", env.Null());
-    if (!available) {
+    if (all[i].code != nullptr) {
       Napi::Object reason = Napi::Object::New(env);
       reason.Set("code", all[i].code);
       reason.Set("message", all[i].message);

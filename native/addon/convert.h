@@ -31,7 +31,7 @@ auto guarded(Napi::Env env, const Body& body) -> decltype(body()) {
   } catch (const std::bad_alloc&) {
     throw js_error(env, "ERR_OOM", "out of memory");
   } catch (const std::system_error& error) {  // of std::thread
-    throw js_error(env, "ERR_OOM", error.what());
+    throw js_error(env, "ERR_OOM", (std::string("cannot start a thread: ") + error.what()).c_str());
   } catch (const std::exception& error) {
     throw js_error(env, "ERR_INTERNAL", error.what());
   }

@@ -1,6 +1,6 @@
 #include "base/threads.h"
 
-#include <system_error>
+#include <exception>
 
 #include "base/check.h"
 
@@ -32,7 +32,7 @@ inline void pause() {
 ThreadPool::ThreadPool(int threads) {
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
-  } catch (const std::system_error& error) {
+  } catch (const std::exception& error) {  // of std::thread, or no memory for it
     join();  // those that did start
     fail("ERR_OOM", "cannot start ", threads - 1, " worker threads (", error.what(),
          "); load with fewer threads");

@@ -27,8 +27,6 @@ void EngineThread::execute(Command& command) {
       return save(command);
     case CommandType::kRestore:
       return restore(command);
-    case CommandType::kContinueJob:
-      return continue_job(command);
   }
 }
 
@@ -44,8 +42,8 @@ Session& EngineThread::idle_session(int64_t id) {
   return found;
 }
 
-void EngineThread::post_done(const Command& command, const Session& session) {
-  Message message(MessageType::kDone, command.ticket);
+void EngineThread::post_done(int64_t ticket, const Session& session) {
+  Message message(MessageType::kDone, ticket);
   message.tokens = static_cast<int64_t>(session.tokens.size());
   message.kv_tokens = session.kv.length();
   post(std::move(message));
@@ -55,7 +53,7 @@ void EngineThread::open(const Command& command) {
   auto& slot = sessions_[command.session];
   REDRAFTER_CHECK(slot == nullptr);
   slot = std::make_unique<Session>(*cache_);
-  post_done(command, *slot);
+  post_done(command.ticket, *slot);
 }
 
 void EngineThread::fork(const Command& command) {
@@ -66,7 +64,7 @@ void EngineThread::fork(const Command& command) {
   auto& slot = sessions_[command.session];
   REDRAFTER_CHECK(slot == nullptr);
   slot = std::move(copy);
-  post_done(command, *slot);
+  post_done(command.ticket, *slot);
 }
 
 void EngineThread::rewind(const Command& command) {
@@ -76,7 +74,7 @@ void EngineThread::rewind(const Command& command) {
                     target.tokens.size());
   target.tokens.resize(static_cast<size_t>(command.value));
   target.kv.truncate(command.value);
-  post_done(command, target);
+  post_done(command.ticket, target);
 }
 
 void EngineThread::check_request(const Command& command, const Session& session) const {
@@ -137,7 +135,7 @@ void EngineThread::start(Command& command) {
   request->stats.reused_tokens = target.kv.length();
   if (!lane.generates && target.kv.length() == request->prompt_end) {  // nothing to compute
     target.busy = false;
-    return post_done(command, target);
+    return post_done(command.ticket, target);
   }
   waiting_.push_back(std::move(request));
 }
@@ -179,16 +177,20 @@ void EngineThread::read_kv(const Command& command) {
   const KvShape& shape = cache_->shape();
   Message message(MessageType::kKv, command.ticket);
   const int64_t padded = head_dim_padded(shape.head_dim);
-  for (int64_t i = 0; i < shape.layers; ++i) {
-    const KvLayer& layer = cache_->layers()[i];
+  std::vector<float> block(static_cast<size_t>(shape.block_floats()));
+  const float *k = block.data(), *v = k + shape.k_block_floats();
+  for (int64_t layer = 0; layer < shape.layers; ++layer) {
     for (const bool keys : {true, false}) {
       for (int64_t t = 0; t < kv.length(); ++t) {
-        const int64_t block = kv.blocks()[static_cast<size_t>(t / kBlockTokens)], offset = t % kBlockTokens;
+        const int64_t offset = t % kBlockTokens;
+        if (offset == 0) {
+          cache_->export_block(layer, kv.blocks()[static_cast<size_t>(t / kBlockTokens)], kBlockTokens,
+                               block.data(), stream_);
+        }
         for (int64_t at = 0; at < shape.kv_heads * shape.head_dim; ++at) {
           const int64_t head = at / shape.head_dim, d = at % shape.head_dim;
-          message.kv.push_back(
-              keys ? layer.k[block * layer.k_block_stride + at * kBlockTokens + offset]
-                   : layer.v[block * layer.v_block_stride + (head * kBlockTokens + offset) * padded + d]);
+          message.kv.push_back(keys ? k[at * kBlockTokens + offset]
+                                    : v[(head * kBlockTokens + offset) * padded + d]);
         }
       }
     }

@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include <iterator>
 #include <utility>
 
 #if defined(__GLIBC__)
@@ -68,13 +69,22 @@ KvUsage Engine::usage() const {
 
 std::vector<Command> Engine::take_commands(std::chrono::milliseconds patience) {
   std::unique_lock lock(mutex_);
-  const auto ready = [this] { return !commands_.empty() || closing_.load(); };
+  const auto ready = [this] { return !commands_.empty() || nudged_ || closing_.load(); };
   if (patience == std::chrono::milliseconds::max()) {
     changed_.wait(lock, ready);
   } else if (patience.count() > 0) {
     changed_.wait_for(lock, patience, ready);
   }
+  nudged_ = false;
   return std::exchange(commands_, {});
+}
+
+void Engine::nudge() {
+  {
+    const std::lock_guard lock(mutex_);
+    nudged_ = true;
+  }
+  changed_.notify_one();
 }
 
 void Engine::deliver(std::vector<Message>& messages) {
@@ -83,7 +93,9 @@ void Engine::deliver(std::vector<Message>& messages) {
   {
     const std::lock_guard lock(mutex_);
     first = messages_.empty();
-    for (Message& message : messages) messages_.push_back(std::move(message));
+    // All or none: a part of them left behind by a failure would be messages that nobody is woken for.
+    messages_.insert(messages_.end(), std::make_move_iterator(messages.begin()),
+                     std::make_move_iterator(messages.end()));
   }
   messages.clear();
   if (first) wake_();

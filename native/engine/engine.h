@@ -39,8 +39,12 @@ class Engine {
 
   // The thread: an EngineThread, then kClosed. The host hears it when all memory has been freed.
   void run();
-  // Waits at most that long for the first one; max() waits until there is one or the engine is closed.
+  // Waits at most that long for the first one; max() waits until there is one, nudge() is called or the
+  // engine is closed.
   std::vector<Command> take_commands(std::chrono::milliseconds patience);
+  // For other threads of the engine's own: lets take_commands() return. Allocates nothing, so that it cannot
+  // fail.
+  void nudge();
   void deliver(std::vector<Message>& messages);
 
   const EngineOptions options_;
@@ -48,6 +52,7 @@ class Engine {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Command> commands_;
+  bool nudged_ = false;
   std::vector<Message> messages_;
   KvUsage usage_;
   std::atomic<bool> closing_{false};

@@ -80,6 +80,7 @@ void EngineThread::serve() {
         post_error(command.ticket, error.code(), error.what());
       }
     }
+    continue_jobs();
     // Time spent waiting for work is not the host's.
     if (active_.empty()) verified_ = std::chrono::steady_clock::time_point::max();
     admit();
@@ -123,13 +124,13 @@ void EngineThread::admit() {
   }
 }
 
-// While something runs, its end will free blocks. When nothing does, only the host can free some, by
-// disposing of sessions, which it may be about to do: a request fails after a grace, and at once if it could
-// never fit.
+// While something runs or is saved, its end will free blocks. When nothing does, only the host can free some,
+// by disposing of sessions, which it may be about to do: a request fails after a grace, and at once if it
+// could never fit.
 bool EngineThread::waits_for_blocks(Request& request, int64_t needed) {
   const auto now = std::chrono::steady_clock::now();
   const bool never = needed > cache_->shape().blocks;
-  if (!never && !active_.empty()) {
+  if (!never && (!active_.empty() || !jobs_.empty())) {
     request.is_stuck = false;
     return true;
   }

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -39,18 +40,27 @@ struct Request {
   bool is_stuck = false;
 };
 
-// A save or restore under way; session_jobs.cc.
+// A save or restore under way; session_jobs.cc. Its thread works on `session` and `reader`, the engine thread
+// does so between the steps only.
 struct SessionJob {
   explicit SessionJob(KvCache& cache) : session(std::make_unique<Session>(cache)) {}
+  ~SessionJob() {
+    cancelled.store(true);
+    join();
+  }
+  void join() {
+    if (thread.joinable()) thread.join();
+  }
   int64_t ticket = 0;
   int64_t session_id = 0;
   std::string path;
   bool restores = false, reserved = false;
   std::unique_ptr<Session> session;       // a snapshot, or what is being restored
   std::unique_ptr<SessionReader> reader;  // of a restore
+  Stream stream;                          // not the engine thread's: each copies in its own order
   std::atomic<bool> cancelled{false};
-  const char* code = nullptr;  // why the last step failed
-  std::string text;
+  std::atomic<bool> ended{false};  // the last step, well or not
+  std::exception_ptr error;        // why it failed
   std::thread thread;
 };
 
@@ -74,9 +84,10 @@ class EngineThread {
   void read_kv(const Command& command);
   void save(const Command& command);
   void restore(const Command& command);
-  void continue_job(const Command& command);
   SessionJob& new_job(const Command& command);
   void run_step(SessionJob& job, std::function<void()> step);
+  void continue_jobs();
+  bool continue_job(SessionJob& job);
   void reserve_restored(SessionJob& job);
   void end_jobs();
   Session& session(int64_t id);
@@ -95,7 +106,7 @@ class EngineThread {
   void fail_request(Request& request, const char* code, const std::string& text);
 
   void post(Message message) { outbox_.push_back(std::move(message)); }
-  void post_done(const Command& command, const Session& session);
+  void post_done(int64_t ticket, const Session& session);
   void post_error(int64_t ticket, const char* code, const std::string& text);
   void flush();
 
@@ -111,11 +122,12 @@ class EngineThread {
   std::map<int64_t, std::unique_ptr<Session>> sessions_;
   std::deque<std::unique_ptr<Request>> waiting_;
   std::deque<std::unique_ptr<Request>> active_;
-  std::map<int64_t, std::unique_ptr<SessionJob>> jobs_;  // by ticket
-  SessionOrigin origin_;                                 // what this engine's sessions are saved as
-  std::vector<Request*> running_;                        // the requests of the current round
+  SessionOrigin origin_;           // what this engine's sessions are saved as
+  std::vector<Request*> running_;  // the requests of the current round
   std::vector<Message> outbox_;
   std::chrono::steady_clock::time_point verified_;  // when the last round's verification ended
+  // By ticket. The last member, so that their threads have ended before what they use goes.
+  std::map<int64_t, std::unique_ptr<SessionJob>> jobs_;
 };
 
 }  // namespace redrafter

@@ -24,25 +24,21 @@ void EngineThread::load() {
                                              (plan.drafter.empty() ? 0 : drafter_bytes(plan.drafter)));
   int64_t loaded_bytes = 0;
   auto last_post = std::chrono::steady_clock::now();
-  const auto post_progress = [&](int64_t bytes) {
-    Message message(MessageType::kProgress);
-    message.bytes = bytes;
-    message.total_bytes = total;
-    post(std::move(message));
-    flush();
-  };
   const LoadProgress progress = [&](uint64_t bytes) {
     loaded_bytes += static_cast<int64_t>(bytes);
     const auto now = std::chrono::steady_clock::now();
     if (now - last_post >= kProgressInterval) {
       last_post = now;
-      post_progress(std::min(loaded_bytes, total));
+      Message message(MessageType::kProgress);
+      message.bytes = std::min(loaded_bytes, total);
+      message.total_bytes = total;
+      post(std::move(message));
+      flush();
     }
     return !engine_.closing_.load();
   };
 
   LoadedWeights loaded = load_weights(plan, *backend_, stream_, progress);
-  post_progress(total);  // however fast it was
   const MemoryUse memory = memory_use(plan, loaded);
   model_ = std::move(loaded.model);
   drafter_ = std::move(loaded.drafter);

@@ -61,16 +61,15 @@ enum class CommandType : uint8_t {
   kClose,
   kReadKv,
   kSave,
-  kRestore,
-  kContinueJob
+  kRestore
 };
 
 struct Command {
   CommandType type;
   int64_t ticket = 0;
   int64_t session = 0;
-  int64_t value =
-      0;  // kFork: the source session; kRewind: tokens to keep; kAbort: generated tokens to keep, or -1
+  // kFork: the source session; kRewind: tokens to keep; kAbort: generated tokens to keep, or -1
+  int64_t value = 0;
   std::vector<int32_t> ids = {};
   GenerateOptions generate = {};
   std::string path = {};  // kSave, kRestore

@@ -29,7 +29,8 @@ void check_cancelled(const std::atomic<bool>& cancelled) {
 }  // namespace
 
 void write_session(const std::string& path, const SessionOrigin& origin, const std::vector<int32_t>& tokens,
-                   const KvCache& cache, const KvSequence& kv, const std::atomic<bool>& cancelled) {
+                   const KvCache& cache, const KvSequence& kv, Stream& stream,
+                   const std::atomic<bool>& cancelled) {
   const int64_t layers = cache.shape().layers, blocks = blocks_of(kv.length());
   const size_t block_bytes = static_cast<size_t>(cache.shape().block_floats()) * sizeof(float);
   SessionHeader header = {};
@@ -56,7 +57,7 @@ void write_session(const std::string& path, const SessionOrigin& origin, const s
     for (int64_t i = 0; i < blocks; ++i) {
       check_cancelled(cancelled);
       cache.export_block(layer, kv.blocks()[static_cast<size_t>(i)],
-                         std::min(kBlockTokens, kv.length() - i * kBlockTokens), block.data());
+                         std::min(kBlockTokens, kv.length() - i * kBlockTokens), block.data(), stream);
       put(block.data(), block_bytes);
     }
   }
@@ -71,7 +72,7 @@ void SessionReader::refuse(const char* why) const {
 }
 
 SessionReader::SessionReader(const std::string& path, const SessionOrigin& origin, const KvShape& shape,
-                             int64_t vocab)
+                             int64_t vocab, int64_t context_tokens)
     : file_(path) {
   if (file_.bytes() < sizeof header_) refuse("it is too short for a saved session");
   file_.read(0, &header_, sizeof header_);
@@ -92,6 +93,8 @@ SessionReader::SessionReader(const std::string& path, const SessionOrigin& origi
       rest != tokens * sizeof(int32_t) + static_cast<uint64_t>(header_.kv_bytes) + sizeof(uint64_t)) {
     refuse("its length does not fit its header; it is cut off or something was appended");
   }
+  REDRAFTER_REQUIRE(header_.tokens <= context_tokens, "ERR_CONTEXT", "the saved session has ", header_.tokens,
+                    " tokens; the context ends at ", context_tokens);
   const bool usable = header_.block_tokens == kBlockTokens &&
                       header_.kv_origin[sizeof header_.kv_origin - 1] == '\0' &&
                       origin.kv.substr(0, sizeof header_.kv_origin - 1) == header_.kv_origin;
@@ -108,7 +111,8 @@ SessionReader::SessionReader(const std::string& path, const SessionOrigin& origi
   }
 }
 
-void SessionReader::read_kv(KvCache& cache, KvSequence& kv, const std::atomic<bool>& cancelled) {
+void SessionReader::read_kv(KvCache& cache, KvSequence& kv, Stream& stream,
+                            const std::atomic<bool>& cancelled) {
   uint64_t offset = sizeof header_ + tokens_.size() * sizeof(int32_t);
   uint64_t left = static_cast<uint64_t>(header_.kv_bytes);
   const uint64_t block_bytes = static_cast<uint64_t>(cache.shape().block_floats()) * sizeof(float);
@@ -122,7 +126,7 @@ void SessionReader::read_kv(KvCache& cache, KvSequence& kv, const std::atomic<bo
     checksum_.update(piece.data(), bytes);
     if (kv_tokens_ > 0) {
       cache.import_block(static_cast<int64_t>(index / blocks),
-                         kv.blocks()[static_cast<size_t>(index % blocks)], piece.data());
+                         kv.blocks()[static_cast<size_t>(index % blocks)], piece.data(), stream);
     }
     offset += bytes;
     left -= bytes;

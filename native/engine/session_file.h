@@ -35,23 +35,27 @@ struct SessionHeader {
 };
 static_assert(sizeof(SessionHeader) == 120);
 
-// `kv` must be a snapshot whose blocks nobody writes to. Throws ERR_FILE, and ERR_ABORTED when `cancelled`
-// becomes true.
+// `kv` must be a snapshot whose blocks nobody writes to, and whose last writes have ended. `stream` must be
+// this thread's own. Throws ERR_FILE, and ERR_ABORTED when `cancelled` becomes true.
 void write_session(const std::string& path, const SessionOrigin& origin, const std::vector<int32_t>& tokens,
-                   const KvCache& cache, const KvSequence& kv, const std::atomic<bool>& cancelled);
+                   const KvCache& cache, const KvSequence& kv, Stream& stream,
+                   const std::atomic<bool>& cancelled);
 
 class SessionReader {
  public:
-  // Reads header and tokens. Throws ERR_FILE, ERR_SESSION_FILE, ERR_SESSION_MODEL.
-  SessionReader(const std::string& path, const SessionOrigin& origin, const KvShape& shape, int64_t vocab);
+  // Reads header and tokens. Throws ERR_FILE, ERR_SESSION_FILE, ERR_SESSION_MODEL, and ERR_CONTEXT when there
+  // are more than `context_tokens` tokens, before memory is taken for them.
+  SessionReader(const std::string& path, const SessionOrigin& origin, const KvShape& shape, int64_t vocab,
+                int64_t context_tokens);
 
   const std::vector<int32_t>& tokens() const { return tokens_; }
   // Tokens whose KV the file has and this cache can use; the others must be computed.
   int64_t kv_tokens() const { return kv_tokens_; }
 
   // Fills the blocks of kv, which must be reserved and seen by nobody else, checks everything, and commits.
+  // `stream` must be this thread's own.
   // Throws ERR_FILE, ERR_SESSION_FILE, and ERR_ABORTED when `cancelled` becomes true.
-  void read_kv(KvCache& cache, KvSequence& kv, const std::atomic<bool>& cancelled);
+  void read_kv(KvCache& cache, KvSequence& kv, Stream& stream, const std::atomic<bool>& cancelled);
 
  private:
   [[noreturn]] void refuse(const char* why) const;

@@ -1,7 +1,10 @@
 // Saving and restoring sessions. Files are written and read on a thread of the job's own, so that a slow disk
 // holds up nobody's rounds; blocks are taken and given back on the engine thread, as always.
+#include <exception>
 #include <functional>
+#include <iterator>
 #include <new>
+#include <string>
 #include <system_error>
 
 #include "base/check.h"
@@ -11,27 +14,23 @@ namespace redrafter {
 
 // Runs one step of a job. When it ends, well or not, the engine thread goes on with continue_job().
 void EngineThread::run_step(SessionJob& job, std::function<void()> step) {
-  const auto failed = [&job](const char* code, const char* text) { job.code = code, job.text = text; };
-  const auto ended = [this, ticket = job.ticket] {
-    engine_.submit(Command{CommandType::kContinueJob, ticket, 0, 0});
-  };
-  const auto body = [failed, ended, step = std::move(step)] {
-    try {
-      step();
-    } catch (const Error& error) {
-      failed(error.code(), error.what());
-    } catch (const std::bad_alloc&) {
-      failed("ERR_OOM", "out of memory");
-    } catch (const std::exception& error) {
-      failed("ERR_INTERNAL", error.what());
-    }
-    ended();
+  job.ended.store(false);
+  const auto end = [this, &job] {
+    job.ended.store(true);
+    engine_.nudge();
   };
   try {
-    job.thread = std::thread(body);
-  } catch (const std::system_error& error) {
-    failed("ERR_OOM", error.what());
-    ended();
+    job.thread = std::thread([&job, end, step = std::move(step)] {
+      try {
+        step();
+      } catch (...) {
+        job.error = std::current_exception();
+      }
+      end();
+    });
+  } catch (...) {  // no thread could be started
+    job.error = std::current_exception();
+    end();
   }
 }
 
@@ -50,7 +49,8 @@ void EngineThread::save(const Command& command) {
   job.session->tokens = source.tokens;
   job.session->kv.fork_from(source.kv);
   run_step(job, [this, &job] {
-    write_session(job.path, origin_, job.session->tokens, *cache_, job.session->kv, job.cancelled);
+    write_session(job.path, origin_, job.session->tokens, *cache_, job.session->kv, job.stream,
+                  job.cancelled);
   });
 }
 
@@ -58,15 +58,13 @@ void EngineThread::restore(const Command& command) {
   SessionJob& job = new_job(command);
   job.restores = true;
   run_step(job, [this, &job] {
-    job.reader = std::make_unique<SessionReader>(job.path, origin_, cache_->shape(), model_->config().vocab);
+    job.reader = std::make_unique<SessionReader>(job.path, origin_, cache_->shape(), model_->config().vocab,
+                                                 context_tokens_);
   });
 }
 
 // Between the steps of a restore: the tokens are known, so blocks can be reserved.
 void EngineThread::reserve_restored(SessionJob& job) {
-  const int64_t tokens = static_cast<int64_t>(job.reader->tokens().size());
-  REDRAFTER_REQUIRE(tokens <= context_tokens_, "ERR_CONTEXT", "the saved session has ", tokens,
-                    " tokens; the context ends at ", context_tokens_);
   const int64_t needed = job.session->kv.blocks_needed(job.reader->kv_tokens());
   REDRAFTER_REQUIRE(needed <= cache_->free_blocks(), "ERR_KV_FULL", "the saved session needs ", needed,
                     " KV blocks of ", kBlockTokens, " tokens, ", cache_->free_blocks(), " of ",
@@ -74,39 +72,57 @@ void EngineThread::reserve_restored(SessionJob& job) {
   job.session->tokens = job.reader->tokens();
   job.session->kv.reserve(job.reader->kv_tokens());
   job.reserved = true;
-  run_step(job, [this, &job] { job.reader->read_kv(*cache_, job.session->kv, job.cancelled); });
+  run_step(job, [this, &job] { job.reader->read_kv(*cache_, job.session->kv, job.stream, job.cancelled); });
 }
 
-void EngineThread::continue_job(const Command& command) {
-  const auto at = jobs_.find(command.ticket);
-  REDRAFTER_CHECK(at != jobs_.end());
-  SessionJob& job = *at->second;
-  if (job.thread.joinable()) job.thread.join();
+void EngineThread::continue_jobs() {
+  for (auto at = jobs_.begin(); at != jobs_.end();) {
+    const bool goes_on = !at->second->ended.load() || continue_job(*at->second);
+    at = goes_on ? std::next(at) : jobs_.erase(at);
+  }
+}
+
+// Starts the next step of a job, or answers it: then the job is over, and false is returned.
+bool EngineThread::continue_job(SessionJob& job) {
+  job.join();
   try {
-    if (job.code != nullptr) throw Error(job.code, job.text);
-    if (job.restores && !job.reserved) return reserve_restored(job);
-    if (job.restores) {
-      Message message(MessageType::kRestored, job.ticket);
-      message.ids = job.session->tokens;
-      message.kv_tokens = job.session->kv.length();
-      auto& slot = sessions_[job.session_id];
-      REDRAFTER_CHECK(slot == nullptr);
-      slot = std::move(job.session);
-      post(std::move(message));
-    } else {
-      post_done(command, *job.session);
+    if (job.error != nullptr) std::rethrow_exception(job.error);
+    if (job.restores && !job.reserved) {
+      reserve_restored(job);
+      return true;
     }
+    if (!job.restores) {
+      post_done(job.ticket, *job.session);
+      return false;
+    }
+    auto& slot = sessions_[job.session_id];
+    REDRAFTER_CHECK(slot == nullptr);
+    slot = std::move(job.session);
+    Message message(MessageType::kRestored, job.ticket);
+    message.ids = slot->tokens;
+    message.kv_tokens = slot->kv.length();
+    post(std::move(message));
   } catch (const Error& error) {
     post_error(job.ticket, error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    post_error(job.ticket, "ERR_OOM", "out of memory");
+  } catch (const std::system_error& error) {  // of std::thread
+    post_error(job.ticket, "ERR_OOM", std::string("cannot start a thread: ") + error.what());
+  } catch (const std::exception& error) {
+    post_error(job.ticket, "ERR_INTERNAL", error.what());
   }
-  jobs_.erase(at);
+  return false;
 }
 
 void EngineThread::end_jobs() {
   for (auto& [ticket, job] : jobs_) job->cancelled.store(true);
   for (auto& [ticket, job] : jobs_) {
-    if (job->thread.joinable()) job->thread.join();
-    post_error(ticket, "ERR_DISPOSED", "the model was disposed");
+    job->join();
+    if (!job->restores && job->error == nullptr) {  // the file is there
+      post_done(ticket, *job->session);
+    } else {
+      post_error(ticket, "ERR_DISPOSED", "the model was disposed");
+    }
   }
   jobs_.clear();
 }

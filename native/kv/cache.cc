@@ -55,13 +55,13 @@ void KvCache::compact(const int32_t* block_table, const int32_t* from, int64_t t
   for (const KvLayer& kv : layers_) backend_.kv_compact({kv, block_table, from, to_slot, count}, stream_);
 }
 
-void KvCache::export_block(int64_t layer, int32_t block, int64_t tokens, float* to) const {
+void KvCache::export_block(int64_t layer, int32_t block, int64_t tokens, float* to, Stream& stream) const {
   const KvLayer& kv = layers_[static_cast<size_t>(layer)];
   float* k = to;
   float* v = to + kv.k_block_stride;
   const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
-  backend_.download(k, kv.k + block * kv.k_block_stride, bytes(kv.k_block_stride), stream_);
-  backend_.download(v, kv.v + block * kv.v_block_stride, bytes(kv.v_block_stride), stream_);
+  backend_.download(k, kv.k + block * kv.k_block_stride, bytes(kv.k_block_stride), stream);
+  backend_.download(v, kv.v + block * kv.v_block_stride, bytes(kv.v_block_stride), stream);
   for (int64_t row = 0; row < shape_.kv_heads * shape_.head_dim; ++row) {
     std::fill(k + row * kBlockTokens + tokens, k + (row + 1) * kBlockTokens, 0.0f);
   }
@@ -71,12 +71,12 @@ void KvCache::export_block(int64_t layer, int32_t block, int64_t tokens, float* 
   }
 }
 
-void KvCache::import_block(int64_t layer, int32_t block, const float* from) {
+void KvCache::import_block(int64_t layer, int32_t block, const float* from, Stream& stream) {
   const KvLayer& kv = layers_[static_cast<size_t>(layer)];
   const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
-  backend_.upload(kv.k + block * kv.k_block_stride, from, bytes(kv.k_block_stride), stream_);
+  backend_.upload(kv.k + block * kv.k_block_stride, from, bytes(kv.k_block_stride), stream);
   backend_.upload(kv.v + block * kv.v_block_stride, from + kv.k_block_stride, bytes(kv.v_block_stride),
-                  stream_);
+                  stream);
 }
 
 int64_t KvSequence::blocks_needed(int64_t slots) const {

@@ -43,10 +43,11 @@ class KvCache {
   void compact(const int32_t* block_table, const int32_t* from, int64_t to_slot, int64_t count);
 
   // A block of one layer in host memory, K then V: shape().block_floats() numbers. What lies past the block's
-  // first `tokens` slots is scratch of other times and leaves as zeros. Safe beside the engine thread while
-  // the block is shared, as nothing writes to a shared block.
-  void export_block(int64_t layer, int32_t block, int64_t tokens, float* to) const;
-  void import_block(int64_t layer, int32_t block, const float* from);
+  // first `tokens` slots is scratch of other times and leaves as zeros. Both may run beside the engine
+  // thread, on a stream of their own: export of a block that a snapshot holds, as nothing writes to it, and
+  // import into a block that nobody else sees yet.
+  void export_block(int64_t layer, int32_t block, int64_t tokens, float* to, Stream& stream) const;
+  void import_block(int64_t layer, int32_t block, const float* from, Stream& stream);
 
   const Backend& backend() const { return backend_; }
   Stream& stream() const { return stream_; }

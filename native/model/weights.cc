@@ -16,22 +16,6 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 // Large enough to read fast, small enough to stay out of the way of a memory budget.
 constexpr int64_t kSliceBytes = 4 << 20;
 
-float element_to_f32(const uint8_t* p, DType dtype) {
-  uint16_t half;
-  float single;
-  switch (dtype) {
-    case DType::kF16:
-      std::memcpy(&half, p, 2);
-      return f16_to_f32(half);
-    case DType::kBF16:
-      std::memcpy(&half, p, 2);
-      return bf16_to_f32(half);
-    default:
-      std::memcpy(&single, p, 4);
-      return single;
-  }
-}
-
 }  // namespace
 
 MatrixDType parse_matrix_dtype(const std::string& name) {
@@ -102,12 +86,14 @@ const void* WeightLoader::convert(const TensorEntry& tensor, int64_t row, int64_
   const int64_t count = rows * w.cols;
   converted_.resize(std::max(converted_.size(), static_cast<size_t>(count) * dtype_bytes(w.dtype)));
   const int64_t overflow = convert_elements(staging_.data(), tensor.dtype, converted_.data(), w.dtype, count);
-  REDRAFTER_REQUIRE(
-      overflow < 0, "ERR_INVALID_ARGUMENT", "dtype \"", dtype_name(w.dtype), "\" cannot hold element [",
-      row + overflow / w.cols, ", ", overflow % w.cols, "] of tensor \"", tensor.name, "\": ",
-      element_to_f32(staging_.data() + static_cast<size_t>(overflow) * dtype_bytes(tensor.dtype),
-                     tensor.dtype),
-      " is too large");
+  if (overflow >= 0) {
+    float value = 0.0f;
+    convert_elements(staging_.data() + static_cast<size_t>(overflow) * dtype_bytes(tensor.dtype),
+                     tensor.dtype, &value, DType::kF32, 1);
+    fail("ERR_INVALID_ARGUMENT", "dtype \"", dtype_name(w.dtype), "\" cannot hold element [",
+         row + overflow / w.cols, ", ", overflow % w.cols, "] of tensor \"", tensor.name, "\": ", value,
+         " is too large");
+  }
   return converted_.data();
 }
 
@@ -116,14 +102,13 @@ const float* WeightLoader::vector(const std::vector<Part>& parts) {
   for (const Part& part : parts) count += require(part.name, {part.rows}).shape[0];
   auto* data = static_cast<float*>(allocate(count * static_cast<int64_t>(sizeof(float))));
   if (data == nullptr) return nullptr;
-  std::vector<float> values;
+  std::vector<float> values(static_cast<size_t>(count));
+  float* next = values.data();
   for (const Part& part : parts) {
     const TensorEntry& tensor = require(part.name, {part.rows});
     read(tensor, 0, tensor.bytes);
-    const size_t size = dtype_bytes(tensor.dtype);
-    for (int64_t i = 0; i < part.rows; ++i) {
-      values.push_back(element_to_f32(staging_.data() + static_cast<size_t>(i) * size, tensor.dtype));
-    }
+    convert_elements(staging_.data(), tensor.dtype, next, DType::kF32, part.rows);
+    next += part.rows;
   }
   backend_.upload(data, values.data(), values.size() * sizeof(float), stream_);
   return data;

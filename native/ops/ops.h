@@ -48,7 +48,8 @@ struct Backend {
   Op<KvCompactParams> kv_compact;
   Op<KvCopyBlockParams> kv_copy_block;
 
-  // Memory the ops work on. allocate throws ERR_OOM; copies are ordered after earlier ops of the stream.
+  // Memory the ops work on. allocate throws ERR_OOM. Copies are ordered after earlier ops of the stream and
+  // have ended when they return; threads may copy at the same time, each on a stream of its own.
   void* (*allocate)(size_t bytes);
   void (*release)(void* memory);
   void (*upload)(void* to, const void* from, size_t bytes, Stream&);

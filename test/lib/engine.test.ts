@@ -109,10 +109,10 @@ describe('Engine', () => {
     const { start, send, calls } = fake();
     const seen: number[] = [];
     const loading = Engine.load(start, (fraction) => seen.push(fraction), undefined);
-    send({ type: 'progress', bytes: 1, totalBytes: 4 }, { type: 'progress', bytes: 0, totalBytes: 0 });
+    send({ type: 'progress', bytes: 1, totalBytes: 4 }, { type: 'progress', bytes: 3, totalBytes: 4 });
     send({ type: 'ready', info });
     const { engine } = await loading;
-    expect(seen).toEqual([0.25, 1]);
+    expect(seen).toEqual([0.25, 0.75, 1]);
     expect(calls).toEqual(['ref', 'unref']);
     const closing = engine.close();
     await engine.close();
@@ -138,15 +138,18 @@ describe('Engine', () => {
 
     const throwing = fake();
     const mine = new TypeError('mine');
+    let calls = 0;
     const third = Engine.load(
       throwing.start,
       () => {
+        calls++;
         throw mine;
       },
       undefined,
     );
     throwing.send({ type: 'progress', bytes: 1, totalBytes: 2 }, { type: 'ready', info });
     await expect(third).rejects.toBe(mine);
+    expect(calls).toBe(1);
   });
 
   it('turns what a native call throws into a rejection with the stack of the caller', async () => {

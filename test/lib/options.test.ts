@@ -61,6 +61,11 @@ describe('generate options', () => {
     }
   });
 
+  it('passes on a topP that is more than 0 in single precision too', () => {
+    expect(Math.fround(generate({ topP: 5e-324 }).native.topP)).toBeGreaterThan(0);
+    expect(Math.fround(generate({ topP: 1e-45 }).native.topP)).toBeGreaterThan(0);
+  });
+
   it('turns -0 into 0', () => {
     expect(Object.is(generate({ temperature: -0 }).native.temperature, 0)).toBe(true);
     expect(Object.is(generate({ topK: -0 }).native.topK, 0)).toBe(true);

@@ -88,7 +88,7 @@ describe('a restored session', () => {
     await session.save(file);
     const empty = await model.restoreSession(file);
     expect([empty.tokens, empty.kv.tokens]).toEqual([0, 0]);
-    expect(await code(empty.generate([], OPTIONS).result())).toBe('ERR_INVALID_ARGUMENT');
+    expect(() => empty.generate([], OPTIONS)).toThrow('nothing to continue');
     await session.append(Array.from({ length: 100 }, (_, i) => i));
     await session.rewind(37);
     await session.save(file);
@@ -219,6 +219,23 @@ describe('is refused', () => {
     // Another version's KV is not used, but it is checked all the same.
     expect(await forge((b) => b.write('x', AT.kvOrigin))).toBe('it resolved');
     expect(await forge((b) => b.fill(0x41, AT.kvOrigin, AT.tokens))).toBe('it resolved');
+  });
+
+  it('when longer than the context before its tokens are read: they could be any number', async () => {
+    const { session, file } = await saved(35);
+    await session.dispose();
+    const header = readFileSync(file).subarray(0, HEADER);
+    const restore = async (tokens: number): Promise<unknown> => {
+      header.writeBigInt64LE(BigInt(tokens), AT.tokens);
+      header.writeBigInt64LE(0n, AT.kvTokens);
+      header.writeBigInt64LE(0n, AT.kvBytes);
+      header.writeBigUInt64LE(xxh64(header.subarray(0, AT.checksum)), AT.checksum);
+      const path = newFile();
+      writeFileSync(path, Buffer.concat([header, Buffer.alloc(tokens * 4 + 8, 0xff)])); // no token has such an id
+      return code(model.restoreSession(path));
+    };
+    expect(await restore(model.info.contextTokens)).toBe('ERR_SESSION_FILE');
+    expect(await restore(model.info.contextTokens + 1)).toBe('ERR_CONTEXT');
   });
 
   it('for another model: other weights, configuration or dtype', async () => {

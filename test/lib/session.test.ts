@@ -2,7 +2,7 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { Model, RedrafterError, type Session } from '../../lib/index.js';
+import { Model, RedrafterError, type LoadOptions, type Session } from '../../lib/index.js';
 import { temporaryDirectory, writeTinyLlama } from '../kit/checkpoint.js';
 import { TINY, turn, VOCAB, writeTinyModel } from './tiny.js';
 
@@ -342,6 +342,19 @@ describe('bad input', () => {
     await session.dispose();
   });
 
+  it('that does not fit, or is nothing, is refused at once', async () => {
+    const session = await idsOnly.createSession();
+    const { contextTokens } = idsOnly.info;
+    const ids = (count: number): number[] => Array<number>(count).fill(1);
+    expect(() => session.generate([])).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }) as Error);
+    await session.append(ids(10));
+    for (const input of [ids(contextTokens - 10), ids(contextTokens), ids(contextTokens + 1)]) {
+      expect(() => session.generate(input)).toThrow(expect.objectContaining({ code: 'ERR_CONTEXT' }) as Error);
+    }
+    expect((await session.generate(ids(contextTokens - 11), { maxTokens: 5 }).result()).tokenIds).toHaveLength(1);
+    await session.dispose();
+  });
+
   it('takes a prompt that is longer than the arguments of a call can be', async () => {
     const directory = join(temporaryDirectory('long-context'), 'model');
     writeTinyLlama(directory, { ...TINY, maxPositions: 300_000 }, 11);
@@ -390,9 +403,33 @@ describe('Model', () => {
     const seen: number[] = [];
     const loaded = await Model.load(paths.model, { onProgress: (fraction) => seen.push(fraction), threads: 1 });
     expect(seen.at(-1)).toBe(1);
-    expect(seen).toEqual([...seen].sort((a, b) => a - b));
+    expect(seen).toEqual([...seen].sort((a, b) => a - b)); // it never falls
     expect(seen[0]).toBeGreaterThanOrEqual(0);
     await loaded.dispose();
+  });
+
+  it('obeys a signal at every stage of loading', async () => {
+    const whenRead = (then: () => void): LoadOptions => ({
+      onProgress(fraction) {
+        if (fraction === 1) then();
+      },
+    });
+    const stages: Record<string, (abort: () => void) => LoadOptions> = {
+      'in the same turn': (abort) => {
+        queueMicrotask(abort);
+        return {};
+      },
+      'when all weights are read': (abort) => whenRead(abort),
+      'while the tokenizer is read': (abort) => whenRead(() => setImmediate(abort)),
+    };
+    for (const [stage, options] of Object.entries(stages)) {
+      const controller = new AbortController();
+      const abort = (): void => {
+        controller.abort();
+      };
+      const load = { threads: 1, signal: controller.signal, ...options(abort) };
+      expect([stage, await code(() => Model.load(paths.model, load))]).toEqual([stage, 'ERR_ABORTED']);
+    }
   });
 
   it('rejects with codes', async () => {

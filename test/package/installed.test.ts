@@ -58,6 +58,12 @@ describe('an installed package', () => {
     expect(instances).toEqual([true, 'ERR_INVALID_ARGUMENT', true, 'ERR_INVALID_ARGUMENT']);
   });
 
+  it('serves HTTP from modules and CommonJS', async () => {
+    const { names, answers } = jsonOf(await node('server.mjs')) as { names: string[][]; answers: unknown };
+    expect(names.map((each) => each.sort())).toEqual([['Server', 'createServer'], ['Server', 'createServer']]); // prettier-ignore
+    expect(answers).toEqual([[true, 200, 'small'], [true, 200, 'small']]); // prettier-ignore
+  });
+
   it('serves the AI SDK from modules and CommonJS, and needs nothing of it', async () => {
     const names = [['languageModel'], ['languageModel']];
     expect(jsonOf(await node('ai-sdk.mjs'))).toEqual({ names, tokens: [8, 8], sdk: false });

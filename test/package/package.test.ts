@@ -80,6 +80,17 @@ describe('types of the installed package', () => {
       return languageModel(model, { modelId: 'x' }).specificationVersion;
     }
     void use;`;
+  const USE_SERVER = `
+    import { Model } from 'redrafter';
+    import { createServer, type RequestLog, type Server, type ServerOptions } from 'redrafter/server';
+    async function use(model: Promise<Model>): Promise<string> {
+      const onRequest = (entry: RequestLog): number | undefined => entry.completionTokens;
+      const options: ServerOptions = { modelName: 'small', port: 0, onRequest: (entry) => void onRequest(entry) };
+      const server: Server = createServer(model, options);
+      await server.ready;
+      return server.listen();
+    }
+    void use;`;
   const kinds = {
     'nodenext, module': {
       file: 'use.mts',
@@ -128,10 +139,21 @@ describe('types of the installed package', () => {
     it(`are found and right: ${kind}`, () => {
       expect(problems(kind, IMPORT + USE)).toEqual([]);
       expect(problems(kind, `${IMPORT} import { Nothing } from 'redrafter'; void Model.load(7); void RedrafterError; void Nothing;`)).toHaveLength(2); // prettier-ignore
+      expect(problems(kind, USE_SERVER)).toEqual([]);
+      expect(problems(kind, USE_SERVER.replace('modelName', 'name'))).toHaveLength(1);
       expect(problems(kind, USE_AI_SDK)).toEqual([]);
       expect(problems(kind, USE_AI_SDK.replace("<'v4'>", "<'v3'>"))).toHaveLength(1);
     });
   }
+
+  it('have errors that can be tested for and not made', () => {
+    const classes = ['RedrafterError', 'AbortError'];
+    const use = (body: (name: string) => string): string[] =>
+      problems('nodenext, module', `import { ${classes.join(', ')} } from 'redrafter'; ${classes.map(body).join(' ')}`);
+    expect(use((name) => `export type Made${name} = InstanceType<typeof ${name}>;`)).toEqual([]);
+    expect(use((name) => `export const as${name}: new (...args: any[]) => Error = ${name};`)).toEqual([]);
+    expect(use((name) => `new ${name}(); new ${name}('message'); new ${name}('ERR_BUSY', 'message');`)).toHaveLength(6);
+  });
 
   it('are found by require() in TypeScript', () => {
     const code = `import redrafter = require('redrafter'); const { Model, RedrafterError } = redrafter; type Model = redrafter.Model;`;

@@ -114,6 +114,22 @@ const PROGRAMS = {
     await model.dispose();
     const sdk = await import('@ai-sdk/provider').then(() => true, () => false);
     console.log(JSON.stringify({ names: [Object.keys(modules), Object.keys(common)], tokens, sdk }));`,
+  'server.mjs': `${IMPORT}
+    import { dirname, join } from 'node:path';
+    import * as modules from 'redrafter/server';
+    const common = require('redrafter/server');
+    const directory = join(dirname(require.resolve('redrafter/package.json')), 'models/ts-declarations');
+    const model = await Model.load(directory, { threads: 1 });
+    const answers = [];
+    for (const { createServer, Server } of [modules, common]) {
+      const server = createServer(model, { modelName: 'small', port: 0 });
+      await server.ready;
+      const answer = await fetch((await server.listen()) + '/v1/models/small');
+      answers.push([server instanceof Server, answer.status, (await answer.json()).id]);
+      await server.close();
+    }
+    await model.dispose();
+    console.log(JSON.stringify({ names: [Object.keys(modules), Object.keys(common)], answers }));`,
   'load.cjs': `
     const { cpuFeatures } = require('redrafter');
     try { console.log(JSON.stringify({ features: cpuFeatures() })); }
