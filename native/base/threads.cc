@@ -33,7 +33,7 @@ ThreadPool::ThreadPool(int threads) {
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
   } catch (const std::exception& error) {  // of std::thread, or no memory for it
-    join();  // those that did start
+    join();                                // those that did start
     fail("ERR_OOM", "cannot start ", threads - 1, " worker threads (", error.what(),
          "); load with fewer threads");
   }
