@@ -402,8 +402,9 @@ describe('Model', () => {
   it('reports progress, up to 1', async () => {
     const seen: number[] = [];
     const loaded = await Model.load(paths.model, { onProgress: (fraction) => seen.push(fraction), threads: 1 });
-    for (const fraction of seen) expect(fraction >= 0 && fraction <= 1).toBe(true);
     expect(seen.at(-1)).toBe(1);
+    expect(seen).toEqual([...seen].sort((a, b) => a - b)); // it never falls
+    expect(seen[0]).toBeGreaterThanOrEqual(0);
     await loaded.dispose();
   });
 
@@ -434,7 +435,7 @@ describe('Model', () => {
   it('rejects with codes', async () => {
     expect(await code(() => Model.load(`${paths.model}-not`))).toBe('ERR_FILE');
     expect(await code(() => Model.load(paths.drafter))).toBe('ERR_CONFIG');
-    expect(await code(() => Model.load(paths.model, { drafter: paths.model }))).not.toBe('nothing was thrown');
+    expect(await code(() => Model.load(paths.model, { drafter: paths.model }))).toBe('ERR_CONFIG');
     expect(await code(() => Model.load(paths.model, { device: 'cpu:nonsense' }))).toBe('ERR_INVALID_ARGUMENT');
     expect(await code(() => Model.load(paths.model, { contextTokens: 1 << 30 }))).toBe('ERR_INVALID_ARGUMENT');
     expect(await code(() => Model.load(paths.model, { signal: AbortSignal.abort() }))).toBe('ERR_ABORTED');
