@@ -21,11 +21,15 @@ export class Call {
   /** Rejects with what conversion of the prompt and `session.generate` throw at once; nothing is left then. */
   static async start(model: Model, options: CallOptions): Promise<Call> {
     const warnings: Warning[] = [];
-    const generateOptions = toGenerateOptions(options, model.info.contextTokens, warnings);
+    const given = toGenerateOptions(options, warnings);
+    const { contextTokens, kvTokens } = model.info;
     const messages = toMessages(options.prompt, warnings);
+    // A model without a tokenizer is left to `session.generate`, which says so.
+    const input = model.tokenizer?.encodeChat(messages) ?? messages;
+    const maxTokens = Math.max(Math.min(contextTokens, kvTokens) - input.length, 1);
     const session = await model.createSession();
     try {
-      return new Call(session.generate(messages, generateOptions), warnings, () => session.dispose());
+      return new Call(session.generate(input, { maxTokens, ...given }), warnings, () => session.dispose());
     } catch (error) {
       await session.dispose();
       throw error;

@@ -15,12 +15,12 @@ const OWN_KEYS = ['beamWidth', 'beamLength', 'drafting', 'minP'] as const satisf
 /** A call's options as those of `session.generate`, which checks their values. Adds a warning for each without effect. */
 export function toGenerateOptions(
   call: CallOptions,
-  contextTokens: number,
   warnings: Warning[],
 ): GenerateOptions & { seed: NonNullable<GenerateOptions['seed']> } {
   warnings.push(...unsupported(call).map((feature): Warning => ({ type: 'unsupported', feature })));
   const own = new OptionReader(call.providerOptions?.redrafter, OWN_KEYS);
   const given = {
+    maxTokens: call.maxOutputTokens,
     temperature: call.temperature,
     topP: call.topP,
     topK: call.topK,
@@ -30,8 +30,6 @@ export function toGenerateOptions(
   };
   return {
     ...(Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as GenerateOptions),
-    // What exceeds the rest of the context is cut by the engine.
-    maxTokens: call.maxOutputTokens ?? contextTokens,
     // A number that a later call can be given: JSON and the AI SDK have no 64-bit integers.
     seed: call.seed ?? randomInt(2 ** 48 - 1),
   };

@@ -151,6 +151,13 @@ describe('generateText', () => {
     expect([finishReason, usage.totalTokens]).toEqual(['length', 320]);
   });
 
+  it('ends with the KV cache when that is smaller than the context and no limit is given', async () => {
+    await using small = await Model.load(bundled, { threads: 1, contextTokens: CONTEXT, kvTokens: 100 });
+    const { finishReason, usage } = await generateText({ model: languageModel(small), prompt: PROMPT, temperature: 1, seed: 5 }); // prettier-ignore
+    expect(finishReason).toBe('length');
+    expect(usage.totalTokens).toBe(100);
+  });
+
   it('renders a conversation: instructions, and text in parts', async () => {
     const messages: ModelMessage[] = [
       { role: 'user', content: [{ type: 'text', text: 'A point' }, { type: 'text', text: ' in space.' }] }, // prettier-ignore
@@ -279,7 +286,7 @@ describe('doStream', () => {
 
   it('ends with an error and a finish when generation fails, and with the abort alone when a signal fires', async () => {
     const tiny = await Model.load(writeTinyModel().model, { threads: 1, contextTokens: 2000, kvTokens: 64 });
-    const { stream } = await languageModel(tiny).doStream({ prompt: USER });
+    const { stream } = await languageModel(tiny).doStream({ prompt: USER, maxOutputTokens: 2000 });
     const parts = await partsOf(stream);
     expect(parts.map(({ type }) => type)).toEqual(['stream-start', 'response-metadata', 'error', 'finish']);
     expect(parts[2]).toMatchObject({ error: { code: 'ERR_KV_FULL' } });
