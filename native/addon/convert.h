@@ -3,9 +3,7 @@
 
 #include <napi.h>
 
-#include <new>
 #include <string>
-#include <system_error>
 #include <vector>
 
 #include "base/check.h"
@@ -24,16 +22,11 @@ template <typename Body>
 auto guarded(Napi::Env env, const Body& body) -> decltype(body()) {
   try {
     return body();
-  } catch (const Error& error) {
-    throw js_error(env, error.code(), error.what());
   } catch (const Napi::Error&) {
     throw;
-  } catch (const std::bad_alloc&) {
-    throw js_error(env, "ERR_OOM", "out of memory");
-  } catch (const std::system_error& error) {  // of std::thread
-    throw js_error(env, "ERR_OOM", (std::string("cannot start a thread: ") + error.what()).c_str());
-  } catch (const std::exception& error) {
-    throw js_error(env, "ERR_INTERNAL", error.what());
+  } catch (const std::exception&) {
+    const Error error = caught_error();
+    throw js_error(env, error.code(), error.what());
   }
 }
 

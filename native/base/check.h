@@ -2,9 +2,11 @@
 // turns an Error into a JavaScript error with the same code.
 #pragma once
 
+#include <new>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 namespace redrafter {
 
@@ -17,6 +19,21 @@ class Error : public std::runtime_error {
  private:
   const char* code_;
 };
+
+// In a catch block: what was caught, as an Error. Standard exceptions get ERR_OOM or ERR_INTERNAL.
+inline Error caught_error() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return Error("ERR_OOM", "out of memory");
+  } catch (const std::system_error& error) {  // of std::thread
+    return Error("ERR_OOM", std::string("cannot start a thread: ") + error.what());
+  } catch (const std::exception& error) {
+    return Error("ERR_INTERNAL", error.what());
+  }
+}
 
 // Builds the message from its parts and throws.
 template <typename... Parts>

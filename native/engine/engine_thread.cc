@@ -1,7 +1,6 @@
 #include "engine/engine_thread.h"
 
 #include <algorithm>
-#include <new>
 
 #include "base/check.h"
 
@@ -31,23 +30,17 @@ const char* finish_name(Finish finish) {
 }  // namespace
 
 void EngineThread::run() {
-  const auto failed = [this](const char* code, const std::string& text) {
-    Message message(MessageType::kFailed);
-    message.code = code;
-    message.text = text;
-    post(std::move(message));
-    flush();
-  };
   try {
     load();
     flush();
     serve();
-  } catch (const Error& error) {
-    failed(error.code(), error.what());
-  } catch (const std::bad_alloc&) {
-    failed("ERR_OOM", "out of memory");
-  } catch (const std::exception& error) {
-    failed("ERR_INTERNAL", error.what());
+  } catch (const std::exception&) {
+    const Error error = caught_error();
+    Message message(MessageType::kFailed);
+    message.code = error.code();
+    message.text = error.what();
+    post(std::move(message));
+    flush();
   }
   end_jobs();
   // Whatever is open or comes before the host lets go is answered.

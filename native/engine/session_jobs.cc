@@ -3,9 +3,6 @@
 #include <exception>
 #include <functional>
 #include <iterator>
-#include <new>
-#include <string>
-#include <system_error>
 
 #include "base/check.h"
 #include "engine/engine_thread.h"
@@ -102,14 +99,9 @@ bool EngineThread::continue_job(SessionJob& job) {
     message.ids = slot->tokens;
     message.kv_tokens = slot->kv.length();
     post(std::move(message));
-  } catch (const Error& error) {
+  } catch (const std::exception&) {
+    const Error error = caught_error();
     post_error(job.ticket, error.code(), error.what());
-  } catch (const std::bad_alloc&) {
-    post_error(job.ticket, "ERR_OOM", "out of memory");
-  } catch (const std::system_error& error) {  // of std::thread
-    post_error(job.ticket, "ERR_OOM", std::string("cannot start a thread: ") + error.what());
-  } catch (const std::exception& error) {
-    post_error(job.ticket, "ERR_INTERNAL", error.what());
   }
   return false;
 }

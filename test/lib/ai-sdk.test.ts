@@ -21,13 +21,16 @@ beforeAll(async () => {
   llm = languageModel(model);
 });
 
+/** Generous: under a sanitizer 16 tokens take more than a second. */
+const SOON = { timeout: 30_000 };
+
 afterAll(() => model.dispose());
 
 afterEach(async () => {
   // The AI SDK does not wait for the cancellation of a stream.
   await vi.waitFor(() => {
     expect(model.kvUsage()).toMatchObject({ usedBytes: 0, sessions: 0 });
-  });
+  }, SOON);
 });
 
 const PROMPT = 'A point in the plane, and a function that moves it.';
@@ -280,7 +283,7 @@ describe('doStream', () => {
     await vi.waitFor(() => {
       expect(model.stats.generations).toBe(before + 1);
       expect(model.kvUsage()).toMatchObject({ usedBytes: 0, sessions: 0 });
-    });
+    }, SOON);
     expect((await partsOf(stream)).at(-1)?.type).toBe('finish');
   });
 
@@ -316,7 +319,7 @@ describe('a signal', () => {
     const started = (): void => {
       expect(model.kvUsage().usedBytes).toBeGreaterThan(0);
     };
-    await vi.waitFor(started, { interval: 1 });
+    await vi.waitFor(started, { ...SOON, interval: 1 });
     controller.abort();
     await expect(call).rejects.toMatchObject(aborted);
     expect(model.kvUsage().usedBytes).toBe(0);
