@@ -38,7 +38,6 @@ interface Plan {
  * collector does not know how much that is and may take its time: call {@link Session.dispose}.
  */
 export class Session {
-  private readonly ids: number[];
   private readonly totals = new StatsTotal();
   private busy = false;
   private closing: Promise<void> | undefined;
@@ -48,10 +47,9 @@ export class Session {
   private constructor(
     private readonly owner: SessionOwner,
     private readonly number: number,
-    ids: readonly number[],
+    private readonly ids: number[],
     private kvTokens: number,
   ) {
-    this.ids = [...ids];
     owner.engine.watch(this, number);
   }
 
@@ -59,11 +57,12 @@ export class Session {
   static async open(owner: SessionOwner, site: CallSite, from?: Session): Promise<Session> {
     owner.engine.check();
     const number = owner.engine.nextSession();
+    const ids = [...(from?.ids ?? [])];
     const done = await owner.engine.request('done', site, (native, ticket) => {
       if (from === undefined) native.openSession(ticket, number);
       else native.forkSession(ticket, number, from.number);
     });
-    return new Session(owner, number, from?.ids ?? [], done.kvTokens);
+    return new Session(owner, number, ids, done.kvTokens);
   }
 
   /** @internal */
@@ -190,17 +189,14 @@ export class Session {
   }
 
   /**
-   * A new session with the same tokens. The KV blocks are shared until one of the two writes to them. Rejects with
-   * ERR_BUSY, ERR_DISPOSED.
+   * A new session with the same tokens. The KV blocks are shared until one of the two writes to them. The session can be
+   * forked again, or used, at once. Rejects with ERR_BUSY, ERR_DISPOSED.
    */
   async fork(): Promise<Session> {
     const site = new CallSite();
     this.begin();
-    try {
-      return await Session.open(this.owner, site, this);
-    } finally {
-      this.busy = false;
-    }
+    this.busy = false; // the engine carries out calls in order, so later ones do not touch what is forked
+    return Session.open(this.owner, site, this);
   }
 
   /**

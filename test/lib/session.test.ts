@@ -258,6 +258,20 @@ describe('one operation at a time', () => {
 });
 
 describe('append, fork and rewind', () => {
+  it('forks several times at once, and goes on meanwhile', async () => {
+    const plain = await reference();
+    const session = await model.createSession();
+    await session.append(PROMPT);
+    const forking = [session.fork(), session.fork(), session.fork()];
+    const run = session.generate([9], { maxTokens: 5 }).result();
+    const forks = await Promise.all(forking);
+    expect(forks.map(({ tokens }) => tokens)).toEqual([5, 5, 5]);
+    const outs = await Promise.all(forks.map((fork) => fork.generate([], { maxTokens: 40 }).result()));
+    for (const { tokenIds } of outs) expect(tokenIds).toEqual(plain);
+    expect((await run).tokenIds).not.toEqual(plain.slice(0, 5));
+    await Promise.all([session, ...forks].map((each) => each.dispose()));
+  });
+
   it('append computes ahead, fork continues alike, rewind goes back', async () => {
     const plain = await reference();
     const session = await model.createSession();
