@@ -199,7 +199,7 @@ try {
     const machine = { cpu: cpus()[0]?.model ?? '', cores: availableParallelism(), node: process.version, load: before };
     writeFileSync(
       values.json,
-      `${JSON.stringify({ date, version, commit, machine, threads, largeBytes, rows }, null, 2)}\n`,
+      `${JSON.stringify({ date, version: version(), commit, machine, threads, largeBytes, rows }, null, 2)}\n`,
     );
   }
 } finally {

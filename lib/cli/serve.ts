@@ -5,7 +5,6 @@ import { Option, type Command } from 'commander';
 import { invalid, RedrafterError } from '../errors.js';
 import type { Model } from '../model.js';
 import type { RequestLog, ServerOptions } from '../server/options.js';
-import { createServer } from '../server/server.js';
 import { integer } from './numbers.js';
 import { addBeamFlags, addCapacityFlags, addDeviceFlags, loadModel } from './shared.js';
 import type { BeamFlags, CapacityFlags, DeviceFlags } from './shared.js';
@@ -69,6 +68,7 @@ async function serve(flags: Flags): Promise<void> {
     begin = resolve;
   });
   const load = begun.then(() => loadModel(flags.model, drafterOf(flags), flags, loading.signal));
+  const { createServer } = await import('../server/server.js'); // with its HTTP library, which no other command needs
   const server = createServer(load, serverOptions(flags, log.request));
   const stopped = onStop((signal) => {
     log.event('draining', { signal });
