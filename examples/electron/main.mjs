@@ -126,7 +126,9 @@ function openWindow() {
     answer(false);
   });
   opened.on('closed', () => {
-    if (window === opened) window = undefined;
+    if (window !== opened) return;
+    window = undefined;
+    current?.abort(); // on macOS the app stays, and nobody sees its text any more
   });
   window = opened;
   return opened.loadFile(join(here, 'renderer/index.html'));
