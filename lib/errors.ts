@@ -39,26 +39,27 @@ export type ErrorCode =
   /** A bug in redrafter. */
   | 'ERR_INTERNAL';
 
-/** Every code, with what to do next where one piece of advice fits all cases. */
-const REMEDIES: Record<ErrorCode, string | undefined> = {
-  ERR_INVALID_ARGUMENT: undefined,
-  ERR_FILE: undefined,
-  ERR_MODEL_FORMAT: undefined,
-  ERR_CONFIG: undefined,
-  ERR_DRAFTER: undefined,
-  ERR_TOKENIZER: undefined,
-  ERR_TEMPLATE: undefined,
-  ERR_SESSION_FILE: undefined,
+/** Every code, with what to do next; the place that makes an error may know better. */
+const REMEDIES: Record<ErrorCode, string> = {
+  ERR_INVALID_ARGUMENT:
+    'pass what the message asks for; the API reference gives unit, range and default of every option',
+  ERR_FILE: 'check the path, its permissions, the space on the disk, and that nothing else writes to the file',
+  ERR_MODEL_FORMAT: 'download or export the weights again; `redrafter inspect DIR` shows what the files hold',
+  ERR_CONFIG: 'check config.json against the weights, and that the architecture is one that redrafter loads',
+  ERR_DRAFTER: 'use a drafter that was trained for this model, or load the model without one',
+  ERR_TOKENIZER: 'give token ids, or put the tokenizer.json that belongs to the model into its directory',
+  ERR_TEMPLATE: 'give text or token ids, or messages in the form that the chat template of the model expects',
+  ERR_SESSION_FILE: 'restore another copy of the file, or begin a new session',
   ERR_SESSION_MODEL: 'load the model that the session was saved with, with the same dtype',
   ERR_CONTEXT: 'shorten the input, lower maxTokens, or load the model with a larger contextTokens',
   ERR_KV_FULL: 'dispose of or rewind sessions, lower maxTokens, or load the model with a larger kvTokens',
   ERR_OOM: 'free memory, load the model with a smaller contextTokens or kvTokens, or raise the limits of the process',
   ERR_BUSY: 'wait for the running operation, or use a session of its own (createSession, fork)',
-  ERR_ABORTED: undefined,
-  ERR_DISPOSED: undefined,
+  ERR_ABORTED: 'nothing, if it was meant; otherwise start the operation again without that signal',
+  ERR_DISPOSED: 'create a new session, or load the model again; keep both until their work has ended',
   ERR_BACKEND: 'run `redrafter info` to see which devices can be used and why others cannot',
-  ERR_NUMERIC: undefined,
-  ERR_NATIVE: undefined,
+  ERR_NUMERIC: 'download or convert the weights again, or load them with another dtype',
+  ERR_NATIVE: 'run `npx redrafter build`, or install the package again on this platform',
   ERR_INTERNAL: 'please report this with the message and how to repeat it',
 };
 
@@ -69,8 +70,8 @@ const REMEDIES: Record<ErrorCode, string | undefined> = {
 export class RedrafterError extends Error {
   /** What went wrong, for programs. */
   readonly code: ErrorCode;
-  /** What to do about it, for people; undefined where there is no general advice. */
-  readonly remedy: string | undefined;
+  /** What to do about it, for people. */
+  readonly remedy: string;
 
   /**
    * No code is of this type: errors are made by redrafter alone.

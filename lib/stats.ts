@@ -23,7 +23,7 @@ export interface DecodeStats {
    * when a round or two more had run, count here and in the rounds, but not in `tokens`.
    */
   tokensPerStep: number;
-  /** From the call to the first token: waiting for admission, reading the prompt, choosing. Of several, the mean. */
+  /** From the call, its input being tokens by then, to the first one generated: admission, reading the prompt, choosing. Of several, the mean. */
   timeToFirstTokenMs: number;
   /** From admission until the prompt was read and the first token chosen. */
   prefillMs: number;

@@ -15,7 +15,7 @@ export function printError(thrown: unknown): void {
   const error = fromThrown(thrown);
   const message = error.message.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ');
   process.stderr.write(`error [${error.code}]: ${message}\n`);
-  if (error.remedy !== undefined) process.stderr.write(`  ${error.remedy}\n`);
+  process.stderr.write(`  ${error.remedy}\n`);
 }
 
 /** Control characters other than tab and newline, which could move the cursor or change the terminal. */

@@ -33,6 +33,7 @@ describe('RedrafterError', () => {
           expect(error).toBeInstanceOf(type);
           expect(error).toBeInstanceOf(RedrafterError);
           expect([error.name, error.code]).toEqual([type.name, code]);
+          expect(error.remedy.length).toBeGreaterThan(10);
           for (const [other] of classes) if (other !== type) expect(error).not.toBeInstanceOf(other);
         }
       }
