@@ -21,7 +21,8 @@ KvCache::KvCache(const KvShape& shape, const Backend& backend, Stream& stream)
   const int64_t k_floats = shape.k_block_floats(), v_floats = shape.v_block_floats();
   for (int64_t i = 0; i < shape.layers; ++i) {
     float* k = memory_.as<float>() + i * (k_floats + v_floats) * shape.blocks;
-    layers_.push_back({k, k + k_floats * shape.blocks, k_floats, v_floats, shape.kv_heads, shape.head_dim});
+    layers_.push_back(
+        {k, k + k_floats * shape.blocks, DType::kF32, k_floats, v_floats, shape.kv_heads, shape.head_dim});
   }
   for (int64_t block = shape.blocks - 1; block >= 0; --block) free_.push_back(static_cast<int32_t>(block));
 }
@@ -56,27 +57,15 @@ void KvCache::compact(const int32_t* block_table, const int32_t* from, int64_t t
 }
 
 void KvCache::export_block(int64_t layer, int32_t block, int64_t tokens, float* to, Stream& stream) const {
-  const KvLayer& kv = layers_[static_cast<size_t>(layer)];
-  float* k = to;
-  float* v = to + kv.k_block_stride;
-  const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
-  backend_.download(k, kv.k + block * kv.k_block_stride, bytes(kv.k_block_stride), stream);
-  backend_.download(v, kv.v + block * kv.v_block_stride, bytes(kv.v_block_stride), stream);
-  for (int64_t row = 0; row < shape_.kv_heads * shape_.head_dim; ++row) {
-    std::fill(k + row * kBlockTokens + tokens, k + (row + 1) * kBlockTokens, 0.0f);
-  }
-  const int64_t head = kBlockTokens * head_dim_padded(shape_.head_dim);
-  for (int64_t h = 0; h < shape_.kv_heads; ++h) {
-    std::fill(v + h * head + tokens * head_dim_padded(shape_.head_dim), v + (h + 1) * head, 0.0f);
-  }
+  const DeviceBuffer staging(backend_, static_cast<size_t>(shape_.block_floats()) * sizeof(float));
+  backend_.kv_export({layers_[static_cast<size_t>(layer)], block, tokens, staging.as<float>()}, stream);
+  backend_.download(to, staging.as<void>(), staging.bytes(), stream);
 }
 
 void KvCache::import_block(int64_t layer, int32_t block, const float* from, Stream& stream) {
-  const KvLayer& kv = layers_[static_cast<size_t>(layer)];
-  const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
-  backend_.upload(kv.k + block * kv.k_block_stride, from, bytes(kv.k_block_stride), stream);
-  backend_.upload(kv.v + block * kv.v_block_stride, from + kv.k_block_stride, bytes(kv.v_block_stride),
-                  stream);
+  const DeviceBuffer staging(backend_, static_cast<size_t>(shape_.block_floats()) * sizeof(float));
+  backend_.upload(staging.as<void>(), from, staging.bytes(), stream);
+  backend_.kv_import({layers_[static_cast<size_t>(layer)], block, kBlockTokens, staging.as<float>()}, stream);
 }
 
 int64_t KvSequence::blocks_needed(int64_t slots) const {

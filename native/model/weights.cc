@@ -61,7 +61,7 @@ Matrix WeightLoader::matrix(const std::vector<Part>& parts, int64_t cols) {
                       ") must have the same dtype; load with a dtype for all");
     w.rows += part.rows;
   }
-  w.data = allocate(matrix_bytes(w.rows, w.cols, w.dtype));
+  w.data = allocate(backend_.matrix_bytes(w.rows, w.cols, w.dtype));
   if (w.data == nullptr) return w;
   int64_t first = 0;
   for (const Part& part : parts) {

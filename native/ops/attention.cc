@@ -41,8 +41,8 @@ void attention_cpu(const AttentionParams& p, Stream& stream) {
     float largest = -std::numeric_limits<float>::infinity();
     for (int64_t j = 0; j < positions; ++j) {
       const int64_t slot = slot_of(p.batch, row, j);
-      const float* k = kv.k + table[slot / kBlockTokens] * kv.k_block_stride + kv_head * dim * kBlockTokens +
-                       slot % kBlockTokens;
+      const float* k = kv.k_floats() + table[slot / kBlockTokens] * kv.k_block_stride +
+                       kv_head * dim * kBlockTokens + slot % kBlockTokens;
       float sum = 0.0f;
       for (int64_t i = 0; i < dim; ++i) sum = std::fma(k[i * kBlockTokens], q[i], sum);
       score[j] = sum * p.scale;
@@ -61,7 +61,7 @@ void attention_cpu(const AttentionParams& p, Stream& stream) {
       float sum = 0.0f;
       for (int64_t j = 0; j < positions; ++j) {
         const int64_t slot = slot_of(p.batch, row, j);
-        const float* v = kv.v + table[slot / kBlockTokens] * kv.v_block_stride +
+        const float* v = kv.v_floats() + table[slot / kBlockTokens] * kv.v_block_stride +
                          (kv_head * kBlockTokens + slot % kBlockTokens) * padded;
         sum = std::fma(v[i], score[j], sum);
       }

@@ -30,11 +30,12 @@ struct Run {
   }
   const float* k_block(int64_t slot) const {
     const KvLayer& kv = p->kv;
-    return kv.k + table[slot / kBlockTokens] * kv.k_block_stride + kv_head * kv.head_dim * kBlockTokens;
+    return kv.k_floats() + table[slot / kBlockTokens] * kv.k_block_stride +
+           kv_head * kv.head_dim * kBlockTokens;
   }
   const float* v_row(int64_t slot) const {
     const KvLayer& kv = p->kv;
-    return kv.v + table[slot / kBlockTokens] * kv.v_block_stride +
+    return kv.v_floats() + table[slot / kBlockTokens] * kv.v_block_stride +
            (kv_head * kBlockTokens + slot % kBlockTokens) * head_dim_padded(kv.head_dim);
   }
 };

@@ -24,4 +24,17 @@ struct KvCopyBlockParams {
 
 void kv_copy_block_cpu(const KvCopyBlockParams&, Stream&);
 
+// One block of a layer to or from the layout that every backend can exchange, which is the CPU's: fp32, k
+// [kv_heads, head_dim, 16], then v [kv_heads, 16, head_dim_padded]. Numbers that a 16-bit cache cannot hold
+// are rounded on import.
+struct KvBlockParams {
+  KvLayer kv;
+  int32_t block;
+  int64_t tokens;  // export: slots from here on, and padding, leave as zeros; import ignores it
+  float* data;     // [kv_heads * 16 * (head_dim + head_dim_padded)], memory of the backend
+};
+
+void kv_export_cpu(const KvBlockParams&, Stream&);
+void kv_import_cpu(const KvBlockParams&, Stream&);
+
 }  // namespace redrafter

@@ -20,12 +20,27 @@ void host_copy(void* to, const void* from, size_t bytes, Stream&) {
   if (bytes != 0) std::memcpy(to, from, bytes);
 }
 
+int64_t panel_bytes(int64_t rows, int64_t cols, DType dtype) {
+  return ceil_to(rows, kPanelRows) * cols * static_cast<int64_t>(dtype_bytes(dtype));
+}
+KvLayer float_kv(int64_t kv_heads, int64_t head_dim, DType) {
+  return {nullptr,
+          nullptr,
+          DType::kF32,
+          kv_heads * head_dim * kBlockTokens,
+          kv_heads * kBlockTokens * head_dim_padded(head_dim),
+          kv_heads,
+          head_dim};
+}
+void no_stream(Stream&) {}
+
 // The column of plain loops; faster levels replace what they have.
 constexpr Backend kOracle = {"cpu",         "oracle",      matmul_pack_cpu, embed_cpu,      norm_cpu,
                              matmul_cpu,    rope_cpu,      attention_cpu,   act_cpu,        sample_cpu,
                              logprob_cpu,   cell_cpu,      mix_cpu,         residual_cpu,   head_top_cpu,
                              beam_cpu,      tree_pack_cpu, tree_accept_cpu, kv_compact_cpu, kv_copy_block_cpu,
-                             host_allocate, host_release,  host_copy,       host_copy};
+                             kv_export_cpu, kv_import_cpu, panel_bytes,     float_kv,       host_allocate,
+                             host_release,  host_copy,     host_copy,       no_stream,      no_stream};
 
 #define REDRAFTER_LEVEL(isa, name)                                                                \
   [] {                                                                                            \

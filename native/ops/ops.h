@@ -47,6 +47,12 @@ struct Backend {
   Op<TreeAcceptParams> tree_accept;
   Op<KvCompactParams> kv_compact;
   Op<KvCopyBlockParams> kv_copy_block;
+  Op<KvBlockParams> kv_export;
+  Op<KvBlockParams> kv_import;
+
+  // Sizes that depend on the layouts of base/tensor.h. kv_layout: strides and dtype, for weights of a dtype.
+  int64_t (*matrix_bytes)(int64_t rows, int64_t cols, DType dtype);
+  KvLayer (*kv_layout)(int64_t kv_heads, int64_t head_dim, DType weights);
 
   // Memory the ops work on. allocate throws ERR_OOM. Copies are ordered after earlier ops of the stream and
   // have ended when they return; threads may copy at the same time, each on a stream of its own.
@@ -54,6 +60,10 @@ struct Backend {
   void (*release)(void* memory);
   void (*upload)(void* to, const void* from, size_t bytes, Stream&);
   void (*download)(void* to, const void* from, size_t bytes, Stream&);
+
+  // Gives a stream what its ops need of this backend, and takes it back. open throws ERR_OOM.
+  void (*open_stream)(Stream&);
+  void (*close_stream)(Stream&);
 };
 
 // One backend or level of the CPU backend, with the reason when it cannot run here.
@@ -76,6 +86,23 @@ std::vector<BackendStatus> list_backends();
 // A copy of `backend` that hands out no memory: allocate gives null and copies do nothing, so that code which
 // allocates can be run to add up how much it would take. Ops must not be called.
 Backend measuring(Backend backend);
+
+// A stream of a backend, closed with its owner.
+class BackendStream {
+ public:
+  BackendStream(const Backend& backend, ThreadPool* threads) : backend_(backend) {
+    stream_.threads = threads;
+    backend_.open_stream(stream_);
+  }
+  BackendStream(const BackendStream&) = delete;
+  BackendStream& operator=(const BackendStream&) = delete;
+  ~BackendStream() { backend_.close_stream(stream_); }
+  Stream& get() { return stream_; }
+
+ private:
+  const Backend& backend_;
+  Stream stream_;
+};
 
 // Memory of a backend, freed with its owner. On a measuring backend it has a size and no data.
 class DeviceBuffer {

@@ -23,8 +23,8 @@ void append(const RopeParams& p, int64_t row, const float* k, const float* v) {
   const int64_t offset = slot % kBlockTokens;
   const int64_t padded = head_dim_padded(kv.head_dim);
   for (int64_t h = 0; h < kv.kv_heads; ++h) {
-    float* k_to = kv.k + block * kv.k_block_stride + h * kv.head_dim * kBlockTokens + offset;
-    float* v_to = kv.v + block * kv.v_block_stride + (h * kBlockTokens + offset) * padded;
+    float* k_to = kv.k_floats() + block * kv.k_block_stride + h * kv.head_dim * kBlockTokens + offset;
+    float* v_to = kv.v_floats() + block * kv.v_block_stride + (h * kBlockTokens + offset) * padded;
     for (int64_t i = 0; i < kv.head_dim; ++i) k_to[i * kBlockTokens] = k[h * kv.head_dim + i];
     for (int64_t i = 0; i < kv.head_dim; ++i) v_to[i] = v[h * kv.head_dim + i];
     for (int64_t i = kv.head_dim; i < padded; ++i) v_to[i] = 0.0f;

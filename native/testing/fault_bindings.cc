@@ -96,7 +96,8 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     const std::string fault = text("fault");
     const Backend backend = with_fault(fault);
     ThreadPool pool(1);
-    Stream stream{&pool, nullptr};
+    Stream stream;
+    stream.threads = &pool;
     const ModelConfig config = read_model_config(text("model"));
     const int64_t positions = 512, nodes = max_tree_nodes(kMaxBeamWidth, kMaxBeamLength);
     Model model(config,
@@ -135,7 +136,8 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     const int64_t width = config.kv_heads * config.head_dim;
     auto values = Napi::Float32Array::New(info.Env(), static_cast<size_t>(kv.length() * width));
     for (int64_t t = 0; t < kv.length(); ++t) {
-      const float* k = layer.k + kv.blocks()[static_cast<size_t>(t / kBlockTokens)] * layer.k_block_stride;
+      const float* k =
+          layer.k_floats() + kv.blocks()[static_cast<size_t>(t / kBlockTokens)] * layer.k_block_stride;
       for (int64_t i = 0; i < width; ++i) {
         values[static_cast<size_t>(t * width + i)] = k[i * kBlockTokens + t % kBlockTokens];
       }

@@ -11,16 +11,31 @@ struct Cache {
   int64_t blocks;
 };
 
-// kv {k, v, kvHeads, headDim}: all blocks of one layer
-Cache cache_of(const Fields& p) {
+int64_t block_floats(const KvLayer& kv) {
+  return kv.kv_heads * kBlockTokens * (kv.head_dim + head_dim_padded(kv.head_dim));
+}
+
+// kv {k, v, kvHeads, headDim}: all blocks of one layer in the CPU's layout; `dtype` of weights for a backend
+// whose cache has theirs.
+Cache cache_of(OpCall& call, const Fields& p) {
   const Fields f = p.object("kv");
   const int64_t heads = f.integer("kvHeads"), dim = f.integer("headDim");
   REDRAFTER_REQUIRE(heads > 0 && dim > 0 && dim % 2 == 0, "ERR_INVALID_ARGUMENT", "kvHeads or headDim");
-  const int64_t k_stride = heads * dim * kBlockTokens, v_stride = heads * kBlockTokens * head_dim_padded(dim);
-  const int64_t blocks = f.length<float>("k") / k_stride;
-  return {{f.in<float>("k", blocks * k_stride), f.in<float>("v", blocks * v_stride), k_stride, v_stride,
-           heads, dim},
-          blocks};
+  const int64_t k_floats = heads * dim * kBlockTokens, v_floats = heads * kBlockTokens * head_dim_padded(dim);
+  const int64_t blocks = f.length<float>("k") / k_floats;
+  const float *k = f.host<float>("k", blocks * k_floats), *v = f.host<float>("v", blocks * v_floats);
+  const DType weights = f.has("dtype") ? dtype_of(f.text("dtype")) : DType::kBF16;
+  KvLayer layer = call.backend().kv_layout(heads, dim, weights);
+  const int64_t bytes = static_cast<int64_t>(dtype_bytes(layer.dtype));
+  layer.k = call.allocate(static_cast<size_t>(blocks * layer.k_block_stride * bytes));
+  layer.v = call.allocate(static_cast<size_t>(blocks * layer.v_block_stride * bytes));
+  float* staging = call.scratch(k_floats + v_floats);
+  for (int64_t block = 0; block < blocks; ++block) {
+    call.upload(staging, k + block * k_floats, static_cast<size_t>(k_floats) * sizeof(float));
+    call.upload(staging + k_floats, v + block * v_floats, static_cast<size_t>(v_floats) * sizeof(float));
+    call.backend().kv_import({layer, static_cast<int32_t>(block), kBlockTokens, staging}, call.stream());
+  }
+  return {layer, blocks};
 }
 
 // batch {position, slot, sequence, context, tailBegin, tailSlots, blockTables, tableStride}
@@ -51,16 +66,27 @@ Batch batch_of(const Fields& p, int64_t blocks) {
 }
 
 Napi::Object result_of(OpCall& call, const Cache& cache) {
+  const KvLayer& kv = cache.layer;
+  const size_t k_floats = static_cast<size_t>(kv.kv_heads * kv.head_dim * kBlockTokens);
+  const size_t v_floats = static_cast<size_t>(block_floats(kv)) - k_floats;
+  auto k = Napi::Float32Array::New(call.env(), static_cast<size_t>(cache.blocks) * k_floats);
+  auto v = Napi::Float32Array::New(call.env(), static_cast<size_t>(cache.blocks) * v_floats);
+  float* staging = call.scratch(block_floats(kv));
+  for (size_t block = 0; block < static_cast<size_t>(cache.blocks); ++block) {
+    call.backend().kv_export({kv, static_cast<int32_t>(block), kBlockTokens, staging}, call.stream());
+    call.download(k.Data() + block * k_floats, staging, k_floats * sizeof(float));
+    call.download(v.Data() + block * v_floats, staging + k_floats, v_floats * sizeof(float));
+  }
   auto result = Napi::Object::New(call.env());
-  result["k"] = call.take(cache.layer.k);
-  result["v"] = call.take(cache.layer.v);
+  result["k"] = k;
+  result["v"] = v;
   return result;
 }
 
 // rope {qkv, cosSin, kv, batch, heads}: {qkv, k, v}
 Napi::Value rope(OpCall& call) {
   const Fields& p = call.params();
-  const Cache cache = cache_of(p);
+  const Cache cache = cache_of(call, p);
   const Batch batch = batch_of(p, cache.blocks);
   const int64_t heads = p.integer("heads"), dim = cache.layer.head_dim;
   const int64_t positions = p.length<float>("cosSin") / dim;
@@ -76,7 +102,7 @@ Napi::Value rope(OpCall& call) {
 // attention {qkv, kv, batch, heads, scale, maxPositions?}
 Napi::Value attention(OpCall& call) {
   const Fields& p = call.params();
-  const Cache cache = cache_of(p);
+  const Cache cache = cache_of(call, p);
   const Batch batch = batch_of(p, cache.blocks);
   const int64_t heads = p.integer("heads"), kv_heads = cache.layer.kv_heads, dim = cache.layer.head_dim;
   REDRAFTER_REQUIRE(heads > 0 && heads % kv_heads == 0 && heads / kv_heads <= 64, "ERR_INVALID_ARGUMENT",
@@ -98,7 +124,7 @@ Napi::Value attention(OpCall& call) {
 // kvCompact {kv, blockTable, from, toSlot}: {k, v}
 Napi::Value kv_compact(OpCall& call) {
   const Fields& p = call.params();
-  const Cache cache = cache_of(p);
+  const Cache cache = cache_of(call, p);
   const int64_t entries = p.length<int32_t>("blockTable"), count = p.length<int32_t>("from");
   const int64_t to_slot = p.integer("toSlot"), slots = entries * kBlockTokens;
   REDRAFTER_REQUIRE(to_slot + count <= slots, "ERR_INVALID_ARGUMENT", "toSlot");
@@ -111,7 +137,7 @@ Napi::Value kv_compact(OpCall& call) {
 // kvCopyBlock {kv, from, to, tokens}: {k, v}
 Napi::Value kv_copy_block(OpCall& call) {
   const Fields& p = call.params();
-  const Cache cache = cache_of(p);
+  const Cache cache = cache_of(call, p);
   const int64_t from = p.integer("from"), to = p.integer("to"), tokens = p.integer("tokens");
   REDRAFTER_REQUIRE(from < cache.blocks && to < cache.blocks && tokens <= kBlockTokens,
                     "ERR_INVALID_ARGUMENT", "from, to or tokens");

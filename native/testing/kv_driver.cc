@@ -28,10 +28,10 @@ struct Driver {
     for (int64_t i = 0; i < cache.shape().layers; ++i) {
       const KvLayer& kv = cache.layers()[i];
       for (int64_t n = 0; n < kv.kv_heads * kv.head_dim; ++n) {
-        body(kv.k + block * kv.k_block_stride + n * kBlockTokens + offset);
+        body(kv.k_floats() + block * kv.k_block_stride + n * kBlockTokens + offset);
       }
       for (int64_t n = 0; n < kv.kv_heads * kv.head_dim; ++n) {
-        body(kv.v + block * kv.v_block_stride +
+        body(kv.v_floats() + block * kv.v_block_stride +
              (n / kv.head_dim * kBlockTokens + offset) * head_dim_padded(kv.head_dim) + n % kv.head_dim);
       }
     }

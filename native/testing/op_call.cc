@@ -43,14 +43,14 @@ int thread_count(const Napi::Value& threads) {
   return static_cast<int>(count);
 }
 
+}  // namespace
+
 DType dtype_of(const std::string& name) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     if (name == dtype_name(dtype)) return dtype;
   }
   fail("ERR_INVALID_ARGUMENT", "unknown dtype ", name);
 }
-
-}  // namespace
 
 Fields::Fields(OpCall& call, const Napi::Value& value) : call_(call) {
   REDRAFTER_REQUIRE(value.IsObject(), "ERR_INVALID_ARGUMENT", "not an object");
@@ -111,7 +111,7 @@ Matrix Fields::matrix(const char* key) const {
                     "ERR_INVALID_ARGUMENT", key, " has the wrong size");
   const void* source = single ? static_cast<const void*>(fields.array<float>("source").Data())
                               : static_cast<const void*>(fields.array<uint16_t>("source").Data());
-  w.data = call_.allocate(static_cast<size_t>(matrix_bytes(w.rows, w.cols, w.dtype)));
+  w.data = call_.allocate(static_cast<size_t>(call_.backend().matrix_bytes(w.rows, w.cols, w.dtype)));
   const int64_t step = fields.has("chunk") ? std::max<int64_t>(fields.integer("chunk"), 1) : w.rows;
   for (int64_t row = 0; row < w.rows; row += step) {
     const char* from =
@@ -125,9 +125,8 @@ OpCall::OpCall(const Napi::CallbackInfo& info)
     : env_(info.Env()),
       backend_(backend_named(info[0])),
       pool_(thread_count(info[1])),
-      params_(*this, info[2]) {
-  stream_.threads = &pool_;
-}
+      stream_(backend_, &pool_),
+      params_(*this, info[2]) {}
 
 void* OpCall::allocate(size_t bytes) {
   Region region{DeviceBuffer(backend_, bytes + 2 * kGuardBytes), bytes};

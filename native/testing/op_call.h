@@ -15,6 +15,8 @@ namespace redrafter::testing {
 
 class OpCall;
 
+DType dtype_of(const std::string& name);  // f32, f16, bf16
+
 template <typename T>
 constexpr napi_typedarray_type array_type() {
   if (std::is_same_v<T, float>) return napi_float32_array;
@@ -43,6 +45,13 @@ class Fields {
   // A copy of the typed array `key`, which must have `count` elements.
   template <typename T>
   T* in(const char* key, int64_t count) const;
+  // The elements of the typed array where JavaScript has them.
+  template <typename T>
+  const T* host(const char* key, int64_t count) const {
+    REDRAFTER_REQUIRE(length<T>(key) == count, "ERR_INVALID_ARGUMENT", key, " has ", length<T>(key),
+                      " elements; expected ", count);
+    return array<T>(key).Data();
+  }
   // Null when the property is missing.
   template <typename T>
   T* optional(const char* key, int64_t count) const {
@@ -76,7 +85,7 @@ class OpCall {
 
   Napi::Env env() const { return env_; }
   const Backend& backend() const { return backend_; }
-  Stream& stream() { return stream_; }
+  Stream& stream() { return stream_.get(); }
   int64_t threads() const { return pool_.size(); }
   const Fields& params() const { return params_; }
 
@@ -88,8 +97,8 @@ class OpCall {
     return static_cast<T*>(allocate(static_cast<size_t>(count) * sizeof(T)));
   }
   float* scratch(int64_t count) { return out<float>(count); }
-  void upload(void* to, const void* from, size_t bytes) { backend_.upload(to, from, bytes, stream_); }
-  void download(void* to, const void* from, size_t bytes) { backend_.download(to, from, bytes, stream_); }
+  void upload(void* to, const void* from, size_t bytes) { backend_.upload(to, from, bytes, stream()); }
+  void download(void* to, const void* from, size_t bytes) { backend_.download(to, from, bytes, stream()); }
 
   // The contents of a buffer of this call as a new typed array.
   template <typename T>
@@ -112,7 +121,7 @@ class OpCall {
   Napi::Env env_;
   const Backend& backend_;
   ThreadPool pool_;
-  Stream stream_;
+  BackendStream stream_;
   std::vector<Region> regions_;
   Fields params_;
 };

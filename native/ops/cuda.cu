@@ -1,0 +1,89 @@
+// The CUDA column of the op table, its memory and its streams. The only file of the backend that allocates;
+// ops get what they need through Stream. Nothing here throws: a failed call is noted in the stream
+// (device.cuh), allocate returns null, and whoever calls across the border of the companion library turns
+// both into errors.
+#include "base/device.cuh"
+#include "ops/cuda.h"
+
+namespace redrafter {
+namespace {
+
+// Enough for the partial sums and attention partials of 64 rows at 8B shapes; where an op finds it too small
+// it takes a variant that needs none, with the same bits.
+constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
+constexpr int64_t kCounters = 1 << 16;
+
+cudaStream_t queue_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.cuda); }
+
+void* allocate(size_t bytes) {
+  void* memory = nullptr;
+  return cudaMalloc(&memory, bytes) == cudaSuccess ? memory : nullptr;
+}
+
+void release(void* memory) { cudaFree(memory); }
+
+void copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, Stream& stream) {
+  if (stream.error != nullptr || bytes == 0) return;
+  if (cuda_ok(cudaMemcpyAsync(to, from, bytes, kind, queue_of(stream)), "copy", stream)) {
+    cuda_ok(cudaStreamSynchronize(queue_of(stream)), "copy", stream);
+  }
+}
+void upload(void* to, const void* from, size_t bytes, Stream& stream) {
+  copy(to, from, bytes, cudaMemcpyHostToDevice, stream);
+}
+void download(void* to, const void* from, size_t bytes, Stream& stream) {
+  copy(to, from, bytes, cudaMemcpyDeviceToHost, stream);
+}
+
+void open_stream(Stream& stream) {
+  cudaStream_t queue = nullptr;
+  if (!cuda_ok(cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking), "open stream", stream)) return;
+  stream.cuda = queue;
+  void* memory = nullptr;
+  const int64_t counter_bytes = kCounters * static_cast<int64_t>(sizeof(uint32_t));
+  if (!cuda_ok(cudaMalloc(&memory, static_cast<size_t>(kWorkspaceBytes + counter_bytes)), "open stream",
+               stream))
+    return;
+  stream.workspace = memory;
+  stream.workspace_bytes = kWorkspaceBytes;
+  stream.counters = reinterpret_cast<uint32_t*>(static_cast<char*>(memory) + kWorkspaceBytes);
+  stream.counter_count = kCounters;
+  cuda_ok(cudaMemsetAsync(stream.counters, 0, static_cast<size_t>(counter_bytes), queue), "open stream",
+          stream);
+}
+
+void close_stream(Stream& stream) {
+  cudaFree(stream.workspace);
+  if (stream.cuda != nullptr) cudaStreamDestroy(queue_of(stream));
+  stream = Stream{stream.threads};
+}
+
+int64_t fragment_bytes(int64_t rows, int64_t cols, DType dtype) {
+  return ceil_to(rows, kFragmentRows) * ceil_to(cols, kFragmentCols) *
+         static_cast<int64_t>(dtype_bytes(dtype));
+}
+
+KvLayer kv_layout(int64_t kv_heads, int64_t head_dim, DType weights) {
+  const int64_t stride = kv_heads * kBlockTokens * head_dim_padded(head_dim);
+  return {nullptr,  nullptr, weights == DType::kF16 ? DType::kF16 : DType::kBF16, stride, stride,
+          kv_heads, head_dim};
+}
+
+}  // namespace
+
+Backend cuda_table() {
+  Backend b{};
+  b.name = "cuda";
+  b.level = "";
+  b.matrix_bytes = fragment_bytes;
+  b.kv_layout = kv_layout;
+  b.allocate = allocate;
+  b.release = release;
+  b.upload = upload;
+  b.download = download;
+  b.open_stream = open_stream;
+  b.close_stream = close_stream;
+  return b;
+}
+
+}  // namespace redrafter
