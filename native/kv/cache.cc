@@ -52,8 +52,11 @@ void KvCache::copy_block(int32_t from, int32_t to, int64_t tokens) {
   for (const KvLayer& kv : layers_) backend_.kv_copy_block({kv, from, to, tokens}, stream_);
 }
 
-void KvCache::compact(const int32_t* block_table, const int32_t* from, int64_t to_slot, int64_t count) {
-  for (const KvLayer& kv : layers_) backend_.kv_compact({kv, block_table, from, to_slot, count}, stream_);
+void KvCache::compact(const int32_t* block_tables, int64_t table_stride, const int32_t* committed,
+                      const Paths& paths) {
+  backend_.kv_compact({layers_.front(), block_tables, committed, paths.path, paths.length, paths.lanes,
+                       table_stride, paths.stride, shape_.layers, shape_.block_floats() * shape_.blocks},
+                      stream_);
 }
 
 void KvCache::export_block(int64_t layer, int32_t block, int64_t tokens, float* to, Stream& stream) const {

@@ -38,9 +38,15 @@ class KvCache {
   bool shared(int32_t block) const { return references_[static_cast<size_t>(block)] > 1; }
 
   void copy_block(int32_t from, int32_t to, int64_t tokens);
-  // Slots from[0 .. count) move to to_slot, to_slot + 1, ... in every layer; from[] and block_table are
-  // backend memory.
-  void compact(const int32_t* block_table, const int32_t* from, int64_t to_slot, int64_t count);
+  // In every layer, for each lane: the slots committed + path[i] move to committed + i. Pointers are backend
+  // memory.
+  struct Paths {
+    const int32_t* path;    // [lanes, stride]
+    const int32_t* length;  // [lanes]
+    int64_t lanes, stride;
+  };
+  void compact(const int32_t* block_tables, int64_t table_stride, const int32_t* committed,
+               const Paths& paths);
 
   // A block of one layer in host memory, K then V: shape().block_floats() numbers. What lies past the block's
   // first `tokens` slots is scratch of other times and leaves as zeros. Both may run beside the engine

@@ -39,7 +39,7 @@ void split_k(const MatmulParams& p, Stream& stream) {
 // Verification breaks ties by the highest id, plain decoding by the lowest.
 void last_wins(const SampleParams& params, Stream& stream) {
   SampleParams p = params;
-  p.node_parent = nullptr;  // choose everywhere: the walk will go where the fault leads
+  p.begin = nullptr;  // choose everywhere: the walk will go where the fault leads
   real().sample(p, stream);
   for (int64_t row = 0; p.rows > 1 && row < p.rows; ++row) {
     const float* logits = p.logits + row * p.vocab;
@@ -111,7 +111,9 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     const size_t prompt = tokens.size();
     const std::vector<int32_t> eos = ids_of(options.Get("eos"));
 
-    Lane lane(backend, config.hidden);
+    Round round(model, cache, &drafter, stream, 64);
+    Lane lane;
+    lane.hidden = HiddenRows::Taken(round.hidden());
     lane.tokens = &tokens;
     lane.kv = &kv;
     lane.beam_width = number("beamWidth");
@@ -119,7 +121,6 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     lane.max_tokens = number("maxTokens");
     if (fault != "no-eos-cut") lane.stop.eos = eos;
     kv.reserve(static_cast<int64_t>(prompt) + lane.max_tokens + nodes);
-    Round round(model, cache, &drafter, stream, 64);
     const auto ended = [&] {
       return lane.finish != Finish::kNone ||
              (!lane.emitted.empty() && std::find(eos.begin(), eos.end(), tokens.back()) != eos.end());
