@@ -75,6 +75,13 @@ Backend cuda_table() {
   Backend b{};
   b.name = "cuda";
   b.level = "";
+  b.norm = norm_cuda;
+  b.act = act_cuda;
+  b.sample = sample_cuda;
+  b.logprob = logprob_cuda;
+  b.beam = beam_cuda;
+  b.tree_pack = tree_pack_cuda;
+  b.tree_accept = tree_accept_cuda;
   b.matrix_bytes = fragment_bytes;
   b.kv_layout = kv_layout;
   b.allocate = allocate;
