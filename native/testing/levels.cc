@@ -3,11 +3,18 @@
 #include <map>
 
 #include "base/check.h"
+#if defined(REDRAFTER_HAS_SIMT)
 #include "ops/cuda.h"
+#include "testing/simt/control.h"
 #include "testing/simt/planted_ops.h"
+#endif
 
 namespace redrafter::testing {
 namespace {
+
+const std::string kEmulated = "cuda:host", kPlanted = "cuda:planted-";
+
+#if defined(REDRAFTER_HAS_SIMT)
 
 // Without this a call of an op that nobody has written would end the process.
 Backend with_all_ops(Backend b) {
@@ -39,22 +46,41 @@ Backend with_all_ops(Backend b) {
   return b;
 }
 
-const std::string kPlanted = "cuda:planted-";
+Backend emulated(const std::string& level) {
+  Backend table = cuda_table();
+  REDRAFTER_REQUIRE(level == kEmulated || plant(level.substr(kPlanted.size()), table), "ERR_INVALID_ARGUMENT",
+                    "unknown level ", level);
+  return with_all_ops(table);
+}
+
+#else
+
+Backend emulated(const std::string& level) {
+  fail("ERR_BACKEND", "level ", level, " is not available: the tests were built without the emulator");
+}
+
+#endif
 
 }  // namespace
 
-bool is_emulated(const std::string& level) { return level == "cuda:host" || level.rfind(kPlanted, 0) == 0; }
+bool is_emulated(const std::string& level) { return level == kEmulated || level.rfind(kPlanted, 0) == 0; }
 
 const Backend& level_backend(const std::string& level) {
   if (!is_emulated(level)) return find_backend(level.rfind("cuda", 0) == 0 ? level : "cpu:" + level);
   static std::map<std::string, Backend> backends;
   auto found = backends.find(level);
   if (found == backends.end()) {
-    Backend table = cuda_table();
-    if (level != "cuda:host") plant(level.substr(kPlanted.size()), table);
-    found = backends.emplace(level, with_all_ops(table)).first;
+    found = backends.emplace(level, emulated(level)).first;
   }
   return found->second;
+}
+
+void set_order(uint64_t seed) {
+#if defined(REDRAFTER_HAS_SIMT)
+  simt::set_seed(seed);
+#else
+  (void)seed;
+#endif
 }
 
 }  // namespace redrafter::testing

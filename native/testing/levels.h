@@ -3,6 +3,7 @@
 // "cuda:planted-<fault>" with a wrong kernel (planted_ops.h).
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "ops/ops.h"
@@ -15,5 +16,7 @@ const Backend& level_backend(const std::string& level);
 
 // Whether the level runs on the emulator.
 bool is_emulated(const std::string& level);
+// The seed of the order in which the emulator runs threads.
+void set_order(uint64_t seed);
 
 }  // namespace redrafter::testing

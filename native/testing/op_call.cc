@@ -4,7 +4,6 @@
 #include <optional>
 
 #include "testing/levels.h"
-#include "testing/simt/control.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -50,7 +49,7 @@ int thread_count(const std::string& level, const Napi::Value& threads) {
   REDRAFTER_REQUIRE(threads.IsNumber(), "ERR_INVALID_ARGUMENT", "threads is not a number");
   const int64_t count = threads.As<Napi::Number>().Int64Value();
   REDRAFTER_REQUIRE(count >= 1 && count <= 64, "ERR_INVALID_ARGUMENT", "threads is not in 1..64");
-  if (is_emulated(level)) simt::set_seed(static_cast<uint64_t>(count));
+  if (is_emulated(level)) set_order(static_cast<uint64_t>(count));
   return level.rfind("cuda", 0) == 0 ? 1 : static_cast<int>(count);
 }
 

@@ -141,8 +141,9 @@ describeLevels('sample', (level) => {
     const logits = new Random(vocab).floats(vocab, 2);
     const law = keptLaw(logits, spec);
     // The error of a weight: of its fp32 argument and of exp. Sums of weights are of more than fp32 precision.
-    const mean = law.reduce((sum, { id, p }) => sum + p * Math.abs(at(logits, id) / (spec.temperature ?? 1)), 0);
-    const error = 2 * (EXP + 4 * U * (Math.max(...logits) / (spec.temperature ?? 1) + mean));
+    const largest = Math.max(...logits);
+    const mean = law.reduce((sum, { id, p }) => sum + (p * (largest - at(logits, id))) / (spec.temperature ?? 1), 0);
+    const error = 2 * (EXP + 2 * U * mean);
     const tokens = draw(level, logits, { ...spec, seed }, positions);
     let near = 0;
     positions.forEach((position, i) => {
@@ -150,7 +151,7 @@ describeLevels('sample', (level) => {
       if (margin < error) near++;
       else expect(at(tokens, i), `position ${position}`).toBe(id);
     });
-    expect(near).toBeLessThan(4);
+    expect(near).toBeLessThan(8);
   });
   it('equals greedy with top_k 1, top_p 0, min_p 1, and as temperature falls to 0', () => {
     const random = new Random(8);
