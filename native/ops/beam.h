@@ -23,5 +23,6 @@ struct BeamParams {
 };
 
 void beam_cpu(const BeamParams&, Stream&);
+void beam_cuda(const BeamParams&, Stream&);
 
 }  // namespace redrafter

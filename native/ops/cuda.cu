@@ -80,6 +80,13 @@ Backend cuda_table() {
   Backend b{};
   b.name = "cuda";
   b.level = "";
+  b.norm = norm_cuda;
+  b.act = act_cuda;
+  b.sample = sample_cuda;
+  b.logprob = logprob_cuda;
+  b.beam = beam_cuda;
+  b.tree_pack = tree_pack_cuda;
+  b.tree_accept = tree_accept_cuda;
   b.rope = rope_cuda;
   b.attention = attention_cuda;
   b.kv_compact = kv_compact_cuda;

@@ -16,5 +16,6 @@ struct NormParams {
 };
 
 void norm_cpu(const NormParams&, Stream&);
+void norm_cuda(const NormParams&, Stream&);
 
 }  // namespace redrafter

@@ -31,6 +31,7 @@ struct SampleParams {
 int64_t sample_scratch(int64_t vocab);
 
 void sample_cpu(const SampleParams&, Stream&);
+void sample_cuda(const SampleParams&, Stream&);
 
 // Raw log-probabilities (log-softmax of the logits as they are, before temperature and filters) of one token
 // per row, and of the top_k most probable, descending, ties by lowest id.
@@ -45,5 +46,6 @@ struct LogprobParams {
 };
 
 void logprob_cpu(const LogprobParams&, Stream&);
+void logprob_cuda(const LogprobParams&, Stream&);
 
 }  // namespace redrafter

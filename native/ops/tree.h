@@ -17,6 +17,7 @@ struct TreePackParams {
 };
 
 void tree_pack_cpu(const TreePackParams&, Stream&);
+void tree_pack_cuda(const TreePackParams&, Stream&);
 
 // From the root, follow the child that equals the target's token until none does.
 struct TreeAcceptParams {
@@ -29,5 +30,6 @@ struct TreeAcceptParams {
 };
 
 void tree_accept_cpu(const TreeAcceptParams&, Stream&);
+void tree_accept_cuda(const TreeAcceptParams&, Stream&);
 
 }  // namespace redrafter
