@@ -80,6 +80,12 @@ Backend cuda_table() {
   Backend b{};
   b.name = "cuda";
   b.level = "";
+  b.rope = rope_cuda;
+  b.attention = attention_cuda;
+  b.kv_compact = kv_compact_cuda;
+  b.kv_copy_block = kv_copy_block_cuda;
+  b.kv_export = kv_export_cuda;
+  b.kv_import = kv_import_cuda;
   b.matrix_bytes = fragment_bytes;
   b.kv_layout = kv_layout;
   b.allocate = allocate;

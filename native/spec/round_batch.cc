@@ -43,7 +43,7 @@ RoundBatch::RoundBatch(const Limits& limits, const Backend& backend)
 }
 
 void RoundBatch::clear() {
-  rows_ = outputs_ = sequences_ = tails_ = 0;
+  rows_ = outputs_ = sequences_ = tails_ = max_positions_ = 0;
   host_.tail_begin[0] = 0;
 }
 
@@ -57,6 +57,7 @@ void RoundBatch::add_row(int32_t token, int64_t position, int64_t slot, int64_t 
   REDRAFTER_CHECK(rows_ < limits_.rows);
   host_.token[rows_] = token;
   host_.position[rows_] = narrow(position);
+  max_positions_ = std::max(max_positions_, position + 1);
   host_.slot[rows_] = narrow(slot);
   host_.sequence[rows_] = narrow(sequences_ - 1);
   host_.context[rows_] = narrow(context);
@@ -94,6 +95,8 @@ Batch RoundBatch::batch() const {
   b.tail_slots = device_.tail_slots;
   b.block_tables = device_.tables;
   b.table_stride = limits_.table_stride;
+  b.sequences = sequences_;
+  b.max_positions = max_positions_;
   return b;
 }
 

@@ -56,7 +56,7 @@ class RoundBatch {
   std::vector<uint64_t> host_memory_;
   DeviceBuffer device_memory_;
   Arrays host_{}, device_{};
-  int64_t rows_ = 0, outputs_ = 0, sequences_ = 0, tails_ = 0;
+  int64_t rows_ = 0, outputs_ = 0, sequences_ = 0, tails_ = 0, max_positions_ = 0;
 };
 
 }  // namespace redrafter
