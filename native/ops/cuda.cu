@@ -80,6 +80,9 @@ Backend cuda_table() {
   Backend b{};
   b.name = "cuda";
   b.level = "";
+  b.matmul_pack = matmul_pack_cuda;
+  b.embed = embed_cuda;
+  b.matmul = matmul_cuda;
   b.rope = rope_cuda;
   b.attention = attention_cuda;
   b.kv_compact = kv_compact_cuda;
