@@ -26,7 +26,7 @@ struct CellParams {
   int64_t rows, hidden;
   float* scratch;  // [rows, 7 * hidden]
 
-  bool folded() const { return e == nullptr && cell != Cell::kSum && w.data == nullptr; }
+  constexpr bool folded() const { return e == nullptr && cell != Cell::kSum && w.data == nullptr; }
 };
 
 // z = [h; s] (or its projection P [h; s] + p) is what the mixer starts from.
