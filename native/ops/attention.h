@@ -28,6 +28,7 @@ int64_t attention_scratch(int64_t heads, int64_t kv_heads, int64_t head_dim, int
 int64_t attention_work(const AttentionParams& p);
 
 void attention_cpu(const AttentionParams&, Stream&);  // oracle: plain loops
+void attention_cuda(const AttentionParams&, Stream&);
 namespace isa_base {
 void attention(const AttentionParams&, Stream&);
 }

@@ -1,11 +1,12 @@
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 
 import { at, joinBytes, range, rowOf } from '../../kit/arrays.js';
-import { randomMatrix } from '../../kit/bf16.js';
+import { encode, randomMatrix } from '../../kit/bf16.js';
 import { expectSameBytes, expectSameNumbers, expectWithin } from '../../kit/compare.js';
 import type { CellArgs, MatrixArg, MixArgs, ResidualArgs, TopRows } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
-import { type CellCase, cellCases, FUSED, headCases, LEVELS, ops, PAIR, residualCases } from './cases.js';
+import { type CellCase, cellCases, describePair, FINEST, FUSED, headCases, residualCases } from './cases.js';
+import { describeLevels, ops } from './levels.js';
 import * as reference from './reference.js';
 
 function cellArgs(c: CellCase): CellArgs {
@@ -60,7 +61,7 @@ const heads = headCases.map(([rows, exit, vocab, top], seed) => {
 
 const topBytes = (y: TopRows): Uint8Array => joinBytes(y.token, y.logit, y.logSumExp);
 
-describe.each(LEVELS)('drafter %s', (level) => {
+describeLevels('drafter', (level) => {
   it.each(['sum', 'elman', 'gru'])('cell %s is within its bound', (cell) => {
     for (const c of cellCases.filter((one) => one.cell === cell)) {
       expectWithin(ops.cell(level, 1, cellArgs(c)), reference.cell(cellArgs(c)), JSON.stringify(c));
@@ -80,7 +81,7 @@ describe.each(LEVELS)('drafter %s', (level) => {
   });
   it('cells stay finite for states of any size', () => {
     for (const cell of ['elman', 'gru'] as const) {
-      const args = cellArgs({ cell, rows: 2, hidden: 17, dtype: 'f32', bias: true });
+      const args = cellArgs({ cell, rows: 2, hidden: 17, dtype: FINEST, bias: true });
       const e = new Random(3).floats(2 * 17, 1e4);
       expect(ops.cell(level, 1, { ...args, e }).every(Number.isFinite)).toBe(true);
     }
@@ -118,7 +119,7 @@ describe.each(LEVELS)('drafter %s', (level) => {
     const source = Float32Array.of(1, 2, NaN, 2, -Infinity, 2, 1);
     const y = ops.headTop(level, 1, {
       z: Float32Array.of(1),
-      head: { source, dtype: 'f32', rows: 7, cols: 1 },
+      head: { source: encode(FINEST, source), dtype: FINEST, rows: 7, cols: 1 },
       rows: 1,
       top: 8,
     });
@@ -148,7 +149,7 @@ describe.each(LEVELS)('drafter %s', (level) => {
   });
 });
 
-describe.runIf(PAIR)('avx2 and avx512 agree bit for bit', () => {
+describePair('avx2 and avx512 agree bit for bit', () => {
   const expectAgreement = (run: (level: string) => ArrayBufferView): void => {
     expectSameBytes(run(at(FUSED, 0)), run(at(FUSED, 1)));
   };

@@ -5,7 +5,8 @@ import { decode, encode, fromF16, randomMatrix, toBf16, toF16 } from '../../kit/
 import { differingBytes, expectSameBytes, expectSameNumbers, expectWithin } from '../../kit/compare.js';
 import type { MatmulArgs, MatrixArg } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
-import { DTYPES, FUSED, LEVELS, type MatmulCase, matmulCases, ops } from './cases.js';
+import { DTYPES, FINEST, FUSED, type MatmulCase, matmulCases } from './cases.js';
+import { describeLevels, describeOnce, KERNELS, ops, PROPERTIES, withWorkspace } from './levels.js';
 import * as reference from './reference.js';
 
 const SHAPES: [number, number][] = [
@@ -16,10 +17,26 @@ const SHAPES: [number, number][] = [
   [100, 33],
 ];
 
-/** The panel layout, element by element, as base/tensor.h states it. */
-function packed(w: MatrixArg): Uint8Array {
-  const panels = Math.ceil(w.rows / 16);
-  const out = w.dtype === 'f32' ? new Float32Array(panels * w.cols * 16) : new Uint16Array(panels * w.cols * 16);
+/** The layouts of base/tensor.h, element by element: panels on the CPU, fragments of matrix instructions in CUDA. */
+const packed = KERNELS ? fragments : panels;
+
+function fragments(w: MatrixArg): Uint8Array {
+  const tiles = Math.ceil(w.cols / 16);
+  const out = new Uint16Array(Math.ceil(w.rows / 16) * tiles * 256);
+  for (let n = 0; n < w.rows; n++) {
+    for (let k = 0; k < w.cols; k++) {
+      const tile = Math.floor(n / 16) * tiles + Math.floor(k / 16);
+      const lane = (n % 8) * 4 + Math.floor((k % 8) / 2);
+      const register = Math.floor((n % 16) / 8) + 2 * Math.floor((k % 16) / 8);
+      out[tile * 256 + lane * 8 + register * 2 + (k % 2)] = at(w.source, n * w.cols + k);
+    }
+  }
+  return new Uint8Array(out.buffer);
+}
+
+function panels(w: MatrixArg): Uint8Array {
+  const count = Math.ceil(w.rows / 16) * w.cols * 16;
+  const out = w.dtype === 'f32' ? new Float32Array(count) : new Uint16Array(count);
   for (let n = 0; n < w.rows; n++) {
     for (let k = 0; k < w.cols; k++) {
       out[Math.floor(n / 16) * w.cols * 16 + k * 16 + (n % 16)] = at(w.source, n * w.cols + k);
@@ -47,7 +64,7 @@ function dense(y: Float32Array, c: MatmulCase): Float32Array {
   return Float32Array.from({ length: c.rows * c.n }, (_, i) => at(y, Math.floor(i / c.n) * (c.n + c.gap) + (i % c.n)));
 }
 
-describe('16-bit floats of the test kit', () => {
+describeOnce('16-bit floats of the test kit', () => {
   it('convert f16 there and back for every pattern', () => {
     for (let half = 0; half < 0x10000; half++) {
       const value = fromF16(half);
@@ -62,8 +79,8 @@ describe('16-bit floats of the test kit', () => {
   });
 });
 
-describe.each(LEVELS)('pack %s', (level) => {
-  it.each(DTYPES)('%s has the panel layout with zero padding, in one call or in pieces', (dtype) => {
+describeLevels('pack', (level) => {
+  it.each(DTYPES)('%s has its layout with zero padding, in one call or in pieces', (dtype) => {
     for (const [rows, cols] of SHAPES) {
       const w = randomMatrix(new Random(rows), dtype, rows, cols);
       for (const chunk of [rows, 1, 7]) {
@@ -73,7 +90,7 @@ describe.each(LEVELS)('pack %s', (level) => {
   });
 });
 
-describe.each(LEVELS)('embed %s', (level) => {
+describeLevels('embed', (level) => {
   it.each(DTYPES)('%s gathers exactly', (dtype) => {
     for (const [rows, cols] of SHAPES) {
       const random = new Random(rows);
@@ -92,7 +109,7 @@ describe.each(LEVELS)('embed %s', (level) => {
   });
 });
 
-describe.each(LEVELS)('matmul %s', (level) => {
+describeLevels('matmul', (level) => {
   it.each(DTYPES)('%s is within the bound of its chain', (dtype) => {
     matmulCases
       .filter((c) => c.dtype === dtype)
@@ -101,14 +118,18 @@ describe.each(LEVELS)('matmul %s', (level) => {
         expectWithin(dense(ops.matmul(level, 1, args), c), reference.matmul(args), JSON.stringify(c));
       });
   });
-  it('gives the same bits with one and two threads', () => {
+  it('gives the same bits with one and two threads, and with little workspace', () => {
     matmulCases.forEach((c, seed) => {
       const args = matmulArgs(c, new Random(seed));
-      expectSameBytes(dense(ops.matmul(level, 2, args), c), dense(ops.matmul(level, 1, args), c), JSON.stringify(c));
+      const y = dense(ops.matmul(level, 1, args), c);
+      for (const workspace of PROPERTIES.workspaces) {
+        const other = withWorkspace(workspace, () => ops.matmul(level, 2, args));
+        expectSameBytes(dense(other, c), y, `${JSON.stringify(c)}, workspace ${workspace ?? 'as given'}`);
+      }
     });
   });
   it('leaves the gaps between rows of y alone', () => {
-    const c = { rows: 3, n: 17, k: 5, dtype: 'f32', bias: true, residual: 'in place', gap: 4 } as const;
+    const c = { rows: 3, n: 17, k: 5, dtype: FINEST, bias: true, residual: 'in place', gap: 4 } as const;
     const args = matmulArgs(c, new Random(1));
     const y = ops.matmul(level, 1, args);
     for (const row of range(c.rows)) {
@@ -117,7 +138,7 @@ describe.each(LEVELS)('matmul %s', (level) => {
     }
   });
   it('rejects sizes that do not fit', () => {
-    const w = randomMatrix(new Random(1), 'f32', 4, 3);
+    const w = randomMatrix(new Random(1), FINEST, 4, 3);
     const invalid: unknown = expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' });
     const run = (args: MatmulArgs) => (): unknown => ops.matmul(level, 1, args);
     expect(run({ x: new Float32Array(5), w, rows: 2 })).toThrow(invalid);

@@ -1,12 +1,13 @@
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 
 import { at, ints, range } from '../../kit/arrays.js';
 import { expectSameBytes, expectSameNumbers } from '../../kit/compare.js';
 import type { SampleArgs } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
 import { uniformAt } from '../../kit/statistics.js';
-import { LEVELS, ops } from './cases.js';
-import { topIndices, U } from './reference.js';
+import { argmaxFaults } from './cases.js';
+import { describeLevels, KERNELS, ops } from './levels.js';
+import { EXP, topIndices, U } from './reference.js';
 
 export interface Spec {
   temperature?: number;
@@ -72,29 +73,6 @@ function inverse(law: { id: number; p: number }[], u: number): { id: number; mar
   return { id: at(law, law.length - 1).id, margin: 0 };
 }
 
-/** Rows with equal maxima and other awkward rows: [logits, expected argmax]. */
-const ARGMAX: [number[], number][] = [
-  [[1, 3, 3, 2], 1],
-  [[3, 3, 3, 3], 0],
-  [[-0, 0, -0], 0],
-  [[0, -0, 0], 0],
-  [[-1, -0, 0], 1],
-  [[NaN, 1, 2], 2],
-  [[NaN, NaN, -5], 2],
-  [[2, NaN, 2], 0],
-  [[NaN, NaN, NaN], -1],
-  [[-Infinity, -Infinity], 0],
-  [[NaN, -Infinity, -Infinity], 1],
-  [[-Infinity, -3e38], 1],
-  [[1, Infinity, Infinity], 1],
-  [[7], 0],
-  [[...range(1000).map((i) => i % 7), 6], 6],
-];
-
-type Argmax = (logits: Float32Array) => number;
-const argmaxFaults = (argmax: Argmax): string[] =>
-  ARGMAX.filter(([row, expected]) => argmax(Float32Array.from(row)) !== expected).map(([row]) => row.join());
-
 /** The positions of the smallest and the largest of 2^19 draws under seed 3. */
 const ENDS = { low: 0, high: 0, lowest: 1, highest: 0 };
 for (let position = 0; position < 2 ** 19; position++) {
@@ -120,7 +98,18 @@ const SPECS: Spec[] = [
   { temperature: 0.9, topK: 40, topP: 0.95, minP: 0.02 },
 ];
 
-describe.each(LEVELS)('sample %s', (level) => {
+/** Large enough that a row is shared by the blocks of a kernel, and its threads. */
+const LARGE: (Spec & { vocab: number })[] = [
+  { vocab: 1000, temperature: 1 },
+  { vocab: 1000, temperature: 0.8, topK: 50, topP: 0.9 },
+  { vocab: 3001, temperature: 1.1, topP: 0.7 },
+  { vocab: 3001, temperature: 1, minP: 0.03 },
+  { vocab: 5000, temperature: 1 },
+  { vocab: 5000, temperature: 1, topK: 1500 },
+  { vocab: 5000, temperature: 1.3, topK: 300, topP: 0.95, minP: 0.01 },
+];
+
+describeLevels('sample', (level) => {
   it('is the first of the largest logits at temperature 0; NaN is never chosen', () => {
     expect(argmaxFaults((logits) => at(draw(level, logits, {}), 0))).toEqual([]);
   });
@@ -131,7 +120,7 @@ describe.each(LEVELS)('sample %s', (level) => {
     expect(argmaxFaults(last).length).toBeGreaterThan(5);
   });
   it.each(SPECS)('$temperature $topK $topP $minP: every draw is the one that float64 gives', (spec) => {
-    const positions = range(2000);
+    const positions = range(KERNELS ? 300 : 2000);
     let near = 0;
     for (const seed of [1n, 0xffffffffffffffffn]) {
       const logits = new Random(Number(seed % 97n)).floats(60, 2);
@@ -146,6 +135,23 @@ describe.each(LEVELS)('sample %s', (level) => {
       });
     }
     expect(near).toBeLessThan(20);
+  });
+  it.each(LARGE)('vocabulary $vocab, $temperature $topK $topP $minP: draws as float64 gives them', (spec) => {
+    const [vocab, positions, seed] = [spec.vocab, range(40), 9n];
+    const logits = new Random(vocab).floats(vocab, 2);
+    const law = keptLaw(logits, spec);
+    // The error of a weight: of its fp32 argument and of exp. Sums of weights are of more than fp32 precision.
+    const largest = Math.max(...logits);
+    const mean = law.reduce((sum, { id, p }) => sum + (p * (largest - at(logits, id))) / (spec.temperature ?? 1), 0);
+    const error = 2 * (EXP + 2 * U * mean);
+    const tokens = draw(level, logits, { ...spec, seed }, positions);
+    let near = 0;
+    positions.forEach((position, i) => {
+      const { id, margin } = inverse(law, uniformAt(seed, position));
+      if (margin < error) near++;
+      else expect(at(tokens, i), `position ${position}`).toBe(id);
+    });
+    expect(near).toBeLessThan(8);
   });
   it('equals greedy with top_k 1, top_p 0, min_p 1, and as temperature falls to 0', () => {
     const random = new Random(8);
@@ -224,7 +230,7 @@ describe.each(LEVELS)('sample %s', (level) => {
   });
 });
 
-describe.each(LEVELS)('logprob %s', (level) => {
+describeLevels('logprob', (level) => {
   it('is the log-softmax of the raw logits, and the best in order', () => {
     const random = new Random(2);
     const [vocab, rows, topK] = [77, 9, 12];

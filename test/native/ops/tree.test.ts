@@ -1,10 +1,10 @@
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 
 import { at, ints, range } from '../../kit/arrays.js';
 import { expectSameNumbers } from '../../kit/compare.js';
 import type { Tree } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
-import { LEVELS, ops } from './cases.js';
+import { describeLevels, ops } from './levels.js';
 
 interface Beams {
   beams: Int32Array;
@@ -64,7 +64,7 @@ function walk(token: Int32Array, parent: Int32Array, chosen: Int32Array): number
   return path;
 }
 
-describe.each(LEVELS)('tree_pack %s', (level) => {
+describeLevels('tree_pack', (level) => {
   it('packs the worked example', () => {
     const beams = ints(7, 1, 2, 7, 1, 3, 7, 4, 2);
     expectSameTree(ops.treePack(level, 1, { beams, width: 3, length: 2 }), {
@@ -108,7 +108,7 @@ describe.each(LEVELS)('tree_pack %s', (level) => {
   });
 });
 
-describe.each(LEVELS)('tree_accept %s', (level) => {
+describeLevels('tree_accept', (level) => {
   it('walks like a map of children does, for 2,500 random trees', () => {
     const random = new Random(2);
     const lengths = new Set<number>();

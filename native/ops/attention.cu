@@ -1,0 +1,695 @@
+// Reading order: the launcher at the end, attention_kernel, attend, chunk_scores to add_values. The order of
+// every sum is stated in attention.h.
+#include <algorithm>
+#include <cmath>
+
+#include "base/ptx.cuh"
+#include "ops/attention.h"
+
+namespace redrafter {
+namespace {
+
+// --- the division of positions
+// ------------------------------------------------------------------------------
+
+constexpr int kStep = 16;
+constexpr int kShortSplit = 256, kShortSplits = 32, kLongSplit = 1024;
+constexpr int kLongBegin = kShortSplit * kShortSplits;
+
+__host__ __device__ constexpr int64_t split_begin(int64_t split) {
+  return split < kShortSplits ? split * kShortSplit : kLongBegin + (split - kShortSplits) * kLongSplit;
+}
+__host__ __device__ constexpr int64_t split_count(int64_t positions) {
+  return positions <= kLongBegin ? (positions + kShortSplit - 1) / kShortSplit
+                                 : kShortSplits + (positions - kLongBegin + kLongSplit - 1) / kLongSplit;
+}
+__device__ bool split_starts(int position) {
+  return position % (position < kLongBegin ? kShortSplit : kLongSplit) == 0;
+}
+
+// What one instantiation works with: D is the head dimension rounded up to what the loops are unrolled for.
+template <int D>
+struct Shape {
+  static constexpr int kChunk = D > 128 ? 16 : 32;
+  static constexpr int kSteps = kChunk / kStep;
+  static constexpr int kStages = 3;  // chunks in shared memory: one in use, the others on their way
+  static constexpr int kWarps = D > 128 ? 4 : 8;
+  static constexpr int kPairs = 16 * kWarps;  // (row, head) pairs of a block, 16 of each warp
+  static constexpr int kPitch = D + 8;        // elements from one row to the next: no bank conflicts
+  static constexpr int kChunkElements = 2 * kChunk * kPitch;
+  // Slots of draft trees that a block keeps at hand; or, in the same memory, 16 of each warp.
+  static constexpr int kWindow = 8 * kWarps;
+  static constexpr int kRows = kStages * 2 * kChunk + 2 * kWindow + 1;
+  static constexpr size_t kSharedBytes = sizeof(uint16_t) * kRows * kPitch;
+};
+
+// Rows of one launch, and where what it leaves to the merge goes.
+struct Work {
+  int64_t first_row, rows;
+  int tile_rows;
+  int64_t splits;  // blocks of a tile, one for each split; 0: one block takes all and writes y
+  float2* totals;  // [rows, heads, splits]: maximum and sum
+  float* outputs;  // [rows, heads, splits, head_dim]
+};
+
+// --- tiles
+// --------------------------------------------------------------------------------------------------
+
+constexpr int kMaxTileRows = 128;
+constexpr int kPathEntries = 2048;
+
+// Consecutive rows of one sequence, which a block attends for together.
+struct Tile {
+  int row, count;
+  int seen;            // positions that some row sees
+  int context;         // slots that some row has as context
+  int common;          // slots that every row has as context
+  int tail, tail_end;  // the rows' part of tail_slots
+  int first_slot, last_slot;
+  bool windowed;  // the slots of all tails fit the window, and path says where in it
+  int row_position[kMaxTileRows], row_context[kMaxTileRows], row_tail[kMaxTileRows];
+  uint8_t path[kPathEntries];
+};
+
+// Finds tile number `wanted` of the launch: a tile begins every tile_rows rows and where the sequence
+// changes.
+__device__ bool find_tile(const Batch& batch, const Work& work, int wanted, Tile& tile) {
+  __shared__ int starts_of_warp[32];
+  const int warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
+  const int warps = blockDim.x / kWarpThreads;
+  if (threadIdx.x == 0) {
+    tile.row = -1;
+    tile.count = 0;
+  }
+  int seen = 0, end = -1;
+  for (int64_t base = 0; base < work.rows && end < 0; base += blockDim.x) {
+    const int64_t local = base + threadIdx.x, row = work.first_row + local;
+    const bool starts =
+        local < work.rows && (local % work.tile_rows == 0 || batch.sequence[row] != batch.sequence[row - 1]);
+    const unsigned bits = __ballot_sync(kAllLanes, starts);
+    __syncthreads();
+    if (lane == 0) starts_of_warp[warp] = __popc(bits);
+    __syncthreads();
+    int before = seen + __popc(bits & ((1u << lane) - 1));
+    for (int w = 0; w < warps; ++w) {
+      if (w < warp) before += starts_of_warp[w];
+      seen += starts_of_warp[w];
+    }
+    if (starts && before == wanted) tile.row = static_cast<int>(row);
+    if (starts && before == wanted + 1) tile.count = static_cast<int>(row);  // its end, for now
+    if (seen > wanted + 1) end = 0;
+  }
+  __syncthreads();
+  if (seen <= wanted) return false;
+  if (threadIdx.x == 0) {
+    const int last = end == 0 ? tile.count : static_cast<int>(work.first_row + work.rows);
+    tile.count = last - tile.row;
+    tile.seen = 0;
+    tile.context = 0;
+    tile.common = INT32_MAX;
+    tile.tail = batch.tail_begin[tile.row];
+    tile.tail_end = batch.tail_begin[last];
+    tile.first_slot = INT32_MAX;
+    tile.last_slot = -1;
+  }
+  __syncthreads();
+  return true;
+}
+
+// Fills in what the block needs to know of the rows. `window` is how many slots fit.
+__device__ void describe_tile(const Batch& batch, int window, Tile& tile) {
+  for (int i = threadIdx.x; i < tile.count; i += blockDim.x) {
+    const int position = batch.position[tile.row + i], context = batch.context[tile.row + i];
+    tile.row_position[i] = position;
+    tile.row_context[i] = context;
+    tile.row_tail[i] = batch.tail_begin[tile.row + i] - tile.tail;
+    atomicMax(&tile.seen, position + 1);
+    atomicMax(&tile.context, context);
+    atomicMin(&tile.common, context);
+  }
+  const int entries = tile.tail_end - tile.tail;
+  for (int i = threadIdx.x; i < entries; i += blockDim.x) {
+    const int slot = batch.tail_slots[tile.tail + i];
+    atomicMin(&tile.first_slot, slot);
+    atomicMax(&tile.last_slot, slot);
+  }
+  __syncthreads();
+  const bool windowed = entries <= kPathEntries && tile.last_slot - int64_t{tile.first_slot} < window;
+  if (threadIdx.x == 0) tile.windowed = windowed;
+  for (int i = threadIdx.x; windowed && i < entries; i += blockDim.x) {
+    tile.path[i] = static_cast<uint8_t>(batch.tail_slots[tile.tail + i] - tile.first_slot);
+  }
+  __syncthreads();
+}
+
+// --- K and V into shared memory
+// -----------------------------------------------------------------------------
+
+// The cache as one block sees it: one sequence, one KV head.
+struct Pages {
+  const uint16_t *k, *v;
+  int64_t k_stride, v_stride;
+  const int32_t* table;
+  const int32_t* tails;  // tail_slots of the tile's rows
+  int padded;
+
+  __device__ int64_t offset(int slot) const {
+    return slot % static_cast<int>(kBlockTokens) * int64_t{padded};
+  }
+  __device__ const uint16_t* k_row(int slot) const {
+    return k + table[slot / kBlockTokens] * k_stride + offset(slot);
+  }
+  __device__ const uint16_t* v_row(int slot) const {
+    return v + table[slot / kBlockTokens] * v_stride + offset(slot);
+  }
+};
+
+__device__ Pages pages_of(const AttentionParams& p, const Tile& tile, int64_t kv_head) {
+  const KvLayer& kv = p.kv;
+  const int64_t padded = head_dim_padded(kv.head_dim), head = kv_head * kBlockTokens * padded;
+  return {static_cast<const uint16_t*>(kv.k) + head,
+          static_cast<const uint16_t*>(kv.v) + head,
+          kv.k_block_stride,
+          kv.v_block_stride,
+          p.batch.block_tables + p.batch.sequence[tile.row] * p.batch.table_stride,
+          p.batch.tail_slots + tile.tail,
+          static_cast<int>(padded)};
+}
+
+// Starts copying slots begin .. end-1, at most `rows`: keys to row 0 of `to` on, values to row `rows` on.
+template <int D>
+__device__ __forceinline__ void copy_slots(const Pages& pages, int begin, int end, int rows, uint16_t* to) {
+  constexpr int kPieces = D / 8;
+  const int piece = threadIdx.x % kPieces * 8;
+  if (piece >= pages.padded) return;
+  for (int row = threadIdx.x / kPieces; row < rows && begin + row < end; row += blockDim.x / kPieces) {
+    uint16_t* k = to + row * Shape<D>::kPitch + piece;
+    copy_async_16(k, pages.k_row(begin + row) + piece);
+    copy_async_16(k + rows * Shape<D>::kPitch, pages.v_row(begin + row) + piece);
+  }
+}
+
+// The parts of a block's shared memory.
+template <int D>
+struct Shared {
+  uint16_t* chunks;  // [kStages, 2, kChunk, kPitch]
+  uint16_t* window;  // [2, kWindow, kPitch], or [kWarps, 16, kPitch]
+  uint16_t* zeros;   // [kPitch]
+
+  __device__ explicit Shared(uint16_t* memory)
+      : chunks(memory),
+        window(chunks + Shape<D>::kStages * Shape<D>::kChunkElements),
+        zeros(window + 2 * Shape<D>::kWindow * Shape<D>::kPitch) {}
+
+  // Zeros for good: the row of zeros, and in all others what lies beyond the padded head dimension.
+  __device__ void clear(int padded) const {
+    for (int i = threadIdx.x; i < Shape<D>::kRows * D; i += blockDim.x) {
+      const int row = i / D, dim = i % D;
+      if (dim >= padded || row == Shape<D>::kRows - 1) chunks[row * Shape<D>::kPitch + dim] = 0;
+    }
+  }
+};
+
+// --- one warp: 16 pairs of a row and a head
+// ------------------------------------------------------------------
+
+// Lane 4 g + m of the warp holds, as matrix instructions do, parts of pairs g and g + 8.
+template <int D>
+struct Pairs {
+  uint32_t q[D / 16][4];
+  float output[D / 8][4];
+  float largest[2], sum[2];
+  int row[2];       // in the tile; -1: none
+  int position[2];  // -1: sees nothing
+  // Of the warp: its rows, positions that each of them has as context, positions that some of them sees.
+  int first_row, last_row, whole, seen;
+
+  __device__ __forceinline__ void start_split() {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      largest[h] = -INFINITY;
+      sum[h] = 0.0f;
+    }
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) output[n][i] = 0.0f;
+    }
+  }
+};
+
+struct PairAddress {
+  bool valid;
+  int row;       // in the tile
+  int64_t head;  // of all heads
+};
+
+__device__ PairAddress pair_address(const Tile& tile, int64_t kv_head, int group, int half) {
+  const int lane = threadIdx.x % kWarpThreads;
+  const int pair = threadIdx.x / kWarpThreads * 16 + lane / 4 + 8 * half;
+  return {pair / group < tile.count, pair / group, kv_head * group + pair % group};
+}
+
+template <typename T, int D>
+__device__ __forceinline__ void load_pairs(const AttentionParams& p, const Tile& tile, int64_t kv_head,
+                                           int group, Pairs<D>& pairs) {
+  const int dim = static_cast<int>(p.kv.head_dim), member = threadIdx.x % 4;
+  const int64_t width = (p.heads + 2 * p.kv.kv_heads) * dim;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const PairAddress at = pair_address(tile, kv_head, group, h);
+    pairs.row[h] = at.valid ? at.row : -1;
+    pairs.position[h] = at.valid ? tile.row_position[at.row] : -1;
+    const float* q = p.qkv + (tile.row + at.row) * width + at.head * dim;
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+#pragma unroll
+      for (int part = 0; part < 2; ++part) {
+        const int i = k * 16 + part * 8 + member * 2;
+        float2 x{0.0f, 0.0f};
+        if (at.valid && i < dim) x = *reinterpret_cast<const float2*>(q + i);
+        pairs.q[k][h + 2 * part] = T::pack(x.x, x.y);
+      }
+    }
+  }
+  const int first_pair = static_cast<int>(threadIdx.x) / kWarpThreads * 16;
+  pairs.first_row = first_pair / group;
+  pairs.last_row = min(tile.count - 1, (first_pair + 15) / group);
+  pairs.whole = INT32_MAX;
+  pairs.seen = 0;
+  for (int row = pairs.first_row; row <= pairs.last_row; ++row) {
+    pairs.whole = min(pairs.whole, tile.row_context[row]);
+    pairs.seen = max(pairs.seen, tile.row_position[row] + 1);
+  }
+}
+
+// Where a lane finds the row of keys (or values) that it hands to a matrix load, for one row of the tile and
+// the step at `begin`: `place` is the lane's position in the step, `context` the step in the chunk, `tails`
+// the window's keys (or values). What the row does not see is zeros.
+template <int D>
+__device__ __forceinline__ const uint16_t* row_source(const Pages& pages, const Tile& tile,
+                                                      const Shared<D>& shared, int row, int begin, int place,
+                                                      const uint16_t* context, bool values) {
+  constexpr int kPitch = Shape<D>::kPitch;
+  const int first_tail = tile.row_context[row], last = tile.row_position[row];
+  const int position = begin + place;
+  const int entry = tile.row_tail[row] + position - first_tail;
+  if (tile.windowed) {
+    if (position > last) return shared.zeros;
+    if (position < first_tail) return context + place * kPitch;
+    return shared.window + (tile.path[entry] + (values ? Shape<D>::kWindow : 0)) * kPitch;
+  }
+  // Too far apart for the window: the warp fetches the rows of this step now.
+  const int lane = threadIdx.x % kWarpThreads;
+  uint16_t* fetched = shared.window + threadIdx.x / kWarpThreads * kStep * kPitch;
+  __syncwarp();
+  for (int from = max(begin, first_tail); from <= min(begin + kStep - 1, last); ++from) {
+    const int slot = pages.tails[tile.row_tail[row] + from - first_tail];
+    const uint16_t* source = values ? pages.v_row(slot) : pages.k_row(slot);
+    for (int i = lane * 8; i < pages.padded; i += kWarpThreads * 8) {
+      *reinterpret_cast<uint4*>(fetched + (from - begin) * kPitch + i) =
+          *reinterpret_cast<const uint4*>(source + i);
+    }
+  }
+  __syncwarp();
+  if (position > last) return shared.zeros;
+  return (position < first_tail ? context : fetched) + place * kPitch;
+}
+
+// scores[0] and [1] are those of positions 0..7 and 8..15 of a step, before the scale.
+template <typename T, int D>
+__device__ __forceinline__ void step_scores(const Pairs<D>& pairs, const uint16_t* keys,
+                                            float (&scores)[2][4]) {
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) scores[n][i] = 0.0f;
+  }
+#pragma unroll
+  for (int k = 0; k < D / 16; ++k) {
+    uint32_t b[4];
+    ldmatrix_x4(b, keys + k * 16);
+    mma_16x8x16<T>(scores[0], pairs.q[k], b[0], b[1]);
+    mma_16x8x16<T>(scores[1], pairs.q[k], b[2], b[3]);
+  }
+}
+
+template <typename T, int D>
+__device__ __forceinline__ void chunk_scores(const Pages& pages, const Tile& tile, const Shared<D>& shared,
+                                             const Pairs<D>& pairs, int begin, const uint16_t* keys,
+                                             float (&scores)[Shape<D>::kChunk / 8][4]) {
+  const int lane = threadIdx.x % kWarpThreads;
+  const int place = lane / 16 * 8 + lane % 8, dim = lane / 8 % 2 * 8;
+#pragma unroll
+  for (int step = 0; step < Shape<D>::kSteps; ++step) {
+    const int at = begin + step * kStep;
+    const uint16_t* context = keys + step * kStep * Shape<D>::kPitch;
+    float mine[2][4] = {};
+    if (at + kStep <= pairs.whole) {
+      step_scores<T>(pairs, context + place * Shape<D>::kPitch + dim, mine);
+    } else if (at < pairs.seen) {
+      for (int row = pairs.first_row; row <= pairs.last_row; ++row) {
+        if (tile.row_position[row] < at) continue;
+        float of_row[2][4];
+        step_scores<T>(pairs, row_source(pages, tile, shared, row, at, place, context, false) + dim, of_row);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const bool keep = pairs.row[i / 2] == row;
+          mine[0][i] = keep ? of_row[0][i] : mine[0][i];
+          mine[1][i] = keep ? of_row[1][i] : mine[1][i];
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      scores[2 * step][i] = mine[0][i];
+      scores[2 * step + 1][i] = mine[1][i];
+    }
+  }
+}
+
+// What a total of maximum `old` is multiplied with when the maximum becomes `now`; exactly 1 when it stays.
+__device__ __forceinline__ float decay(float old, float now) { return old == now ? 1.0f : expf(old - now); }
+
+// Scores become weights, rounded as the values' factors: weights[n][h] holds positions 8 n + 2 m and the next
+// of pair g + 8 h. Totals so far decay, the sum takes in the weights.
+template <typename T, int D>
+__device__ __forceinline__ void chunk_weights(float scale, int begin, Pairs<D>& pairs,
+                                              const float (&scores)[Shape<D>::kChunk / 8][4],
+                                              uint32_t (&weights)[Shape<D>::kChunk / 8][2]) {
+  constexpr int kTiles = Shape<D>::kChunk / 8;
+  const int member = threadIdx.x % 4;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float scaled[kTiles][2];
+    float largest = -INFINITY;
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const bool sees = begin + n * 8 + member * 2 + i <= pairs.position[h];
+        scaled[n][i] = sees ? scores[n][2 * h + i] * scale : -INFINITY;
+        largest = scaled[n][i] > largest ? scaled[n][i] : largest;
+      }
+    }
+#pragma unroll
+    for (int offset = 1; offset <= 2; offset *= 2) {
+      const float other = __shfl_xor_sync(kAllLanes, largest, offset);
+      largest = other > largest ? other : largest;
+    }
+    largest = pairs.largest[h] > largest ? pairs.largest[h] : largest;
+    const float shrink = decay(pairs.largest[h], largest);
+    pairs.largest[h] = largest;
+    // Where every score so far is -Infinity: weights of zero, not the NaN of their difference.
+    const float base = largest == -INFINITY ? 0.0f : largest;
+    float sum = 0.0f;
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      weights[n][h] = T::pack(expf(scaled[n][0] - base), expf(scaled[n][1] - base));
+      sum += T::to_float(static_cast<uint16_t>(weights[n][h]));
+      sum += T::to_float(static_cast<uint16_t>(weights[n][h] >> 16));
+    }
+#pragma unroll
+    for (int offset = 1; offset <= 2; offset *= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
+    pairs.sum[h] = fmaf(pairs.sum[h], shrink, sum);
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+      pairs.output[n][2 * h] *= shrink;
+      pairs.output[n][2 * h + 1] *= shrink;
+    }
+  }
+}
+
+template <typename T, int D>
+__device__ __forceinline__ void add_values(const Pages& pages, const Tile& tile, const Shared<D>& shared,
+                                           int begin, const uint16_t* values,
+                                           const uint32_t (&weights)[Shape<D>::kChunk / 8][2],
+                                           Pairs<D>& pairs) {
+  const int lane = threadIdx.x % kWarpThreads;
+  const int place = lane % 16, dim = lane / 16 * 8;
+#pragma unroll
+  for (int step = 0; step < Shape<D>::kSteps; ++step) {
+    const int at = begin + step * kStep;
+    const uint16_t* context = values + step * kStep * Shape<D>::kPitch;
+    const uint32_t a[4] = {weights[2 * step][0], weights[2 * step][1], weights[2 * step + 1][0],
+                           weights[2 * step + 1][1]};
+    if (at + kStep <= pairs.whole) {
+      const uint16_t* source = context + place * Shape<D>::kPitch + dim;
+#pragma unroll
+      for (int n = 0; n < D / 8; n += 2) {
+        uint32_t b[4];
+        ldmatrix_x4_transposed(b, source + n * 8);
+        mma_16x8x16<T>(pairs.output[n], a, b[0], b[1]);
+        mma_16x8x16<T>(pairs.output[n + 1], a, b[2], b[3]);
+      }
+    } else if (at < pairs.seen) {
+      for (int row = pairs.first_row; row <= pairs.last_row; ++row) {
+        if (tile.row_position[row] < at) continue;
+        const uint16_t* source = row_source(pages, tile, shared, row, at, place, context, true) + dim;
+#pragma unroll
+        for (int n = 0; n < D / 8; n += 2) {
+          uint32_t b[4];
+          ldmatrix_x4_transposed(b, source + n * 8);
+#pragma unroll
+          for (int side = 0; side < 2; ++side) {
+            float(&output)[4] = pairs.output[n + side];
+            float of_row[4] = {output[0], output[1], output[2], output[3]};
+            mma_16x8x16<T>(of_row, a, b[2 * side], b[2 * side + 1]);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) output[i] = pairs.row[i / 2] == row ? of_row[i] : output[i];
+          }
+        }
+      }
+    }
+  }
+}
+
+// --- the end of a split
+// -------------------------------------------------------------------------------------
+
+// Takes a split into the totals of those before it; outputs become output * before + the split's * split.
+struct Factors {
+  float before, split;
+};
+__device__ __forceinline__ Factors merge_totals(float& largest, float& sum, float split_largest,
+                                                float split_sum) {
+  const float now = split_largest > largest ? split_largest : largest;
+  const Factors f{decay(largest, now), decay(split_largest, now)};
+  sum = fmaf(split_sum, f.split, sum * f.before);
+  largest = now;
+  return f;
+}
+__device__ __forceinline__ float merge_output(float before, float split, Factors f) {
+  return fmaf(split, f.split, before * f.before);
+}
+// Zero has one sign: which zeros were added on the way may differ.
+__device__ __forceinline__ float finished(float output, float sum) { return output / sum + 0.0f; }
+
+template <int D>
+__device__ __forceinline__ void leave_split(const AttentionParams& p, const Work& work, const Tile& tile,
+                                            int64_t kv_head, int group, int64_t split,
+                                            const Pairs<D>& pairs) {
+  const int dim = static_cast<int>(p.kv.head_dim), member = threadIdx.x % 4;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    if (pairs.position[h] < split_begin(split)) continue;
+    const PairAddress at = pair_address(tile, kv_head, group, h);
+    const int64_t to = ((tile.row + at.row - work.first_row) * p.heads + at.head) * work.splits + split;
+    if (member == 0) work.totals[to] = float2{pairs.largest[h], pairs.sum[h]};
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+      const int i = n * 8 + member * 2;
+      if (i < dim) {
+        *reinterpret_cast<float2*>(work.outputs + to * dim + i) =
+            float2{pairs.output[n][2 * h], pairs.output[n][2 * h + 1]};
+      }
+    }
+  }
+}
+
+// The same merge by the block that walks all splits: y holds the output so far, each element at one thread.
+template <int D>
+__device__ __forceinline__ void fold_split(const AttentionParams& p, const Tile& tile, int64_t kv_head,
+                                           int group, bool first, bool last, const Pairs<D>& pairs,
+                                           float (&largest)[2], float (&sum)[2]) {
+  const int dim = static_cast<int>(p.kv.head_dim), member = threadIdx.x % 4;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const PairAddress at = pair_address(tile, kv_head, group, h);
+    if (!at.valid) continue;
+    const Factors f = merge_totals(largest[h], sum[h], pairs.largest[h], pairs.sum[h]);
+    float* y = p.y + ((tile.row + at.row) * p.heads + at.head) * dim;
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+      const int i = n * 8 + member * 2;
+      if (i >= dim) continue;
+      float2& to = *reinterpret_cast<float2*>(y + i);
+      float2 total = first ? float2{0.0f, 0.0f} : to;
+      total.x = merge_output(total.x, pairs.output[n][2 * h], f);
+      total.y = merge_output(total.y, pairs.output[n][2 * h + 1], f);
+      to = last ? float2{finished(total.x, sum[h]), finished(total.y, sum[h])} : total;
+    }
+  }
+}
+
+// --- kernels
+// ------------------------------------------------------------------------------------------------
+
+// Positions begin .. end-1 for the rows of a tile and one KV head.
+template <typename T, int D>
+__device__ __forceinline__ void attend(const AttentionParams& p, const Work& work, const Tile& tile,
+                                       const Shared<D>& shared, int64_t kv_head, int64_t split, int begin,
+                                       int end) {
+  constexpr int kChunk = Shape<D>::kChunk, kStages = Shape<D>::kStages;
+  const int group = static_cast<int>(p.heads / p.kv.kv_heads);
+  const Pages pages = pages_of(p, tile, kv_head);
+  const auto stage = [&](int chunk) { return shared.chunks + chunk % kStages * Shape<D>::kChunkElements; };
+  const auto fetch = [&](int chunk) {
+    const int from = begin + chunk * kChunk;
+    copy_slots<D>(pages, from, min(end, tile.context), kChunk, stage(chunk));
+    copy_async_commit();
+  };
+  if (tile.windowed && end > tile.common) {
+    copy_slots<D>(pages, tile.first_slot, tile.last_slot + 1, Shape<D>::kWindow, shared.window);
+  }
+#pragma unroll
+  for (int chunk = 0; chunk < kStages - 1; ++chunk) fetch(chunk);
+
+  Pairs<D> pairs;
+  load_pairs<T>(p, tile, kv_head, group, pairs);
+  pairs.start_split();
+  float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+  for (int chunk = 0, at = begin; at < end; ++chunk, at += kChunk) {
+    copy_async_wait<kStages - 2>();
+    __syncthreads();
+    fetch(chunk + kStages - 1);
+    if (at < pairs.seen) {
+      const uint16_t *keys = stage(chunk), *values = keys + kChunk * Shape<D>::kPitch;
+      float scores[kChunk / 8][4];
+      uint32_t weights[kChunk / 8][2];
+      chunk_scores<T>(pages, tile, shared, pairs, at, keys, scores);
+      chunk_weights<T>(p.scale, at, pairs, scores, weights);
+      add_values<T>(pages, tile, shared, at, values, weights, pairs);
+    }
+    const int next = at + kChunk;
+    if (next < end && !split_starts(next)) continue;
+    if (work.splits > 0) {
+      leave_split(p, work, tile, kv_head, group, split, pairs);
+    } else {
+      fold_split(p, tile, kv_head, group, at < kShortSplit, next >= end, pairs, largest, sum);
+      pairs.start_split();
+    }
+  }
+  copy_async_wait<0>();
+  __syncthreads();
+}
+
+template <typename T, int D>
+__global__ void __launch_bounds__(32 * Shape<D>::kWarps) attention_kernel(AttentionParams p, Work work) {
+  __shared__ Tile tile;
+  const Shared<D> shared(dynamic_shared<uint16_t>());
+  shared.clear(static_cast<int>(head_dim_padded(p.kv.head_dim)));
+  // Of the splits, the last ones first: they may be longer, and have the draft trees.
+  const int64_t split = gridDim.z - 1 - blockIdx.z;
+  for (int wanted = blockIdx.x; find_tile(p.batch, work, wanted, tile); wanted += gridDim.x) {
+    describe_tile(p.batch, Shape<D>::kWindow, tile);
+    const bool all = work.splits == 0;
+    const int64_t end = all ? tile.seen : min(int64_t{tile.seen}, split_begin(split + 1));
+    const int64_t begin = all ? 0 : split_begin(split);
+    if (begin >= end) continue;
+    attend<T>(p, work, tile, shared, blockIdx.y, split, static_cast<int>(begin), static_cast<int>(end));
+  }
+}
+
+constexpr int kMergeThreads = 128;
+
+// A thread merges two neighbouring elements of y.
+__global__ void __launch_bounds__(kMergeThreads) attention_merge_kernel(AttentionParams p, Work work) {
+  constexpr int kAtOnce = 8;
+  const int64_t dim = p.kv.head_dim, pieces = dim / 2;
+  const int64_t item = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
+  if (item >= work.rows * p.heads * pieces) return;
+  const int64_t pair = item / pieces, i = item % pieces * 2;
+  const int64_t row = work.first_row + pair / p.heads;
+  const int splits = static_cast<int>(split_count(int64_t{p.batch.position[row]} + 1));
+  const float2* totals = work.totals + pair * work.splits;
+  const float* outputs = work.outputs + pair * work.splits * dim + i;
+  float largest = -INFINITY, sum = 0.0f;
+  float2 total{0.0f, 0.0f};
+  for (int begin = 0; begin < splits; begin += kAtOnce) {
+    float2 of_split[kAtOnce], output[kAtOnce];
+#pragma unroll
+    for (int s = 0; s < kAtOnce; ++s) {
+      if (begin + s >= splits) continue;
+      of_split[s] = totals[begin + s];
+      output[s] = *reinterpret_cast<const float2*>(outputs + (begin + s) * dim);
+    }
+#pragma unroll
+    for (int s = 0; s < kAtOnce; ++s) {
+      if (begin + s >= splits) continue;
+      const Factors f = merge_totals(largest, sum, of_split[s].x, of_split[s].y);
+      total.x = merge_output(total.x, output[s].x, f);
+      total.y = merge_output(total.y, output[s].y, f);
+    }
+  }
+  *reinterpret_cast<float2*>(p.y + pair * dim + work.first_row * p.heads * dim + i) =
+      float2{finished(total.x, sum), finished(total.y, sum)};
+}
+
+// --- launches
+// -----------------------------------------------------------------------------------------------
+
+// From so many blocks on, every block walks all positions of its rows: nothing is left to merge.
+constexpr int64_t kEnoughBlocks = 128;
+
+template <typename T, int D>
+void attention(const AttentionParams& p, Stream& stream) {
+  const int64_t group = p.heads / p.kv.kv_heads, dim = p.kv.head_dim;
+  const int64_t tile_rows = Shape<D>::kPairs / group;
+  const auto tiles_of = [&](int64_t rows) {
+    return std::min(rows, ceil_div(rows, tile_rows) + std::max<int64_t>(p.batch.sequences, 1) - 1);
+  };
+  const int64_t splits = split_count(p.batch.max_positions);
+  const int64_t row_bytes =
+      p.heads * splits * (static_cast<int64_t>(sizeof(float2)) + dim * static_cast<int64_t>(sizeof(float)));
+  const int64_t fitting = row_bytes == 0 ? 0 : stream.workspace_bytes / row_bytes / tile_rows * tile_rows;
+  const bool divided = splits > 1 && fitting > 0 && tiles_of(p.batch.rows) * p.kv.kv_heads < kEnoughBlocks;
+
+  Work work{};
+  work.tile_rows = static_cast<int>(tile_rows);
+  const int64_t at_once = divided ? std::min(p.batch.rows, fitting) : p.batch.rows;
+  for (; work.first_row < p.batch.rows; work.first_row += at_once) {
+    work.rows = std::min(at_once, p.batch.rows - work.first_row);
+    if (divided) {
+      work.splits = splits;
+      work.totals = static_cast<float2*>(stream.workspace);
+      work.outputs = reinterpret_cast<float*>(work.totals + at_once * p.heads * splits);
+    }
+    const int64_t warps = std::max<int64_t>(4, ceil_div(std::min(work.rows, tile_rows) * group, 16));
+    const dim3 grid(static_cast<unsigned>(tiles_of(work.rows)), static_cast<unsigned>(p.kv.kv_heads),
+                    static_cast<unsigned>(divided ? splits : 1));
+    launch("attention", attention_kernel<T, D>, grid, static_cast<unsigned>(warps * kWarpThreads),
+           Shape<D>::kSharedBytes, stream, p, work);
+    if (!divided) continue;
+    const int64_t pieces = work.rows * p.heads * (dim / 2);
+    launch("attention_merge", attention_merge_kernel, static_cast<unsigned>(ceil_div(pieces, kMergeThreads)),
+           kMergeThreads, 0, stream, p, work);
+  }
+}
+
+}  // namespace
+
+void attention_cuda(const AttentionParams& p, Stream& stream) {
+  with_element(p.kv.dtype, [&](auto element) {
+    using T = decltype(element);
+    if (p.kv.head_dim <= 64) {
+      attention<T, 64>(p, stream);
+    } else if (p.kv.head_dim <= 128) {
+      attention<T, 128>(p, stream);
+    } else {
+      attention<T, 256>(p, stream);
+    }
+  });
+}
+
+}  // namespace redrafter
