@@ -227,12 +227,15 @@ void launch_rows(const HeadTopParams& p, const Tiles& tiles, Stream& stream) {
 void head_top_cuda(const HeadTopParams& p, Stream& stream) {
   const int64_t count = ceil_div(p.head.rows, kTileOutputs);
   const int64_t row_bytes = count * static_cast<int64_t>(p.top * sizeof(uint64_t) + sizeof(float2));
-  const int64_t at_once = stream.workspace_bytes / row_bytes;
+  const int64_t scratch_bytes = p.rows * p.head.rows * static_cast<int64_t>(sizeof(float));
+  const bool in_workspace =
+      stream.workspace_bytes >= p.rows * row_bytes || stream.workspace_bytes >= scratch_bytes;
+  auto* keys = static_cast<uint64_t*>(in_workspace ? stream.workspace : p.scratch);
+  const int64_t at_once = (in_workspace ? stream.workspace_bytes : scratch_bytes) / row_bytes;
   if (p.top > 2 * kWarpThreads || at_once == 0) {
     cuda_ok(cudaErrorInvalidValue, "head_top", stream);
     return;
   }
-  // As many rows as the workspace has lists for: all of them but for vocabularies far beyond what is trained.
   for (int64_t first = 0; first < p.rows; first += at_once) {
     HeadTopParams part = p;
     part.rows = p.rows - first < at_once ? p.rows - first : at_once;
@@ -240,7 +243,6 @@ void head_top_cuda(const HeadTopParams& p, Stream& stream) {
     part.token += first * p.top;
     part.logit += first * p.top;
     part.log_sum_exp += first;
-    auto* keys = static_cast<uint64_t*>(stream.workspace);
     launch_rows(part, {count, p.top, keys, reinterpret_cast<float2*>(keys + part.rows * count * p.top)},
                 stream);
   }
