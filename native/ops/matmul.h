@@ -54,6 +54,7 @@ struct PackParams {
 };
 
 void matmul_pack_cpu(const PackParams&, Stream&);
-void matmul_pack_cuda(const PackParams&, Stream&);  // needs a workspace of at least 32 bytes
+void matmul_pack_cuda(const PackParams&, Stream&);
+constexpr int64_t kPackWorkspaceBytes = 32;  // the least that matmul_pack_cuda can do with
 
 }  // namespace redrafter
