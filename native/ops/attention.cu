@@ -5,210 +5,12 @@
 
 #include "base/ptx.cuh"
 #include "ops/attention.h"
+#include "ops/attention_tile.cuh"
 
 namespace redrafter {
 namespace {
 
-// --- the division of positions
-// ------------------------------------------------------------------------------
-
-constexpr int kStep = 16;
-constexpr int kShortSplit = 256, kShortSplits = 32, kLongSplit = 1024;
-constexpr int kLongBegin = kShortSplit * kShortSplits;
-
-__host__ __device__ constexpr int64_t split_begin(int64_t split) {
-  return split < kShortSplits ? split * kShortSplit : kLongBegin + (split - kShortSplits) * kLongSplit;
-}
-__host__ __device__ constexpr int64_t split_count(int64_t positions) {
-  return positions <= kLongBegin ? (positions + kShortSplit - 1) / kShortSplit
-                                 : kShortSplits + (positions - kLongBegin + kLongSplit - 1) / kLongSplit;
-}
-__device__ bool split_starts(int position) {
-  return position % (position < kLongBegin ? kShortSplit : kLongSplit) == 0;
-}
-
-// What one instantiation works with: D is the head dimension rounded up to what the loops are unrolled for.
-template <int D>
-struct Shape {
-  static constexpr int kChunk = D > 128 ? 16 : 32;
-  static constexpr int kSteps = kChunk / kStep;
-  static constexpr int kStages = 3;  // chunks in shared memory: one in use, the others on their way
-  static constexpr int kWarps = D > 128 ? 4 : 8;
-  static constexpr int kPairs = 16 * kWarps;  // (row, head) pairs of a block, 16 of each warp
-  static constexpr int kPitch = D + 8;        // elements from one row to the next: no bank conflicts
-  static constexpr int kChunkElements = 2 * kChunk * kPitch;
-  // Slots of draft trees that a block keeps at hand; or, in the same memory, 16 of each warp.
-  static constexpr int kWindow = 8 * kWarps;
-  static constexpr int kRows = kStages * 2 * kChunk + 2 * kWindow + 1;
-  static constexpr size_t kSharedBytes = sizeof(uint16_t) * kRows * kPitch;
-};
-
-// Rows of one launch, and where what it leaves to the merge goes.
-struct Work {
-  int64_t first_row, rows;
-  int tile_rows;
-  int64_t splits;  // blocks of a tile, one for each split; 0: one block takes all and writes y
-  float2* totals;  // [rows, heads, splits]: maximum and sum
-  float* outputs;  // [rows, heads, splits, head_dim]
-};
-
-// --- tiles
-// --------------------------------------------------------------------------------------------------
-
-constexpr int kMaxTileRows = 128;
-constexpr int kPathEntries = 2048;
-
-// Consecutive rows of one sequence, which a block attends for together.
-struct Tile {
-  int row, count;
-  int seen;            // positions that some row sees
-  int context;         // slots that some row has as context
-  int common;          // slots that every row has as context
-  int tail, tail_end;  // the rows' part of tail_slots
-  int first_slot, last_slot;
-  bool windowed;  // the slots of all tails fit the window, and path says where in it
-  int row_position[kMaxTileRows], row_context[kMaxTileRows], row_tail[kMaxTileRows];
-  uint8_t path[kPathEntries];
-};
-
-// Finds tile number `wanted` of the launch: a tile begins every tile_rows rows and where the sequence
-// changes.
-__device__ bool find_tile(const Batch& batch, const Work& work, int wanted, Tile& tile) {
-  __shared__ int starts_of_warp[32];
-  const int warp = threadIdx.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
-  const int warps = blockDim.x / kWarpThreads;
-  if (threadIdx.x == 0) {
-    tile.row = -1;
-    tile.count = 0;
-  }
-  int seen = 0, end = -1;
-  for (int64_t base = 0; base < work.rows && end < 0; base += blockDim.x) {
-    const int64_t local = base + threadIdx.x, row = work.first_row + local;
-    const bool starts =
-        local < work.rows && (local % work.tile_rows == 0 || batch.sequence[row] != batch.sequence[row - 1]);
-    const unsigned bits = __ballot_sync(kAllLanes, starts);
-    __syncthreads();
-    if (lane == 0) starts_of_warp[warp] = __popc(bits);
-    __syncthreads();
-    int before = seen + __popc(bits & ((1u << lane) - 1));
-    for (int w = 0; w < warps; ++w) {
-      if (w < warp) before += starts_of_warp[w];
-      seen += starts_of_warp[w];
-    }
-    if (starts && before == wanted) tile.row = static_cast<int>(row);
-    if (starts && before == wanted + 1) tile.count = static_cast<int>(row);  // its end, for now
-    if (seen > wanted + 1) end = 0;
-  }
-  __syncthreads();
-  if (seen <= wanted) return false;
-  if (threadIdx.x == 0) {
-    const int last = end == 0 ? tile.count : static_cast<int>(work.first_row + work.rows);
-    tile.count = last - tile.row;
-    tile.seen = 0;
-    tile.context = 0;
-    tile.common = INT32_MAX;
-    tile.tail = batch.tail_begin[tile.row];
-    tile.tail_end = batch.tail_begin[last];
-    tile.first_slot = INT32_MAX;
-    tile.last_slot = -1;
-  }
-  __syncthreads();
-  return true;
-}
-
-// Fills in what the block needs to know of the rows. `window` is how many slots fit.
-__device__ void describe_tile(const Batch& batch, int window, Tile& tile) {
-  for (int i = threadIdx.x; i < tile.count; i += blockDim.x) {
-    const int position = batch.position[tile.row + i], context = batch.context[tile.row + i];
-    tile.row_position[i] = position;
-    tile.row_context[i] = context;
-    tile.row_tail[i] = batch.tail_begin[tile.row + i] - tile.tail;
-    atomicMax(&tile.seen, position + 1);
-    atomicMax(&tile.context, context);
-    atomicMin(&tile.common, context);
-  }
-  const int entries = tile.tail_end - tile.tail;
-  for (int i = threadIdx.x; i < entries; i += blockDim.x) {
-    const int slot = batch.tail_slots[tile.tail + i];
-    atomicMin(&tile.first_slot, slot);
-    atomicMax(&tile.last_slot, slot);
-  }
-  __syncthreads();
-  const bool windowed = entries <= kPathEntries && tile.last_slot - int64_t{tile.first_slot} < window;
-  if (threadIdx.x == 0) tile.windowed = windowed;
-  for (int i = threadIdx.x; windowed && i < entries; i += blockDim.x) {
-    tile.path[i] = static_cast<uint8_t>(batch.tail_slots[tile.tail + i] - tile.first_slot);
-  }
-  __syncthreads();
-}
-
-// --- K and V into shared memory
-// -----------------------------------------------------------------------------
-
-// The cache as one block sees it: one sequence, one KV head.
-struct Pages {
-  const uint16_t *k, *v;
-  int64_t k_stride, v_stride;
-  const int32_t* table;
-  const int32_t* tails;  // tail_slots of the tile's rows
-  int padded;
-
-  __device__ int64_t offset(int slot) const {
-    return slot % static_cast<int>(kBlockTokens) * int64_t{padded};
-  }
-  __device__ const uint16_t* k_row(int slot) const {
-    return k + table[slot / kBlockTokens] * k_stride + offset(slot);
-  }
-  __device__ const uint16_t* v_row(int slot) const {
-    return v + table[slot / kBlockTokens] * v_stride + offset(slot);
-  }
-};
-
-__device__ Pages pages_of(const AttentionParams& p, const Tile& tile, int64_t kv_head) {
-  const KvLayer& kv = p.kv;
-  const int64_t padded = head_dim_padded(kv.head_dim), head = kv_head * kBlockTokens * padded;
-  return {static_cast<const uint16_t*>(kv.k) + head,
-          static_cast<const uint16_t*>(kv.v) + head,
-          kv.k_block_stride,
-          kv.v_block_stride,
-          p.batch.block_tables + p.batch.sequence[tile.row] * p.batch.table_stride,
-          p.batch.tail_slots + tile.tail,
-          static_cast<int>(padded)};
-}
-
-// Starts copying slots begin .. end-1, at most `rows`: keys to row 0 of `to` on, values to row `rows` on.
-template <int D>
-__device__ __forceinline__ void copy_slots(const Pages& pages, int begin, int end, int rows, uint16_t* to) {
-  constexpr int kPieces = D / 8;
-  const int piece = threadIdx.x % kPieces * 8;
-  if (piece >= pages.padded) return;
-  for (int row = threadIdx.x / kPieces; row < rows && begin + row < end; row += blockDim.x / kPieces) {
-    uint16_t* k = to + row * Shape<D>::kPitch + piece;
-    copy_async_16(k, pages.k_row(begin + row) + piece);
-    copy_async_16(k + rows * Shape<D>::kPitch, pages.v_row(begin + row) + piece);
-  }
-}
-
-// The parts of a block's shared memory.
-template <int D>
-struct Shared {
-  uint16_t* chunks;  // [kStages, 2, kChunk, kPitch]
-  uint16_t* window;  // [2, kWindow, kPitch], or [kWarps, 16, kPitch]
-  uint16_t* zeros;   // [kPitch]
-
-  __device__ explicit Shared(uint16_t* memory)
-      : chunks(memory),
-        window(chunks + Shape<D>::kStages * Shape<D>::kChunkElements),
-        zeros(window + 2 * Shape<D>::kWindow * Shape<D>::kPitch) {}
-
-  // Zeros for good: the row of zeros, and in all others what lies beyond the padded head dimension.
-  __device__ void clear(int padded) const {
-    for (int i = threadIdx.x; i < Shape<D>::kRows * D; i += blockDim.x) {
-      const int row = i / D, dim = i % D;
-      if (dim >= padded || row == Shape<D>::kRows - 1) chunks[row * Shape<D>::kPitch + dim] = 0;
-    }
-  }
-};
+using namespace attention_tile;
 
 // --- one warp: 16 pairs of a row and a head
 // ------------------------------------------------------------------
@@ -217,7 +19,7 @@ struct Shared {
 template <int D>
 struct Pairs {
   uint32_t q[D / 16][4];
-  float output[D / 8][4];
+  float output[Shape<D>::kOutputs / 8][4];
   float largest[2], sum[2];
   int row[2];       // in the tile; -1: none
   int position[2];  // -1: sees nothing
@@ -231,36 +33,61 @@ struct Pairs {
       sum[h] = 0.0f;
     }
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
+    for (int n = 0; n < Shape<D>::kOutputs / 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) output[n][i] = 0.0f;
     }
   }
 };
 
-struct PairAddress {
-  bool valid;
-  int row;       // in the tile
-  int64_t head;  // of all heads
+// The heads that a block attends for.
+struct Heads {
+  int64_t kv_head;
+  int first, end;  // of all heads
+  int count;       // pairs of a row; with the last part of a group some have no head
 };
 
-__device__ PairAddress pair_address(const Tile& tile, int64_t kv_head, int group, int half) {
-  const int lane = threadIdx.x % kWarpThreads;
-  const int pair = threadIdx.x / kWarpThreads * 16 + lane / 4 + 8 * half;
-  return {pair / group < tile.count, pair / group, kv_head * group + pair % group};
+__device__ Heads heads_of_block(const AttentionParams& p, const Work& work) {
+  const int group = static_cast<int>(p.heads / p.kv.kv_heads);
+  const int kv_head = static_cast<int>(blockIdx.y) / work.parts;
+  const int part = static_cast<int>(blockIdx.y) % work.parts;
+  return {kv_head, kv_head * group + part * work.heads, (kv_head + 1) * group, work.heads};
+}
+
+// The first pair of this thread's warp, and which part of their outputs it has.
+template <int D>
+__device__ __forceinline__ int first_pair() {
+  return static_cast<int>(threadIdx.x) / (kWarpThreads * Shape<D>::kShares) * 16;
+}
+template <int D>
+__device__ __forceinline__ int first_output() {
+  return static_cast<int>(threadIdx.x) / kWarpThreads % Shape<D>::kShares * Shape<D>::kOutputs;
+}
+
+struct PairAddress {
+  bool valid;
+  int row;   // in the tile
+  int head;  // of all heads
+};
+
+template <int D>
+__device__ __forceinline__ PairAddress pair_address(const Tile& tile, const Heads& heads, int half) {
+  const int pair = first_pair<D>() + static_cast<int>(threadIdx.x) % kWarpThreads / 4 + 8 * half;
+  const int row = pair / heads.count, head = heads.first + pair % heads.count;
+  return {row < tile.count && head < heads.end, row, head};
 }
 
 template <typename T, int D>
-__device__ __forceinline__ void load_pairs(const AttentionParams& p, const Tile& tile, int64_t kv_head,
-                                           int group, Pairs<D>& pairs) {
+__device__ __forceinline__ void load_pairs(const AttentionParams& p, const Tile& tile, const Heads& heads,
+                                           Pairs<D>& pairs) {
   const int dim = static_cast<int>(p.kv.head_dim), member = threadIdx.x % 4;
   const int64_t width = (p.heads + 2 * p.kv.kv_heads) * dim;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const PairAddress at = pair_address(tile, kv_head, group, h);
+    const PairAddress at = pair_address<D>(tile, heads, h);
     pairs.row[h] = at.valid ? at.row : -1;
     pairs.position[h] = at.valid ? tile.row_position[at.row] : -1;
-    const float* q = p.qkv + (tile.row + at.row) * width + at.head * dim;
+    const float* q = p.qkv + (tile.row + at.row) * width + int64_t{at.head} * dim;
 #pragma unroll
     for (int k = 0; k < D / 16; ++k) {
 #pragma unroll
@@ -272,9 +99,8 @@ __device__ __forceinline__ void load_pairs(const AttentionParams& p, const Tile&
       }
     }
   }
-  const int first_pair = static_cast<int>(threadIdx.x) / kWarpThreads * 16;
-  pairs.first_row = first_pair / group;
-  pairs.last_row = min(tile.count - 1, (first_pair + 15) / group);
+  pairs.first_row = first_pair<D>() / heads.count;
+  pairs.last_row = min(tile.count - 1, (first_pair<D>() + 15) / heads.count);
   pairs.whole = INT32_MAX;
   pairs.seen = 0;
   for (int row = pairs.first_row; row <= pairs.last_row; ++row) {
@@ -413,7 +239,7 @@ __device__ __forceinline__ void chunk_weights(float scale, int begin, Pairs<D>& 
     for (int offset = 1; offset <= 2; offset *= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
     pairs.sum[h] = fmaf(pairs.sum[h], shrink, sum);
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
+    for (int n = 0; n < Shape<D>::kOutputs / 8; ++n) {
       pairs.output[n][2 * h] *= shrink;
       pairs.output[n][2 * h + 1] *= shrink;
     }
@@ -426,7 +252,7 @@ __device__ __forceinline__ void add_values(const Pages& pages, const Tile& tile,
                                            const uint32_t (&weights)[Shape<D>::kChunk / 8][2],
                                            Pairs<D>& pairs) {
   const int lane = threadIdx.x % kWarpThreads;
-  const int place = lane % 16, dim = lane / 16 * 8;
+  const int place = lane % 16, dim = first_output<D>() + lane / 16 * 8;
 #pragma unroll
   for (int step = 0; step < Shape<D>::kSteps; ++step) {
     const int at = begin + step * kStep;
@@ -436,7 +262,7 @@ __device__ __forceinline__ void add_values(const Pages& pages, const Tile& tile,
     if (at + kStep <= pairs.whole) {
       const uint16_t* source = context + place * Shape<D>::kPitch + dim;
 #pragma unroll
-      for (int n = 0; n < D / 8; n += 2) {
+      for (int n = 0; n < Shape<D>::kOutputs / 8; n += 2) {
         uint32_t b[4];
         ldmatrix_x4_transposed(b, source + n * 8);
         mma_16x8x16<T>(pairs.output[n], a, b[0], b[1]);
@@ -447,7 +273,7 @@ __device__ __forceinline__ void add_values(const Pages& pages, const Tile& tile,
         if (tile.row_position[row] < at) continue;
         const uint16_t* source = row_source(pages, tile, shared, row, at, place, context, true) + dim;
 #pragma unroll
-        for (int n = 0; n < D / 8; n += 2) {
+        for (int n = 0; n < Shape<D>::kOutputs / 8; n += 2) {
           uint32_t b[4];
           ldmatrix_x4_transposed(b, source + n * 8);
 #pragma unroll
@@ -487,18 +313,17 @@ __device__ __forceinline__ float finished(float output, float sum) { return outp
 
 template <int D>
 __device__ __forceinline__ void leave_split(const AttentionParams& p, const Work& work, const Tile& tile,
-                                            int64_t kv_head, int group, int64_t split,
-                                            const Pairs<D>& pairs) {
+                                            const Heads& heads, int64_t split, const Pairs<D>& pairs) {
   const int dim = static_cast<int>(p.kv.head_dim), member = threadIdx.x % 4;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     if (pairs.position[h] < split_begin(split)) continue;
-    const PairAddress at = pair_address(tile, kv_head, group, h);
+    const PairAddress at = pair_address<D>(tile, heads, h);
     const int64_t to = ((tile.row + at.row - work.first_row) * p.heads + at.head) * work.splits + split;
-    if (member == 0) work.totals[to] = float2{pairs.largest[h], pairs.sum[h]};
+    if (member == 0 && first_output<D>() == 0) work.totals[to] = float2{pairs.largest[h], pairs.sum[h]};
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
-      const int i = n * 8 + member * 2;
+    for (int n = 0; n < Shape<D>::kOutputs / 8; ++n) {
+      const int i = first_output<D>() + n * 8 + member * 2;
       if (i < dim) {
         *reinterpret_cast<float2*>(work.outputs + to * dim + i) =
             float2{pairs.output[n][2 * h], pairs.output[n][2 * h + 1]};
@@ -509,19 +334,19 @@ __device__ __forceinline__ void leave_split(const AttentionParams& p, const Work
 
 // The same merge by the block that walks all splits: y holds the output so far, each element at one thread.
 template <int D>
-__device__ __forceinline__ void fold_split(const AttentionParams& p, const Tile& tile, int64_t kv_head,
-                                           int group, bool first, bool last, const Pairs<D>& pairs,
-                                           float (&largest)[2], float (&sum)[2]) {
+__device__ __forceinline__ void fold_split(const AttentionParams& p, const Tile& tile, const Heads& heads,
+                                           bool first, bool last, const Pairs<D>& pairs, float (&largest)[2],
+                                           float (&sum)[2]) {
   const int dim = static_cast<int>(p.kv.head_dim), member = threadIdx.x % 4;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const PairAddress at = pair_address(tile, kv_head, group, h);
+    const PairAddress at = pair_address<D>(tile, heads, h);
     if (!at.valid) continue;
     const Factors f = merge_totals(largest[h], sum[h], pairs.largest[h], pairs.sum[h]);
     float* y = p.y + ((tile.row + at.row) * p.heads + at.head) * dim;
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
-      const int i = n * 8 + member * 2;
+    for (int n = 0; n < Shape<D>::kOutputs / 8; ++n) {
+      const int i = first_output<D>() + n * 8 + member * 2;
       if (i >= dim) continue;
       float2& to = *reinterpret_cast<float2*>(y + i);
       float2 total = first ? float2{0.0f, 0.0f} : to;
@@ -538,25 +363,24 @@ __device__ __forceinline__ void fold_split(const AttentionParams& p, const Tile&
 // Positions begin .. end-1 for the rows of a tile and one KV head.
 template <typename T, int D>
 __device__ __forceinline__ void attend(const AttentionParams& p, const Work& work, const Tile& tile,
-                                       const Shared<D>& shared, int64_t kv_head, int64_t split, int begin,
-                                       int end) {
+                                       const Shared<D>& shared, int64_t split, int begin, int end) {
   constexpr int kChunk = Shape<D>::kChunk, kStages = Shape<D>::kStages;
-  const int group = static_cast<int>(p.heads / p.kv.kv_heads);
-  const Pages pages = pages_of(p, tile, kv_head);
+  const Heads heads = heads_of_block(p, work);
+  const Pages pages = pages_of(p, tile, heads.kv_head);
   const auto stage = [&](int chunk) { return shared.chunks + chunk % kStages * Shape<D>::kChunkElements; };
   const auto fetch = [&](int chunk) {
     const int from = begin + chunk * kChunk;
     copy_slots<D>(pages, from, min(end, tile.context), kChunk, stage(chunk));
     copy_async_commit();
   };
-  if (tile.windowed && end > tile.common) {
+  if (tile.windowed && tile.tail < tile.tail_end && end > tile.common) {
     copy_slots<D>(pages, tile.first_slot, tile.last_slot + 1, Shape<D>::kWindow, shared.window);
   }
 #pragma unroll
   for (int chunk = 0; chunk < kStages - 1; ++chunk) fetch(chunk);
 
   Pairs<D> pairs;
-  load_pairs<T>(p, tile, kv_head, group, pairs);
+  load_pairs<T>(p, tile, heads, pairs);
   pairs.start_split();
   float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
   for (int chunk = 0, at = begin; at < end; ++chunk, at += kChunk) {
@@ -574,9 +398,9 @@ __device__ __forceinline__ void attend(const AttentionParams& p, const Work& wor
     const int next = at + kChunk;
     if (next < end && !split_starts(next)) continue;
     if (work.splits > 0) {
-      leave_split(p, work, tile, kv_head, group, split, pairs);
+      leave_split(p, work, tile, heads, split, pairs);
     } else {
-      fold_split(p, tile, kv_head, group, at < kShortSplit, next >= end, pairs, largest, sum);
+      fold_split(p, tile, heads, at < kShortSplit, next >= end, pairs, largest, sum);
       pairs.start_split();
     }
   }
@@ -597,7 +421,7 @@ __global__ void __launch_bounds__(32 * Shape<D>::kWarps) attention_kernel(Attent
     const int64_t end = all ? tile.seen : min(int64_t{tile.seen}, split_begin(split + 1));
     const int64_t begin = all ? 0 : split_begin(split);
     if (begin >= end) continue;
-    attend<T>(p, work, tile, shared, blockIdx.y, split, static_cast<int>(begin), static_cast<int>(end));
+    attend<T>(p, work, tile, shared, split, static_cast<int>(begin), static_cast<int>(end));
   }
 }
 
@@ -645,7 +469,8 @@ constexpr int64_t kEnoughBlocks = 128;
 template <typename T, int D>
 void attention(const AttentionParams& p, Stream& stream) {
   const int64_t group = p.heads / p.kv.kv_heads, dim = p.kv.head_dim;
-  const int64_t tile_rows = Shape<D>::kPairs / group;
+  const int64_t parts = ceil_div(group, Shape<D>::kPairs), heads = ceil_div(group, parts);
+  const int64_t tile_rows = Shape<D>::kPairs / heads;
   const auto tiles_of = [&](int64_t rows) {
     return std::min(rows, ceil_div(rows, tile_rows) + std::max<int64_t>(p.batch.sequences, 1) - 1);
   };
@@ -653,10 +478,13 @@ void attention(const AttentionParams& p, Stream& stream) {
   const int64_t row_bytes =
       p.heads * splits * (static_cast<int64_t>(sizeof(float2)) + dim * static_cast<int64_t>(sizeof(float)));
   const int64_t fitting = row_bytes == 0 ? 0 : stream.workspace_bytes / row_bytes / tile_rows * tile_rows;
-  const bool divided = splits > 1 && fitting > 0 && tiles_of(p.batch.rows) * p.kv.kv_heads < kEnoughBlocks;
+  const bool divided =
+      splits > 1 && fitting > 0 && tiles_of(p.batch.rows) * p.kv.kv_heads * parts < kEnoughBlocks;
 
   Work work{};
   work.tile_rows = static_cast<int>(tile_rows);
+  work.heads = static_cast<int>(heads);
+  work.parts = static_cast<int>(parts);
   const int64_t at_once = divided ? std::min(p.batch.rows, fitting) : p.batch.rows;
   for (; work.first_row < p.batch.rows; work.first_row += at_once) {
     work.rows = std::min(at_once, p.batch.rows - work.first_row);
@@ -665,8 +493,9 @@ void attention(const AttentionParams& p, Stream& stream) {
       work.totals = static_cast<float2*>(stream.workspace);
       work.outputs = reinterpret_cast<float*>(work.totals + at_once * p.heads * splits);
     }
-    const int64_t warps = std::max<int64_t>(4, ceil_div(std::min(work.rows, tile_rows) * group, 16));
-    const dim3 grid(static_cast<unsigned>(tiles_of(work.rows)), static_cast<unsigned>(p.kv.kv_heads),
+    const int64_t pairs = std::min(work.rows, tile_rows) * heads;
+    const int64_t warps = std::max<int64_t>(4, ceil_div(pairs, 16) * Shape<D>::kShares);
+    const dim3 grid(static_cast<unsigned>(tiles_of(work.rows)), static_cast<unsigned>(p.kv.kv_heads * parts),
                     static_cast<unsigned>(divided ? splits : 1));
     launch("attention", attention_kernel<T, D>, grid, static_cast<unsigned>(warps * kWarpThreads),
            Shape<D>::kSharedBytes, stream, p, work);
