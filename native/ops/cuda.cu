@@ -92,6 +92,10 @@ Backend cuda_table() {
   b.matmul = matmul_cuda;
   b.rope = rope_cuda;
   b.attention = attention_cuda;
+  b.cell = cell_cuda;
+  b.mix = mix_cuda;
+  b.residual = residual_cuda;
+  b.head_top = head_top_cuda;
   b.kv_compact = kv_compact_cuda;
   b.kv_copy_block = kv_copy_block_cuda;
   b.kv_export = kv_export_cuda;
