@@ -11,12 +11,7 @@ const lintFailed = args.length === 0 && !run(process.execPath, ['scripts/lint.mj
 const folder = mkdtempSync(join(tmpdir(), 'redrafter-test-'));
 const report = join(folder, 'counts.json');
 process.env['REDRAFTER_TEST_COUNTS'] = report;
-const clean = runTool('vitest/vitest.mjs', [
-  'run',
-  '--reporter=default',
-  '--reporter=./scripts/counts.mjs',
-  ...args,
-]);
+const clean = runTool('vitest/vitest.mjs', ['run', '--reporter=default', '--reporter=./scripts/counts.mjs', ...args]);
 
 let [passed, failed, skipped] = [0, 0, 0];
 try {

@@ -87,6 +87,9 @@ Backend cuda_table() {
   b.beam = beam_cuda;
   b.tree_pack = tree_pack_cuda;
   b.tree_accept = tree_accept_cuda;
+  b.matmul_pack = matmul_pack_cuda;
+  b.embed = embed_cuda;
+  b.matmul = matmul_cuda;
   b.rope = rope_cuda;
   b.attention = attention_cuda;
   b.kv_compact = kv_compact_cuda;

@@ -26,7 +26,7 @@ struct CellParams {
   int64_t rows, hidden;
   float* scratch;  // [rows, 7 * hidden]
 
-  bool folded() const { return e == nullptr && cell != Cell::kSum && w.data == nullptr; }
+  constexpr bool folded() const { return e == nullptr && cell != Cell::kSum && w.data == nullptr; }
 };
 
 // z = [h; s] (or its projection P [h; s] + p) is what the mixer starts from.
@@ -66,6 +66,20 @@ void cell_cpu(const CellParams&, Stream&);  // oracles: plain loops
 void mix_cpu(const MixParams&, Stream&);
 void residual_cpu(const ResidualParams&, Stream&);
 void head_top_cpu(const HeadTopParams&, Stream&);
+
+// CUDA: weights and tables are bf16 or f16, each of any of the two; activations are rounded to the dtype of
+// the matrix they meet. An output is a sum over slices of K, added ascending from 0: slice i of n covers the
+// k tiles [i tiles / n, (i + 1) tiles / n), each one chain of matrix instructions, k ascending. n is 4 for W
+// and U of a cell, 8 for U alone with a folded table, for P, for A and for gates of a hidden size that is not
+// a multiple of 16, and 1 for the head. So a row has the same bits in every launch. log_sum_exp: head rows in
+// tiles of 128, each with its largest logit and its sum of exponentials; the tiles i, i + 512, .. are added
+// ascending, then these sums, all in an order that depends on the vocabulary alone. head_top: top is at
+// most 64. What its kernels hand on, 8 (top + 1) bytes per row and 128 head rows, goes to the workspace, or
+// to scratch where that is larger; rows take turns if not all fit.
+void cell_cuda(const CellParams&, Stream&);
+void mix_cuda(const MixParams&, Stream&);
+void residual_cuda(const ResidualParams&, Stream&);
+void head_top_cuda(const HeadTopParams&, Stream&);
 
 #define REDRAFTER_DRAFTER_OPS                    \
   void cell(const CellParams&, Stream&);         \

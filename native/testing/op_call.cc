@@ -126,7 +126,7 @@ Matrix Fields::matrix(const char* key) const {
   for (int64_t row = 0; row < w.rows; row += step) {
     const char* from =
         static_cast<const char*>(source) + row * w.cols * static_cast<int64_t>(dtype_bytes(w.dtype));
-    call_.backend().matmul_pack({from, row, std::min(step, w.rows - row), w}, call_.stream());
+    call_.pack({from, row, std::min(step, w.rows - row), w});
   }
   return w;
 }
@@ -152,6 +152,14 @@ void OpCall::limit_workspace(int64_t bytes) {
   const std::vector<uint32_t> poison(static_cast<size_t>(guarded) / 4, kPoison);
   upload(static_cast<char*>(s.workspace) + bytes, poison.data(),
          std::min<size_t>(kWorkspaceGuardBytes, poison.size() * 4));
+}
+
+void OpCall::pack(const PackParams& p) {
+  const int64_t limit = stream().workspace_bytes;
+  const bool lifted = limit < kPackWorkspaceBytes && limit < workspace_bytes_;
+  if (lifted) stream().workspace_bytes = workspace_bytes_;
+  backend_.matmul_pack(p, stream());
+  if (lifted) limit_workspace(limit);
 }
 
 void OpCall::check_workspace() {

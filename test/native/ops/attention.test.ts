@@ -10,7 +10,7 @@ import { launches } from './invariance.js';
 import { describeLevels, ops, PROPERTIES, withWorkspace } from './levels.js';
 import * as reference from './paged.js';
 import { bounded, chain } from './reference.js';
-import { batchOf, cacheDtype, longBatch, mixedBatch, type Mixed, Paged, type Row } from './paged.js';
+import { batchOf, cacheDtype, longBatch, mixedBatch, type Mixed, type Paged, type Row } from './paged.js';
 
 type Args = AttentionArgs & { paged: Paged; all: Row[] };
 

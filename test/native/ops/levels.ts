@@ -79,6 +79,9 @@ export const LEVELS = KERNELS ? ['cuda:host', 'cuda'] : ops.levels();
 const missing = (level: string): boolean =>
   ops.missing(level) !== null && !(level === 'cuda' && process.env['REDRAFTER_TEST_CUDA'] === '1');
 
+/** How many of so many random trials are made: emulated kernels are slow. */
+export const trials = (count: number, thinning = 25): number => (KERNELS ? Math.ceil(count / thinning) : count);
+
 /** `body` for every level; reported as skipped where a level cannot run. */
 export function describeLevels(name: string, body: (level: string) => void): void {
   for (const level of LEVELS) {

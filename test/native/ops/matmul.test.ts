@@ -17,6 +17,27 @@ const SHAPES: [number, number][] = [
   [100, 33],
 ];
 
+/** Room for many rows, for some, and for pieces of one. */
+const PACK_WORKSPACES = KERNELS ? [null, 250, 32] : [null];
+
+/**
+ * Rows, n, k that take each way through the CUDA kernels, and workspaces beside those of every op: few rows of many
+ * outputs with and without slices of K; x too large to stay; every number of columns, with slices shared between
+ * blocks; many rows with all slices in one block, x rounded first (two blocks of rows at a time) or not.
+ */
+const VARIANTS: { rows: number; n: number; k: number; workspaces?: number[] }[] = [
+  { rows: 1, n: 4300, k: 512 },
+  { rows: 3, n: 34000, k: 20 },
+  { rows: 8, n: 20, k: 4112 },
+  { rows: 13, n: 530, k: 600 },
+  { rows: 20, n: 40, k: 1100 },
+  { rows: 50, n: 280, k: 1100 },
+  { rows: 200, n: 300, k: 130, workspaces: [40_000] },
+  { rows: 150, n: 300, k: 1100, workspaces: [300_000] },
+  { rows: 200, n: 300, k: 40 },
+  { rows: 8200, n: 16, k: 130 },
+];
+
 /** The layouts of base/tensor.h, element by element: panels on the CPU, fragments of matrix instructions in CUDA. */
 const packed = KERNELS ? fragments : panels;
 
@@ -84,7 +105,10 @@ describeLevels('pack', (level) => {
     for (const [rows, cols] of SHAPES) {
       const w = randomMatrix(new Random(rows), dtype, rows, cols);
       for (const chunk of [rows, 1, 7]) {
-        expectSameBytes(ops.pack(level, 1, { w: { ...w, chunk } }), packed(w), `${rows} x ${cols} by ${chunk}`);
+        for (const workspace of PACK_WORKSPACES) {
+          const bytes = withWorkspace(workspace, () => ops.pack(level, 1, { w: { ...w, chunk } }));
+          expectSameBytes(bytes, packed(w), `${rows} x ${cols} by ${chunk}, workspace ${workspace ?? 'as given'}`);
+        }
       }
     }
   });
@@ -127,6 +151,30 @@ describeLevels('matmul', (level) => {
         expectSameBytes(dense(other, c), y, `${JSON.stringify(c)}, workspace ${workspace ?? 'as given'}`);
       }
     });
+  });
+  it.each(VARIANTS)('$rows rows, $n x $k: every variant is within the bound and gives a row its bits', (variant) => {
+    const { rows, n, k } = variant;
+    const c = { rows, n, k, dtype: 'bf16', bias: true, residual: 'apart', gap: rows % 2 } as const;
+    const args = matmulArgs(c, new Random(rows + k));
+    const y = dense(ops.matmul(level, 1, args), c);
+    expectWithin(y, reference.matmul(args), JSON.stringify(c));
+    for (const workspace of [...PROPERTIES.workspaces, ...(variant.workspaces ?? [])]) {
+      const other = withWorkspace(workspace, () => ops.matmul(level, 2, args));
+      expectSameBytes(dense(other, c), y, `workspace ${workspace ?? 'as given'}`);
+    }
+    for (const row of [0, rows >> 1, rows - 1]) {
+      const x = args.x.subarray(row * (k + c.gap), row * (k + c.gap) + k);
+      const residual = args.residual?.subarray(row * (n + c.gap), row * (n + c.gap) + n);
+      const alone = ops.matmul(level, 1, {
+        ...args,
+        x: x.slice(),
+        rows: 1,
+        xStride: k,
+        yStride: n,
+        ...(residual === undefined ? {} : { residual: residual.slice() }),
+      });
+      expectSameBytes(alone, y.subarray(row * n, (row + 1) * n), `row ${row}`);
+    }
   });
   it('leaves the gaps between rows of y alone', () => {
     const c = { rows: 3, n: 17, k: 5, dtype: FINEST, bias: true, residual: 'in place', gap: 4 } as const;
