@@ -2,6 +2,7 @@
 
 #include "base/device.cuh"
 #include "ops/beam.h"
+#include "ops/quad.cuh"
 #include "ops/select.cuh"
 
 namespace redrafter {
@@ -16,7 +17,7 @@ __global__ void __launch_bounds__(1024) beam_kernel(BeamParams p) {
   const int64_t mine = blockIdx.x;
 
   const auto total = [&p](int64_t i) {
-    const int64_t row = i / p.width;
+    const uint32_t row = static_cast<uint32_t>(i) / static_cast<uint32_t>(p.width);
     return p.score[row] + (p.logit[i] - p.log_sum_exp[row]);
   };
   const auto key = [&](int64_t i) { return p.token[i] < 0 ? uint64_t{0} : key_of(total(i), i); };
@@ -39,8 +40,11 @@ __global__ void __launch_bounds__(1024) beam_kernel(BeamParams p) {
   for (int64_t i = threadIdx.x; i < p.step; i += blockDim.x) {
     p.next_beams[mine * p.columns + i] = p.beams[row * p.columns + i];
   }
-  for (int64_t i = threadIdx.x; i < p.hidden; i += blockDim.x) {
-    p.next_state[mine * p.hidden + i] = p.state[row * p.hidden + i];
+  const float* state = p.state + row * p.hidden;
+  float* next_state = p.next_state + mine * p.hidden;
+  const bool from_aligned = quad_aligned(state), to_aligned = quad_aligned(next_state);
+  for (int64_t i = int64_t{4} * threadIdx.x; i < p.hidden; i += int64_t{4} * blockDim.x) {
+    store_quad(next_state, i, p.hidden, to_aligned, load_quad(state, i, p.hidden, from_aligned, 0.0f));
   }
 }
 

@@ -91,33 +91,44 @@ __device__ double log_sum_exp(const float* logits, int64_t vocab, const Part* pa
 }
 
 constexpr int kTopThreads = 1024;
+constexpr int64_t kTopAtOnce = 1024;
 
 __global__ void __launch_bounds__(kTopThreads)
     logprob_kernel(LogprobParams p, int64_t segments, const Part* parts) {
   __shared__ PartShared part_shared;
   __shared__ SelectShared s;
-  uint64_t* candidates = dynamic_shared<uint64_t>();
+  __shared__ uint64_t candidates[select_capacity(kTopAtOnce)];
+  __shared__ uint64_t lowest;
   const int64_t index = blockIdx.x;
   const float* logits = p.logits + p.row[index] * p.vocab;
   const double norm = log_sum_exp(logits, p.vocab, parts == nullptr ? nullptr : parts + index * segments,
                                   segments, part_shared);
   const auto logprob = [norm](float logit) { return static_cast<float>(logit - norm); };
   if (threadIdx.x == 0) p.logprob[index] = logprob(logits[p.token[index]]);
-  if (p.top_k == 0) return;
 
-  int32_t* top_token = p.top_token + index * p.top_k;
-  float* top_logprob = p.top_logprob + index * p.top_k;
-  const auto key = [logits](int64_t id) { return key_of(logits[id], id); };
-  const auto take = [&](int64_t rank, uint64_t k) {
-    const int32_t id = index_of_key(k);
-    top_token[rank] = id;
-    top_logprob[rank] = logprob(logits[id]);
-  };
-  const int64_t top = p.top_k < p.vocab ? p.top_k : p.vocab;
-  const int64_t filled = select_largest(p.vocab, top, key, take, candidates, s);
+  // So many at a time; each time among the keys below the last one found.
+  int64_t filled = 0;
+  for (uint64_t bound = ~uint64_t{0}; filled < p.top_k;) {
+    const int64_t top = p.top_k - filled < kTopAtOnce ? p.top_k - filled : kTopAtOnce;
+    const auto key = [logits, bound](int64_t id) {
+      const uint64_t k = key_of(logits[id], id);
+      return k < bound ? k : 0;
+    };
+    const auto take = [&](int64_t rank, uint64_t k) {
+      const int64_t to = index * p.top_k + filled + rank;
+      p.top_token[to] = index_of_key(k);
+      p.top_logprob[to] = logprob(logits[index_of_key(k)]);
+      if (rank == top - 1) lowest = k;
+    };
+    const int64_t found = select_largest(p.vocab, top, key, take, candidates, s);
+    filled += found;
+    if (found < top) break;
+    __syncthreads();
+    bound = lowest;
+  }
   for (int64_t k = filled + threadIdx.x; k < p.top_k; k += blockDim.x) {
-    top_token[k] = -1;
-    top_logprob[k] = logprob(-INFINITY);
+    p.top_token[index * p.top_k + k] = -1;
+    p.top_logprob[index * p.top_k + k] = logprob(-INFINITY);
   }
 }
 
@@ -132,10 +143,8 @@ void logprob_cuda(const LogprobParams& p, Stream& stream) {
     launch("logprob parts", part_kernel, dim3(static_cast<unsigned>(p.rows * segments)), dim3(few), 0, stream,
            p, segments, parts);
   }
-  const int64_t top = p.top_k < p.vocab ? p.top_k : p.vocab;
-  const size_t shared = top == 0 ? 0 : static_cast<size_t>(select_capacity(top)) * sizeof(uint64_t);
   launch("logprob", logprob_kernel, dim3(static_cast<unsigned>(p.rows)),
-         dim3(fits && few == kSumThreads ? kTopThreads : few), shared, stream, p, segments, parts);
+         dim3(fits && few == kSumThreads ? kTopThreads : few), 0, stream, p, segments, parts);
 }
 
 }  // namespace redrafter

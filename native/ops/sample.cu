@@ -213,13 +213,17 @@ class Order {
 
   __device__ void total(Totals& totals) {
     __syncthreads();
-    for (int cell = warp_index(); cell < kCells; cell += warp_count()) {
-      const uint64_t mass = uint64_t{s_.high[cell][lane_index()]} << 32 | s_.low[cell][lane_index()];
-      const uint64_t sum = warp_reduce(mass, Sum{}), count = warp_reduce(s_.count[cell][lane_index()], Sum{});
-      if (lane_index() == 0) {
-        totals.mass[cell] = sum;
-        totals.count[cell] = static_cast<uint32_t>(count);
+    for (int cell = static_cast<int>(threadIdx.x); cell < kCells; cell += static_cast<int>(blockDim.x)) {
+      uint64_t mass = 0;
+      uint32_t count = 0;
+#pragma unroll 8
+      for (int i = 0; i < kWarpThreads; ++i) {
+        const int column = (cell + i) % kWarpThreads;  // threads read different banks
+        mass += uint64_t{s_.high[cell][column]} << 32 | s_.low[cell][column];
+        count += s_.count[cell][column];
       }
+      totals.mass[cell] = mass;
+      totals.count[cell] = count;
     }
     __syncthreads();
   }

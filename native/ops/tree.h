@@ -29,6 +29,8 @@ struct TreeAcceptParams {
   int32_t* path_length;  // [1] out: accepted drafted tokens + 1
 };
 
+// Both ops give the same on every backend. In CUDA a tree is packed in one block, whose shared memory
+// (width * (length + 3) * 4 bytes) has to hold the beams.
 void tree_accept_cpu(const TreeAcceptParams&, Stream&);
 void tree_accept_cuda(const TreeAcceptParams&, Stream&);
 
