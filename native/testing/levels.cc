@@ -75,12 +75,12 @@ const Backend& level_backend(const std::string& level) {
   return found->second;
 }
 
-void set_order(uint64_t seed) {
 #if defined(REDRAFTER_HAS_SIMT)
-  simt::set_seed(seed);
+void set_order(uint64_t seed) { simt::set_seed(seed); }
+void forbid(const void* memory, size_t bytes) { simt::forbid(memory, bytes); }
 #else
-  (void)seed;
+void set_order(uint64_t) {}
+void forbid(const void*, size_t) {}
 #endif
-}
 
 }  // namespace redrafter::testing

@@ -152,6 +152,9 @@ void OpCall::limit_workspace(int64_t bytes) {
   const std::vector<uint32_t> poison(static_cast<size_t>(guarded) / 4, kPoison);
   upload(static_cast<char*>(s.workspace) + bytes, poison.data(),
          std::min<size_t>(kWorkspaceGuardBytes, poison.size() * 4));
+  if (is_emulated(level_)) {
+    forbid(static_cast<char*>(s.workspace) + bytes, static_cast<size_t>(workspace_bytes_ - bytes));
+  }
 }
 
 void OpCall::pack(const PackParams& p) {

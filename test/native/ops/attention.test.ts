@@ -26,7 +26,7 @@ function mixedArgs(c: AttentionCase, seed: number): Args {
 }
 
 /** Contexts that end before, at and behind the borders of blocks and of larger chunks of positions. */
-const CONTEXTS = [[1, 15, 16, 17], [63, 64, 65], [127, 128, 129], [255, 256, 257], [300], [511, 515]];
+const CONTEXTS = [[[1, 15, 16, 17]], [[63, 64, 65]], [[127, 128, 129]], [[255, 256, 257]], [[300]], [[511, 515]]];
 
 function longArgs(contexts: number[], seed: number): Args {
   const random = new Random(seed);
@@ -69,12 +69,12 @@ describeLevels('attention', (level) => {
       );
     }
   });
-  it.each(CONTEXTS)('behind %d, %d, %d, ... positions, against float64', (...contexts) => {
+  it.each(CONTEXTS)('behind %j positions, against float64', (contexts) => {
     const args = longArgs(contexts, contexts.length);
     expectWithin(ops.attention(level, 1, args), expectedOf(args));
   });
-  it.each(CONTEXTS)('behind %d, %d, %d, ... positions is the mean of the values where all scores are equal', (...c) => {
-    const args = { ...longArgs(c, 2), scale: 0 };
+  it.each(CONTEXTS)('behind %j positions is the mean of the values where all scores are equal', (contexts) => {
+    const args = { ...longArgs(contexts, 2), scale: 0 };
     expectWithin(ops.attention(level, 1, args), means(args));
   });
   it('is within its bound for large scores, where most weights vanish', () => {

@@ -12,6 +12,8 @@ export interface RowOp {
   name: string;
   /** Floats of input per row. */
   width: number;
+  /** That every number of rows up to 64 is tried in the emulator, too, as the kernels depend on it. */
+  everySize?: true;
   /** The bytes of everything row `target` results in. */
   run(level: string, threads: number, x: Float32Array, target: number): Uint8Array;
 }
@@ -50,8 +52,15 @@ export const describeLaunch = ({ rows, at: place, kind, threads, workspace }: La
   `row ${place} of ${rows} beside ${kind.name}` +
   (KERNELS ? `, order ${threads}, workspace ${workspace ?? 'as given'}` : '');
 
+const EVERY_SIZE = [...range(64, 1), ...PROPERTIES.largeLaunches];
+const SOME_SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, ...PROPERTIES.largeLaunches];
+
 /** Launches of the given numbers of rows whose result for one row differs from that of the row alone. */
-export function rowFaults(op: RowOp, level: string, sizes = [...range(64, 1), ...PROPERTIES.largeLaunches]): string[] {
+export function rowFaults(
+  op: RowOp,
+  level: string,
+  sizes = KERNELS && !op.everySize ? SOME_SIZES : EVERY_SIZE,
+): string[] {
   const random = new Random(op.width);
   const row = random.floats(op.width);
   const alone = op.run(level, 1, row, 0);
@@ -71,6 +80,7 @@ export function matmulOp(dtype: DType, n: number, k: number): RowOp {
   return {
     name: `matmul ${dtype} ${n} x ${k}`,
     width: k + n,
+    everySize: true,
     run: (level, threads, x, target) => {
       const rows = x.length / (k + n);
       const args = { x: columns(x, k + n, 0, k), residual: columns(x, k + n, k, k + n), w, bias, rows };

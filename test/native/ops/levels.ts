@@ -24,6 +24,8 @@ export interface Properties {
    */
   roundings(n: number): number;
   unit: number;
+  /** Exponentials whose product one of a softmax may be: more where parts of it have maxima of their own. */
+  exponentials: number;
   /** Roundings of the sum of n squares under a norm. */
   normRoundings(n: number): number;
   /** Launches of more rows than 64 that row invariance is checked on, where large ones are computed in another way. */
@@ -41,6 +43,7 @@ const CPU: Properties = {
   roundsInputs: false,
   roundings: (n) => n,
   unit: 2 ** -24,
+  exponentials: 1,
   normRoundings: (n) => Math.ceil(n / 16) + 1 + 4,
   largeLaunches: [],
   orders: [1, 2],
@@ -62,6 +65,7 @@ const CUDA: Properties = {
   roundsInputs: true,
   roundings: (n) => 19 * Math.ceil(n / 16),
   unit: 2 ** -23,
+  exponentials: 2,
   normRoundings: (n) => Math.ceil(n / 32) + 1 + Math.ceil(Math.log2(n)),
   largeLaunches: [65, 100, 130],
   orders: [1, 2, 3, 4],

@@ -189,14 +189,18 @@ export function residual(args: ResidualArgs): Bounded {
   return out;
 }
 
-/** log-sum-exp of logits with the bound of an fp32 sum of fp32 exponentials in lanes. */
+/**
+ * log-sum-exp of logits with the bound of an fp32 sum of fp32 exponentials in lanes. The arguments of the exponentials
+ * whose product a term is add up to its distance from the largest logit.
+ */
 export function logSumExp(logits: Float32Array): { value: number; bound: number } {
   const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
   const sum = logits.reduce((total, x) => total + Math.exp(x - largest), 0);
   const value = largest + Math.log(sum);
   // Relative error of the sum: that of each exp, the rounding of its argument, and the additions.
   const spread = logits.reduce((most, x) => Math.max(most, x > largest - 20 ? largest - x : 0), 0);
-  const relative = EXP + U * spread + gamma(Math.ceil(logits.length / 16) + 20);
+  const { exponentials } = PROPERTIES;
+  const relative = exponentials * (EXP + U) + U * spread + gamma(Math.ceil(logits.length / 16) + 20);
   return { value, bound: relative + gamma(3) * (Math.abs(value) + Math.abs(Math.log(sum))) + 1e-7 * U };
 }
 
