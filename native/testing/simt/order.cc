@@ -1,37 +1,35 @@
 #include "testing/simt/order.h"
 
 #include <algorithm>
-#include <memory>
 #include <unordered_map>
+#include <vector>
 
 #include "testing/simt/machine.h"
 
 namespace redrafter::simt {
 namespace {
 
-// What a block had released with an atomic operation: accesses of thread i before visible[i].
+// What a block has released with atomic operations on one address: accesses of thread i before visible[i].
 struct Release {
   size_t block;
-  std::shared_ptr<const std::vector<uint64_t>> visible;
+  std::vector<uint64_t> visible;
+  uint64_t since = 0;  // when it was brought up to date, for an operation of thread `to`
+  int to = -1;
 };
+using Releases = std::vector<Release>;  // in the order of the blocks
+
+// A thread has seen all releases of earlier blocks to an address: from `time` on, that of its next fence, it
+// may rely on them.
 struct Acquired {
-  std::shared_ptr<const std::vector<uint64_t>> visible;
+  const Releases* releases;
   int thread;
-  uint64_t time;  // of the fence
-};
-struct Pending {
-  int thread;
-  Release release;
+  uint64_t time;
 };
 
 std::vector<uint64_t> block_starts;
-std::unordered_map<const void*, std::vector<Release>> releases;
+std::unordered_map<const void*, Releases> releases;
 // Of the block that runs:
-std::vector<Pending> pending;
-std::unordered_map<size_t, std::vector<Acquired>> acquired;  // by block
-std::shared_ptr<const std::vector<uint64_t>> visible;        // the last one made, while it is still right
-uint64_t visible_since = 0;
-int visible_to = -1;
+std::vector<Acquired> pending, acquired;
 bool fenced = false;
 
 // The time before which accesses of `by` are visible to who sees the atomic operation `thread` does now.
@@ -58,7 +56,6 @@ void begin_block_order(uint64_t start) {
   block_starts.push_back(start);
   pending.clear();
   acquired.clear();
-  visible.reset();
   fenced = false;
 }
 
@@ -67,34 +64,33 @@ size_t block_at(uint64_t time) {
   return static_cast<size_t>(after - block_starts.begin()) - 1;
 }
 
-void acquire(Thread& thread, const void* address) {
+void acquire(const Thread& thread, const void* address) {
   const auto found = releases.find(address);
-  if (found == releases.end()) return;
-  for (const Release& release : found->second) {
-    if (release.block + 1 != block_starts.size()) pending.push_back({thread.number, release});
-  }
+  if (found == releases.end() || found->second.front().block + 1 == block_starts.size()) return;
+  const bool known = std::any_of(pending.begin(), pending.end(), [&](const Acquired& a) {
+    return a.thread == thread.number && a.releases == &found->second;
+  });
+  if (!known) pending.push_back({&found->second, thread.number, 0});
 }
 
 void release(const Thread& thread, const void* address) {
   if (!fenced) return;
-  if (visible == nullptr || visible_since != machine.order_changed || visible_to != thread.number) {
-    std::vector<uint64_t> times(static_cast<size_t>(machine.thread_count));
-    for (size_t i = 0; i < times.size(); ++i) times[i] = visible_before(machine.threads[i], thread);
-    visible = std::make_shared<const std::vector<uint64_t>>(std::move(times));
-    visible_since = machine.order_changed;
-    visible_to = thread.number;
-  }
-  std::vector<Release>& all = releases[address];
+  Releases& all = releases[address];
   const size_t block = block_starts.size() - 1;
-  if (!all.empty() && all.back().block == block && all.back().visible == visible) return;
-  all.push_back({block, visible});
+  if (all.empty() || all.back().block != block)
+    all.push_back({block, std::vector<uint64_t>(static_cast<size_t>(machine.thread_count))});
+  Release& release = all.back();
+  if (release.since == machine.order_changed && release.to == thread.number) return;
+  release.since = machine.order_changed, release.to = thread.number;
+  for (size_t i = 0; i < release.visible.size(); ++i)
+    release.visible[i] = std::max(release.visible[i], visible_before(machine.threads[i], thread));
 }
 
-void finish_acquire(Thread& thread) {
+void finish_acquire(const Thread& thread) {
   fenced = true;
-  std::erase_if(pending, [&](Pending& p) {
-    if (p.thread != thread.number) return false;
-    acquired[p.release.block].push_back({std::move(p.release.visible), thread.number, thread.fence});
+  std::erase_if(pending, [&](const Acquired& a) {
+    if (a.thread != thread.number) return false;
+    acquired.push_back({a.releases, a.thread, thread.fence});
     return true;
   });
 }
@@ -102,13 +98,16 @@ void finish_acquire(Thread& thread) {
 bool ordered_after_some_block() { return !acquired.empty(); }
 
 bool ordered_before(uint64_t time, int by, const Thread& thread) {
-  const auto found = acquired.find(block_at(time));
-  if (found == acquired.end()) return false;
-  return std::any_of(found->second.begin(), found->second.end(), [&](const Acquired& a) {
-    if ((*a.visible)[static_cast<size_t>(by)] <= time) return false;
+  const size_t block = block_at(time);
+  return std::any_of(acquired.begin(), acquired.end(), [&](const Acquired& a) {
     const Thread& who = machine.threads[static_cast<size_t>(a.thread)];
-    return a.thread == thread.number || a.time < machine.barrier_time ||
-           (who.warp == thread.warp && a.time < thread.warp->synced);
+    if (a.thread != thread.number && a.time >= machine.barrier_time &&
+        (who.warp != thread.warp || a.time >= thread.warp->synced))
+      return false;
+    const auto found = std::lower_bound(a.releases->begin(), a.releases->end(), block,
+                                        [](const Release& release, size_t b) { return release.block < b; });
+    return found != a.releases->end() && found->block == block &&
+           found->visible[static_cast<size_t>(by)] > time;
   });
 }
 

@@ -11,8 +11,8 @@ struct Thread;
 void begin_launch_order();
 void begin_block_order(uint64_t start);
 void release(const Thread& thread, const void* address);  // what the block has made visible so far
-void acquire(Thread& thread, const void* address);        // what others have, once the thread fences
-void finish_acquire(Thread& thread);                      // it fences
+void acquire(const Thread& thread, const void* address);  // what others have, once the thread fences
+void finish_acquire(const Thread& thread);                // it fences
 // Whether an access of an earlier block, at `time` by the thread number `by` of it, is ordered before
 // `thread` now.
 bool ordered_before(uint64_t time, int by, const Thread& thread);
