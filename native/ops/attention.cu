@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/ptx.cuh"
-#include "ops/attention.h"
+#include "ops/attention_merge.cuh"
 #include "ops/attention_tile.cuh"
 
 namespace redrafter {
@@ -39,20 +38,6 @@ struct Pairs {
     }
   }
 };
-
-// The heads that a block attends for.
-struct Heads {
-  int64_t kv_head;
-  int first, end;  // of all heads
-  int count;       // pairs of a row; with the last part of a group some have no head
-};
-
-__device__ Heads heads_of_block(const AttentionParams& p, const Work& work) {
-  const int group = static_cast<int>(p.heads / p.kv.kv_heads);
-  const int kv_head = static_cast<int>(blockIdx.y) / work.parts;
-  const int part = static_cast<int>(blockIdx.y) % work.parts;
-  return {kv_head, kv_head * group + part * work.heads, (kv_head + 1) * group, work.heads};
-}
 
 // The first pair of this thread's warp, and which part of their outputs it has.
 template <int D>
@@ -103,6 +88,7 @@ __device__ __forceinline__ void load_pairs(const AttentionParams& p, const Tile&
   pairs.last_row = min(tile.count - 1, (first_pair<D>() + 15) / heads.count);
   pairs.whole = INT32_MAX;
   pairs.seen = 0;
+#pragma unroll 1
   for (int row = pairs.first_row; row <= pairs.last_row; ++row) {
     pairs.whole = min(pairs.whole, tile.row_context[row]);
     pairs.seen = max(pairs.seen, tile.row_position[row] + 1);
@@ -119,7 +105,7 @@ __device__ __forceinline__ const uint16_t* row_source(const Pages& pages, const 
   constexpr int kPitch = Shape<D>::kPitch;
   const int first_tail = tile.row_context[row], last = tile.row_position[row];
   const int position = begin + place;
-  const int entry = tile.row_tail[row] + position - first_tail;
+  const int entry = tile.row_tail[row] - tile.tail + position - first_tail;
   if (tile.windowed) {
     if (position > last) return shared.zeros;
     if (position < first_tail) return context + place * kPitch;
@@ -129,9 +115,11 @@ __device__ __forceinline__ const uint16_t* row_source(const Pages& pages, const 
   const int lane = threadIdx.x % kWarpThreads;
   uint16_t* fetched = shared.window + threadIdx.x / kWarpThreads * kStep * kPitch;
   __syncwarp();
+#pragma unroll 1
   for (int from = max(begin, first_tail); from <= min(begin + kStep - 1, last); ++from) {
     const int slot = pages.tails[tile.row_tail[row] + from - first_tail];
     const uint16_t* source = values ? pages.v_row(slot) : pages.k_row(slot);
+#pragma unroll 1
     for (int i = lane * 8; i < pages.padded; i += kWarpThreads * 8) {
       *reinterpret_cast<uint4*>(fetched + (from - begin) * kPitch + i) =
           *reinterpret_cast<const uint4*>(source + i);
@@ -174,6 +162,7 @@ __device__ __forceinline__ void chunk_scores(const Pages& pages, const Tile& til
     if (at + kStep <= pairs.whole) {
       step_scores<T>(pairs, context + place * Shape<D>::kPitch + dim, mine);
     } else if (at < pairs.seen) {
+#pragma unroll 1
       for (int row = pairs.first_row; row <= pairs.last_row; ++row) {
         if (tile.row_position[row] < at) continue;
         float of_row[2][4];
@@ -193,9 +182,6 @@ __device__ __forceinline__ void chunk_scores(const Pages& pages, const Tile& til
     }
   }
 }
-
-// What a total of maximum `old` is multiplied with when the maximum becomes `now`; exactly 1 when it stays.
-__device__ __forceinline__ float decay(float old, float now) { return old == now ? 1.0f : expf(old - now); }
 
 // Scores become weights, rounded as the values' factors: weights[n][h] holds positions 8 n + 2 m and the next
 // of pair g + 8 h. Totals so far decay, the sum takes in the weights.
@@ -269,6 +255,7 @@ __device__ __forceinline__ void add_values(const Pages& pages, const Tile& tile,
         mma_16x8x16<T>(pairs.output[n + 1], a, b[2], b[3]);
       }
     } else if (at < pairs.seen) {
+#pragma unroll 1
       for (int row = pairs.first_row; row <= pairs.last_row; ++row) {
         if (tile.row_position[row] < at) continue;
         const uint16_t* source = row_source(pages, tile, shared, row, at, place, context, true) + dim;
@@ -291,25 +278,7 @@ __device__ __forceinline__ void add_values(const Pages& pages, const Tile& tile,
 }
 
 // --- the end of a split
-// -------------------------------------------------------------------------------------
-
-// Takes a split into the totals of those before it; outputs become output * before + the split's * split.
-struct Factors {
-  float before, split;
-};
-__device__ __forceinline__ Factors merge_totals(float& largest, float& sum, float split_largest,
-                                                float split_sum) {
-  const float now = split_largest > largest ? split_largest : largest;
-  const Factors f{decay(largest, now), decay(split_largest, now)};
-  sum = fmaf(split_sum, f.split, sum * f.before);
-  largest = now;
-  return f;
-}
-__device__ __forceinline__ float merge_output(float before, float split, Factors f) {
-  return fmaf(split, f.split, before * f.before);
-}
-// Zero has one sign: which zeros were added on the way may differ.
-__device__ __forceinline__ float finished(float output, float sum) { return output / sum + 0.0f; }
+// ----
 
 template <int D>
 __device__ __forceinline__ void leave_split(const AttentionParams& p, const Work& work, const Tile& tile,
@@ -383,6 +352,7 @@ __device__ __forceinline__ void attend(const AttentionParams& p, const Work& wor
   load_pairs<T>(p, tile, heads, pairs);
   pairs.start_split();
   float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+#pragma unroll 1
   for (int chunk = 0, at = begin; at < end; ++chunk, at += kChunk) {
     copy_async_wait<kStages - 2>();
     __syncthreads();
@@ -422,6 +392,9 @@ __global__ void __launch_bounds__(32 * Shape<D>::kWarps) attention_kernel(Attent
     const int64_t begin = all ? 0 : split_begin(split);
     if (begin >= end) continue;
     attend<T>(p, work, tile, shared, split, static_cast<int>(begin), static_cast<int>(end));
+    if (work.arrivals != nullptr && last_to_end(work, tile, int64_t{wanted} * gridDim.y + blockIdx.y)) {
+      merge_tile(p, work, tile);
+    }
   }
 }
 
@@ -429,35 +402,10 @@ constexpr int kMergeThreads = 128;
 
 // A thread merges two neighbouring elements of y.
 __global__ void __launch_bounds__(kMergeThreads) attention_merge_kernel(AttentionParams p, Work work) {
-  constexpr int kAtOnce = 8;
-  const int64_t dim = p.kv.head_dim, pieces = dim / 2;
-  const int64_t item = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
-  if (item >= work.rows * p.heads * pieces) return;
-  const int64_t pair = item / pieces, i = item % pieces * 2;
-  const int64_t row = work.first_row + pair / p.heads;
-  const int splits = static_cast<int>(split_count(int64_t{p.batch.position[row]} + 1));
-  const float2* totals = work.totals + pair * work.splits;
-  const float* outputs = work.outputs + pair * work.splits * dim + i;
-  float largest = -INFINITY, sum = 0.0f;
-  float2 total{0.0f, 0.0f};
-  for (int begin = 0; begin < splits; begin += kAtOnce) {
-    float2 of_split[kAtOnce], output[kAtOnce];
-#pragma unroll
-    for (int s = 0; s < kAtOnce; ++s) {
-      if (begin + s >= splits) continue;
-      of_split[s] = totals[begin + s];
-      output[s] = *reinterpret_cast<const float2*>(outputs + (begin + s) * dim);
-    }
-#pragma unroll
-    for (int s = 0; s < kAtOnce; ++s) {
-      if (begin + s >= splits) continue;
-      const Factors f = merge_totals(largest, sum, of_split[s].x, of_split[s].y);
-      total.x = merge_output(total.x, output[s].x, f);
-      total.y = merge_output(total.y, output[s].y, f);
-    }
-  }
-  *reinterpret_cast<float2*>(p.y + pair * dim + work.first_row * p.heads * dim + i) =
-      float2{finished(total.x, sum), finished(total.y, sum)};
+  const int64_t pieces = p.kv.head_dim / 2;
+  const int64_t item = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x, pair = item / pieces;
+  if (pair >= work.rows * p.heads) return;
+  merge_splits(p, work, work.first_row + pair / p.heads, pair % p.heads, item % pieces * 2);
 }
 
 // --- launches
@@ -465,6 +413,9 @@ __global__ void __launch_bounds__(kMergeThreads) attention_merge_kernel(Attentio
 
 // From so many blocks on, every block walks all positions of its rows: nothing is left to merge.
 constexpr int64_t kEnoughBlocks = 128;
+// Up to so many parts of a tile, counted by pair and split, the last of its blocks merges them: less work
+// than another launch.
+constexpr int64_t kMergedByBlock = 256;
 
 template <typename T, int D>
 void attention(const AttentionParams& p, Stream& stream) {
@@ -497,9 +448,12 @@ void attention(const AttentionParams& p, Stream& stream) {
     const int64_t warps = std::max<int64_t>(4, ceil_div(pairs, 16) * Shape<D>::kShares);
     const dim3 grid(static_cast<unsigned>(tiles_of(work.rows)), static_cast<unsigned>(p.kv.kv_heads * parts),
                     static_cast<unsigned>(divided ? splits : 1));
+    const bool by_block = divided && pairs * splits <= kMergedByBlock &&
+                          work.rows * p.kv.kv_heads * parts <= stream.counter_count;
+    work.arrivals = by_block ? stream.counters : nullptr;
     launch("attention", attention_kernel<T, D>, grid, static_cast<unsigned>(warps * kWarpThreads),
            Shape<D>::kSharedBytes, stream, p, work);
-    if (!divided) continue;
+    if (!divided || by_block) continue;
     const int64_t pieces = work.rows * p.heads * (dim / 2);
     launch("attention_merge", attention_merge_kernel, static_cast<unsigned>(ceil_div(pieces, kMergeThreads)),
            kMergeThreads, 0, stream, p, work);

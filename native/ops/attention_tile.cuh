@@ -53,7 +53,24 @@ struct Work {
   int64_t splits;  // blocks of a tile, one for each split; 0: one block takes all and writes y
   float2* totals;  // [rows, heads, splits]: maximum and sum
   float* outputs;  // [rows, heads, splits, head_dim]
+  // Counts the blocks of a tile that have ended, [tiles, blocks of all heads]; null: a launch of its own
+  // merges.
+  uint32_t* arrivals;
 };
+
+// The heads that a block attends for.
+struct Heads {
+  int64_t kv_head;
+  int first, end;  // of all heads
+  int count;       // pairs of a row; with the last part of a group some have no head
+};
+
+inline __device__ Heads heads_of_block(const AttentionParams& p, const Work& work) {
+  const int group = static_cast<int>(p.heads / p.kv.kv_heads);
+  const int kv_head = static_cast<int>(blockIdx.y) / work.parts;
+  const int part = static_cast<int>(blockIdx.y) % work.parts;
+  return {kv_head, kv_head * group + part * work.heads, (kv_head + 1) * group, work.heads};
+}
 
 // --- tiles
 // --------------------------------------------------------------------------------------------------
@@ -110,8 +127,6 @@ inline __device__ bool find_tile(const Batch& batch, const Work& work, int wante
     tile.seen = 0;
     tile.context = 0;
     tile.common = INT32_MAX;
-    tile.tail = batch.tail_begin[tile.row];
-    tile.tail_end = batch.tail_begin[last];
     tile.first_slot = INT32_MAX;
     tile.last_slot = -1;
   }
@@ -121,15 +136,22 @@ inline __device__ bool find_tile(const Batch& batch, const Work& work, int wante
 
 // Fills in what the block needs to know of the rows. `window` is how many slots fit.
 inline __device__ void describe_tile(const Batch& batch, int window, Tile& tile) {
-  for (int i = threadIdx.x; i < tile.count; i += blockDim.x) {
+  for (int i = threadIdx.x; i <= tile.count; i += blockDim.x) {
+    const int tail = batch.tail_begin[tile.row + i];
+    if (i == 0) tile.tail = tail;
+    if (i == tile.count) {
+      tile.tail_end = tail;
+      break;
+    }
     const int position = batch.position[tile.row + i], context = batch.context[tile.row + i];
     tile.row_position[i] = position;
     tile.row_context[i] = context;
-    tile.row_tail[i] = batch.tail_begin[tile.row + i] - tile.tail;
+    tile.row_tail[i] = tail;
     atomicMax(&tile.seen, position + 1);
     atomicMax(&tile.context, context);
     atomicMin(&tile.common, context);
   }
+  __syncthreads();
   const int entries = tile.tail_end - tile.tail;
   for (int i = threadIdx.x; i < entries; i += blockDim.x) {
     const int slot = batch.tail_slots[tile.tail + i];
@@ -153,7 +175,7 @@ struct Pages {
   const uint16_t *k, *v;
   int64_t k_stride, v_stride;
   const int32_t* table;
-  const int32_t* tails;  // tail_slots of the tile's rows
+  const int32_t* tails;  // of all rows
   int padded;
 
   __device__ int64_t offset(int slot) const {
@@ -175,7 +197,7 @@ inline __device__ Pages pages_of(const AttentionParams& p, const Tile& tile, int
           kv.k_block_stride,
           kv.v_block_stride,
           p.batch.block_tables + p.batch.sequence[tile.row] * p.batch.table_stride,
-          p.batch.tail_slots + tile.tail,
+          p.batch.tail_slots,
           static_cast<int>(padded)};
 }
 
