@@ -141,6 +141,8 @@ export const cellCases: CellCase[] = (['sum', 'elman', 'gru'] as const).flatMap(
       [9, 100],
       [64, 33],
       [40, 100],
+      [3, 48],
+      [40, 160],
     ].map(([rows = 1, hidden = 1], i) => ({ cell, rows, hidden, dtype, bias: i % 2 === 0 })),
   ),
 );
@@ -157,7 +159,16 @@ export const residualCases: [number, number, DType, boolean][] = DTYPES.flatMap(
   ].map(([rows = 1, exit = 1], i): [number, number, DType, boolean] => [rows, exit, dtype, i % 2 === 1]),
 );
 
-/** rows, exit, draft vocabulary, top */
+/** rows, exit, dtype, bias, hidden; the last are long enough for x to come in several parts. */
+export const mixCases: [number, number, DType, boolean, number][] = [
+  ...residualCases.map(([rows, exit, dtype, bias], i): [number, number, DType, boolean, number] => {
+    return [rows, exit, dtype, bias, 30 + i];
+  }),
+  [40, 20, 'bf16', true, 300],
+  [3, 18, 'f16', false, 1100],
+];
+
+/** rows, exit, draft vocabulary, top; the last for parts of z, and for more tiles of the vocabulary than threads. */
 export const headCases: [number, number, number, number][] = [
   [1, 16, 1, 1],
   [2, 24, 15, 4],
@@ -167,6 +178,9 @@ export const headCases: [number, number, number, number][] = [
   [2, 8, 5, 9],
   [45, 12, 1200, 10],
   [4, 40, 5000, 64],
+  [2, 1100, 140, 8],
+  [40, 300, 140, 12],
+  [1, 4, 66000, 6],
 ];
 
 /** Scalings as checkpoints have them: Llama 3.1, Qwen2.5 with YaRN, DeepSeek-like mscale keys, gpt-oss's truncate. */

@@ -5,7 +5,7 @@ import { encode, randomMatrix } from '../../kit/bf16.js';
 import { expectSameBytes, expectSameNumbers, expectWithin } from '../../kit/compare.js';
 import type { CellArgs, MatrixArg, MixArgs, ResidualArgs, TopRows } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
-import { type CellCase, cellCases, describePair, FINEST, FUSED, headCases, residualCases } from './cases.js';
+import { type CellCase, cellCases, describePair, FINEST, FUSED, headCases, mixCases, residualCases } from './cases.js';
 import { describeLevels, ops } from './levels.js';
 import * as reference from './reference.js';
 
@@ -38,9 +38,8 @@ function foldedArgs(c: CellCase): CellArgs {
   return args;
 }
 
-const mixes: MixArgs[] = residualCases.map(([rows, exit, dtype, biased], seed) => {
+const mixes: MixArgs[] = mixCases.map(([rows, exit, dtype, biased, hidden], seed) => {
   const random = new Random(seed);
-  const hidden = 30 + seed;
   return {
     ...{ rows, exit, hidden, h: random.floats(hidden), s: random.floats(rows * hidden) },
     projection: randomMatrix(random, dtype, exit, 2 * hidden),
@@ -54,9 +53,15 @@ const residuals: ResidualArgs[] = residualCases.map(([rows, exit, dtype, biased]
   return { rows, exit, z: random.floats(rows * exit), a, ...(biased ? { bias: random.floats(exit) } : {}) };
 });
 
+/** The logits of long rows are whole numbers, the same in every order of summation; and many are equal. */
 const heads = headCases.map(([rows, exit, vocab, top], seed) => {
   const random = new Random(seed);
-  return { z: random.floats(rows * exit), head: randomMatrix(random, 'bf16', vocab, exit, 0.5), rows, top };
+  if (exit <= 64) {
+    return { z: random.floats(rows * exit), head: randomMatrix(random, 'bf16', vocab, exit, 0.5), rows, top };
+  }
+  const whole = (count: number): Float32Array => random.floats(count).map(Math.round);
+  const source = encode('bf16', whole(vocab * exit));
+  return { z: whole(rows * exit), head: { source, dtype: 'bf16' as const, rows: vocab, cols: exit }, rows, top };
 });
 
 const topBytes = (y: TopRows): Uint8Array => joinBytes(y.token, y.logit, y.logSumExp);

@@ -214,7 +214,7 @@ function cellOp(cell: 'sum' | 'elman' | 'gru', hidden: number): RowOp {
           uBias: weights.floats(gates),
         };
   return {
-    name: `cell ${cell}`,
+    name: `cell ${cell} ${hidden}`,
     width: 2 * hidden,
     run: (level, threads, x, target) => {
       const rows = x.length / (2 * hidden);
@@ -233,7 +233,7 @@ function foldedCellOp(cell: 'elman' | 'gru', hidden: number): RowOp {
   const table = { source: encode('bf16', values), dtype: 'bf16' as const, rows: 20, cols: gates };
   const parts = { table, u: randomMatrix(weights, 'bf16', gates, hidden), uBias: weights.floats(gates) };
   return {
-    name: `folded cell ${cell}`,
+    name: `folded cell ${cell} ${hidden}`,
     width: hidden,
     run: (level, threads, x, target) => {
       const rows = x.length / hidden;
@@ -313,8 +313,10 @@ export const drafterOps: RowOp[] = [
   cellOp('sum', 24),
   cellOp('elman', 24),
   cellOp('gru', 24),
+  cellOp('gru', 32),
   foldedCellOp('elman', 24),
   foldedCellOp('gru', 24),
+  foldedCellOp('gru', 32),
   mixOp(20, 24),
   residualOp(40),
   headTopOp(24, 70, 8),
