@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kArgmaxThreads)
   uint64_t best = 0;
   visit_row<4>(p.logits + row * p.vocab, begin, end, static_cast<int>(threadIdx.x),
                static_cast<int>(blockDim.x),
-               [&best](int64_t id, float logit) { best = Larger{}(best, key_of(logit, id)); });
+               [&best](int64_t id, float logit) { best = Larger{}(best, top_key(logit, id)); });
   best = block_reduce(best, Larger{}, 0, parts);
   if (segments > 1) {
     if (threadIdx.x == 0) {
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kArgmaxThreads)
     best = block_reduce(best, Larger{}, 0, parts);
     if (threadIdx.x == 0) counters[row] = 0;
   }
-  if (threadIdx.x == 0) p.token[row] = best == 0 ? -1 : index_of_key(best);
+  if (threadIdx.x == 0) p.token[row] = top_id(best);
 }
 
 // --- weights

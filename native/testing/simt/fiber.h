@@ -22,8 +22,11 @@ struct Fiber {
   void* fake_stack = nullptr;  // of AddressSanitizer
 };
 
-constexpr size_t kStackBytes = 128 * 1024;
+constexpr size_t kStackBytes = 128 * 1024, kStackGuardBytes = 64 * 1024;
 
+// All stacks lie together: from fiber_stacks, once there is one, on.
+extern char* fiber_stacks;
+constexpr size_t kAllStackBytes = 1024 * (kStackBytes + kStackGuardBytes);
 // The stack number `index` of the process, made when first asked for; below it lies a page that faults. Null
 // when there is no memory.
 char* fiber_stack(int index);

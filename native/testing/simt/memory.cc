@@ -8,8 +8,9 @@
 #include <map>
 #include <mutex>
 
+#include "testing/simt/control.h"
 #include "testing/simt/machine.h"
-#include "testing/simt/runtime.h"
+#include "testing/simt/region.h"
 
 namespace redrafter::simt {
 namespace {
@@ -22,7 +23,6 @@ struct Allocation {
   char* mapped;
   size_t mapped_bytes, bytes;
 };
-std::mutex mutex;
 std::map<char*, Allocation> allocations;  // by the address handed out
 
 int pattern_file() {
@@ -73,22 +73,24 @@ void* allocate_memory(size_t bytes) {
   const size_t mapped_bytes = (kAlignment + bytes + kGuardBytes + page - 1) / page * page;
   char* mapped = map_pattern(mapped_bytes);
   if (mapped == nullptr) return nullptr;
-  const std::lock_guard<std::mutex> lock(mutex);
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
   allocations[mapped + kAlignment] = {mapped, mapped_bytes, bytes};
+  add_region(mapped + kAlignment, bytes, "an allocation of " + std::to_string(bytes) + " bytes");
   return mapped + kAlignment;
 }
 
 bool free_memory(void* memory) {
-  const std::lock_guard<std::mutex> lock(mutex);
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
   const auto found = allocations.find(static_cast<char*>(memory));
   if (found == allocations.end()) return false;
+  remove_region(memory, found->second.bytes);
   munmap(found->second.mapped, found->second.mapped_bytes);
   allocations.erase(found);
   return true;
 }
 
 bool in_memory(const void* address, size_t bytes) {
-  const std::lock_guard<std::mutex> lock(mutex);
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
   char* at = static_cast<char*>(const_cast<void*>(address));
   auto found = allocations.upper_bound(at);
   if (found == allocations.begin()) return false;
@@ -98,7 +100,6 @@ bool in_memory(const void* address, size_t bytes) {
 }
 
 std::string broken_guard() {
-  const std::lock_guard<std::mutex> lock(mutex);
   for (const auto& [begin, allocation] : allocations) {
     const bool before = !poisoned(begin - kGuardBytes, begin);
     const char* end = begin + allocation.bytes;
@@ -108,6 +109,17 @@ std::string broken_guard() {
     }
   }
   return "";
+}
+
+void forbid(const void* memory, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
+  remove_region(memory, bytes);
+}
+
+void allow(const void* memory, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
+  remove_region(memory, bytes);
+  add_region(memory, bytes, "a part of " + std::to_string(bytes) + " bytes of an allocation");
 }
 
 }  // namespace redrafter::simt
