@@ -30,10 +30,10 @@ __global__ void __launch_bounds__(kArgmaxThreads)
       partial[blockIdx.x] = best;
       __threadfence();
       last = atomicAdd(&counters[row], 1u) == static_cast<uint32_t>(segments - 1);
+      __threadfence();
     }
     __syncthreads();
     if (!last) return;
-    __threadfence();
     best = 0;
     for (int64_t i = threadIdx.x; i < segments; i += blockDim.x) {
       best = Larger{}(best, partial[row * segments + i]);

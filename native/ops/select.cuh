@@ -1,5 +1,6 @@
-// Selection of the largest of many keys (top.cuh) by one block. All functions are called by all threads of the block,
-// whose number is a multiple of 32 and at most 1024; results are the same in every thread unless stated.
+// Selection of the largest of many keys (top.cuh) by one block. All functions are called by all threads of
+// the block, whose number is a multiple of 32 and at most 1024; results are the same in every thread unless
+// stated.
 #pragma once
 
 #include "base/device.cuh"

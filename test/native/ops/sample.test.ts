@@ -6,7 +6,7 @@ import type { SampleArgs } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
 import { uniformAt } from '../../kit/statistics.js';
 import { argmaxFaults } from './cases.js';
-import { describeLevels, ops, trials } from './levels.js';
+import { describeLevels, ops, PROPERTIES, trials, withWorkspace } from './levels.js';
 import { EXP, topIndices, U } from './reference.js';
 
 export interface Spec {
@@ -153,9 +153,11 @@ describeLevels('sample', (level) => {
     });
     expect(near).toBeLessThan(8);
   });
-  it.runIf(level === 'cuda:host').each([65, 2049, 16387])('chooses as the oracle does of %d ids', (vocab) => {
+  // On a device another exp may part or make equal weights.
+  const same = level === 'cuda:host' ? [65, 2049, 16387] : [];
+  it.each(same)('chooses as the oracle does of %d ids', (vocab) => {
     const random = new Random(vocab);
-    const rows = 30;
+    const rows = 12;
     const of = <T>(...values: T[]): T[] => range(rows).map(() => random.pick(values));
     for (const kind of ['spread', 'flat', 'tied', 'spoiled']) {
       const logits = random.floats(rows * vocab, kind === 'flat' ? 1e-3 : 3).map((x) => {
