@@ -20,9 +20,9 @@ __global__ void __launch_bounds__(1024) beam_kernel(BeamParams p) {
     const uint32_t row = static_cast<uint32_t>(i) / static_cast<uint32_t>(p.width);
     return p.score[row] + (p.logit[i] - p.log_sum_exp[row]);
   };
-  const auto key = [&](int64_t i) { return p.token[i] < 0 ? uint64_t{0} : key_of(total(i), i); };
+  const auto key = [&](int64_t i) { return p.token[i] < 0 ? uint64_t{0} : top_key(total(i), i); };
   const auto take = [&](int64_t rank, uint64_t k) {
-    if (rank == mine) chosen = index_of_key(k);
+    if (rank == mine) chosen = top_id(k);
   };
   const int64_t live = select_largest(p.rows * p.width, p.width, key, take, candidates, s);
   if (mine == 0 && threadIdx.x == 0) *p.live = static_cast<int32_t>(live);

@@ -111,13 +111,13 @@ __global__ void __launch_bounds__(kTopThreads)
   for (uint64_t bound = ~uint64_t{0}; filled < p.top_k;) {
     const int64_t top = p.top_k - filled < kTopAtOnce ? p.top_k - filled : kTopAtOnce;
     const auto key = [logits, bound](int64_t id) {
-      const uint64_t k = key_of(logits[id], id);
+      const uint64_t k = top_key(logits[id], id);
       return k < bound ? k : 0;
     };
     const auto take = [&](int64_t rank, uint64_t k) {
       const int64_t to = index * p.top_k + filled + rank;
-      p.top_token[to] = index_of_key(k);
-      p.top_logprob[to] = logprob(logits[index_of_key(k)]);
+      p.top_token[to] = top_id(k);
+      p.top_logprob[to] = logprob(logits[top_id(k)]);
       if (rank == top - 1) lowest = k;
     };
     const int64_t found = select_largest(p.vocab, top, key, take, candidates, s);

@@ -23,17 +23,17 @@ __global__ void __launch_bounds__(kArgmaxThreads)
   uint64_t best = 0;
   visit_row<4>(p.logits + row * p.vocab, begin, end, static_cast<int>(threadIdx.x),
                static_cast<int>(blockDim.x),
-               [&best](int64_t id, float logit) { best = Larger{}(best, key_of(logit, id)); });
+               [&best](int64_t id, float logit) { best = Larger{}(best, top_key(logit, id)); });
   best = block_reduce(best, Larger{}, 0, parts);
   if (segments > 1) {
     if (threadIdx.x == 0) {
       partial[blockIdx.x] = best;
       __threadfence();
       last = atomicAdd(&counters[row], 1u) == static_cast<uint32_t>(segments - 1);
+      __threadfence();
     }
     __syncthreads();
     if (!last) return;
-    __threadfence();
     best = 0;
     for (int64_t i = threadIdx.x; i < segments; i += blockDim.x) {
       best = Larger{}(best, partial[row * segments + i]);
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kArgmaxThreads)
     best = block_reduce(best, Larger{}, 0, parts);
     if (threadIdx.x == 0) counters[row] = 0;
   }
-  if (threadIdx.x == 0) p.token[row] = best == 0 ? -1 : index_of_key(best);
+  if (threadIdx.x == 0) p.token[row] = top_id(best);
 }
 
 // --- weights

@@ -1,8 +1,10 @@
-// Selection of the largest of many keys by one block. All functions are called by all threads of the block,
-// whose number is a multiple of 32 and at most 1024; results are the same in every thread unless stated.
+// Selection of the largest of many keys (top.cuh) by one block. All functions are called by all threads of
+// the block, whose number is a multiple of 32 and at most 1024; results are the same in every thread unless
+// stated.
 #pragma once
 
 #include "base/device.cuh"
+#include "ops/top.cuh"
 
 namespace redrafter {
 
@@ -12,24 +14,6 @@ constexpr int kCells = 64;  // of a histogram
 __device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x % kWarpThreads); }
 __device__ __forceinline__ int warp_index() { return static_cast<int>(threadIdx.x / kWarpThreads); }
 __device__ __forceinline__ int warp_count() { return static_cast<int>(blockDim.x / kWarpThreads); }
-
-// --- keys
-
-// Larger for larger values, equal for equal ones (0 and -0 among them), 0 for NaN alone.
-__device__ __forceinline__ uint32_t order_of(float value) {
-  if (value != value) return 0;
-  const uint32_t bits = __float_as_uint(value == 0.0f ? 0.0f : value);
-  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
-
-// Distinct keys: of equal values the one of lower index is larger. 0 for NaN, which is never chosen.
-__device__ __forceinline__ uint64_t key_of(float value, int64_t index) {
-  const uint32_t order = order_of(value);
-  return order == 0 ? 0 : uint64_t{order} << 32 | (0xffffffffu - static_cast<uint32_t>(index));
-}
-__device__ __forceinline__ int32_t index_of_key(uint64_t key) {
-  return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(key));
-}
 
 // --- reductions, exact and so in any order
 

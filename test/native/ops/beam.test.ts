@@ -140,7 +140,9 @@ describeLevels('beam search', (level) => {
   it('obeys its contract in fp32 for ties, missing tokens, infinities and NaN', () => {
     const random = new Random(5);
     for (let trial = 0; trial < 300; trial++) {
-      const [rows, width] = [random.integer(1, 9), random.integer(1, 9)];
+      // Now and then more extensions than a kernel compares with each other.
+      const most = trial % 30 === 29 ? 65 : 9;
+      const [rows, width] = [random.integer(1, most), random.integer(1, most)];
       const [columns, hidden] = [4, 3];
       const values = [0, 1, 1, 2, -1, NaN, -Infinity, Infinity];
       const args: BeamArgs = {
