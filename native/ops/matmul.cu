@@ -65,7 +65,9 @@ template <typename T>
 void launch_few(const MatmulParams& p, int splits, Stream& stream) {
   const int64_t groups = ceil_div(ceil_div(p.w.rows, kFragmentRows), kWarps / splits);
   const int64_t shared = kFewRingBytes + kFewSumBytes + staged_bytes(p.rows, fragment_tiles(p.w.cols));
-  launch("matmul", matmul_few_kernel<T>, dim3(static_cast<uint32_t>(std::min(groups, kFewBlocks))), kThreads,
+  const int64_t blocks =
+      ceil_div(groups, ceil_div(groups, kFewBlocks));  // with about equal numbers of groups
+  launch("matmul", matmul_few_kernel<T>, dim3(static_cast<uint32_t>(blocks)), kThreads,
          static_cast<size_t>(shared), stream, p, splits);
 }
 

@@ -152,6 +152,7 @@ __device__ void meet_slices(const StripSums<2, kColumns>& sums, const Panel& pan
   if (outputs.lane == 0) ended = atomicAdd(panel.ended + warp, 1u) + 1;
   if (__shfl_sync(kAllLanes, ended, 0) != static_cast<uint32_t>(panel.splits)) return;
   __threadfence();
+  __syncwarp();
   if (outputs.lane == 0) panel.ended[warp] = 0;
   outputs.finish(first, slice_step, panel.splits, 0, kPieces);
 }

@@ -177,6 +177,13 @@ void OpCall::check_workspace() {
   }
 }
 
+void OpCall::check_counters() {
+  std::vector<uint32_t> counters(static_cast<size_t>(stream().counter_count));
+  download(counters.data(), stream().counters, counters.size() * sizeof(uint32_t));
+  const auto count = counters.size() - static_cast<size_t>(std::count(counters.begin(), counters.end(), 0u));
+  REDRAFTER_REQUIRE(count == 0, "ERR_INTERNAL", "an op left ", count, " counters that are not zero");
+}
+
 void OpCall::check_stream() {
   const Stream& s = stream();
   REDRAFTER_REQUIRE(s.error == nullptr, "ERR_BACKEND", s.failed == nullptr ? "" : s.failed, ": ", s.error);
@@ -208,6 +215,7 @@ void set_workspace_limit(std::optional<int64_t> bytes) { workspace_limit = bytes
 
 void OpCall::check_guards() {
   check_workspace();
+  check_counters();
   if (guard_bytes_ == 0) return;
   std::vector<uint8_t> bytes;
   for (const Region& region : regions_) {

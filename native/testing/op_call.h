@@ -119,7 +119,7 @@ class OpCall {
   void pack(const PackParams& p);
   // Throws ERR_BACKEND when something has failed on the stream.
   void check_stream();
-  // Throws ERR_INTERNAL when a guard word was overwritten.
+  // Throws ERR_INTERNAL when a guard word was overwritten, or a counter of the stream is not zero.
   void check_guards();
 
  private:
@@ -130,6 +130,7 @@ class OpCall {
   size_t size_of(const void* data) const;
   void limit_workspace(int64_t bytes);
   void check_workspace();
+  void check_counters();
 
   Napi::Env env_;
   std::string level_;

@@ -7,7 +7,16 @@ namespace {
 constexpr unsigned kThreads = 64;
 constexpr int64_t kParts = 4;
 
-enum class MatmulFault { kNone, kFixedSplit, kSplitByRows, kLeak, kAtomicSum, kOverrun, kWorkspaceOverrun };
+enum class MatmulFault {
+  kNone,
+  kFixedSplit,
+  kSplitByRows,
+  kLeak,
+  kAtomicSum,
+  kOverrun,
+  kWorkspaceOverrun,
+  kCounterLeft
+};
 
 template <typename T>
 __device__ float weight(const Matrix& w, int64_t n, int64_t k) {
@@ -65,12 +74,14 @@ void matmul(const MatmulParams& p, Stream& stream) {
     launch("planted matmul", matmul_kernel<decltype(element), fault>, grid, dim3(kThreads), 0, stream, p,
            parts);
   });
-  float* behind = p.y + (p.rows - 1) * p.y_stride + p.w.rows;
+  float* spoiled = p.y + (p.rows - 1) * p.y_stride + p.w.rows;
   if (fault == MatmulFault::kWorkspaceOverrun) {
-    behind = reinterpret_cast<float*>(static_cast<char*>(stream.workspace) + stream.workspace_bytes);
+    spoiled = reinterpret_cast<float*>(static_cast<char*>(stream.workspace) + stream.workspace_bytes);
   }
-  if (fault == MatmulFault::kOverrun || fault == MatmulFault::kWorkspaceOverrun) {
-    launch("planted overrun", spoil_kernel, dim3(1), dim3(1), 0, stream, behind);
+  if (fault == MatmulFault::kCounterLeft) spoiled = reinterpret_cast<float*>(stream.counters) + 3;
+  if (fault == MatmulFault::kOverrun || fault == MatmulFault::kWorkspaceOverrun ||
+      fault == MatmulFault::kCounterLeft) {
+    launch("planted overrun", spoil_kernel, dim3(1), dim3(1), 0, stream, spoiled);
   }
 }
 
@@ -170,6 +181,7 @@ bool plant(const std::string& fault, Backend& table) {
       {"atomic-sum", matmul<MatmulFault::kAtomicSum>},
       {"overrun", matmul<MatmulFault::kOverrun>},
       {"workspace-overrun", matmul<MatmulFault::kWorkspaceOverrun>},
+      {"counter-left", matmul<MatmulFault::kCounterLeft>},
   };
   for (const auto& [name, op] : matmuls) {
     if (fault == name) return table.matmul = op, true;

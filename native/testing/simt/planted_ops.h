@@ -16,6 +16,7 @@ namespace redrafter::testing {
 //              "atomic-sum"          parts of K are added in the order in which threads come
 //              "overrun"             writes one element behind y
 //              "workspace-overrun"   writes one element behind the workspace
+//              "counter-left"        leaves a counter that is not zero
 //   attention  "no-fault-attention"  right
 //              "no-sibling-mask"     a node sees all nodes of the tree before it
 //              "no-nan-guard"        slots beyond the context are multiplied by a weight of zero

@@ -53,6 +53,9 @@ describe.skipIf(ops.missing('cuda:host') !== null)('faults planted in kernels', 
     for (const bytes of [0, 8192])
       expect(() => withWorkspace(bytes, behind)).toThrow(/out of bounds|behind its workspace/);
   });
+  it('a counter that is not put back to zero is noticed', () => {
+    expect(() => ops.matmul(planted('counter-left'), 1, args())).toThrow('an op left 1 counters that are not zero');
+  });
   it('an op that nobody has written is an error', () => {
     const logits = Float32Array.of(1, 2);
     const one = { topK: new Int32Array(1), topP: new Float32Array(1), minP: new Float32Array(1) };
