@@ -35,6 +35,11 @@ void download(void* to, const void* from, size_t bytes, Stream& stream) {
   copy(to, from, bytes, cudaMemcpyDeviceToHost, stream);
 }
 
+void copy_inside(void* to, const void* from, size_t bytes, Stream& stream) {
+  if (stream.error != nullptr || bytes == 0) return;
+  cuda_ok(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, queue_of(stream)), "copy", stream);
+}
+
 void open_stream(Stream& stream) {
   cudaStream_t queue = nullptr;
   if (!cuda_ok(cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking), "open stream", stream)) return;
@@ -81,6 +86,7 @@ Backend cuda_table() {
   b.release = release;
   b.upload = upload;
   b.download = download;
+  b.copy = copy_inside;
   b.open_stream = open_stream;
   b.close_stream = close_stream;
   return b;

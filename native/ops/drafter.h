@@ -5,21 +5,28 @@
 
 namespace redrafter {
 
-// The recurrent state after consuming one token embedding e.
+// The recurrent state after consuming one token. Its embedding e is given as such, or looked up: row token[r]
+// of an embedding table. A folded table spares the product with W: its rows are W e + w_bias of every token,
+// [vocab, hidden] for elman and [vocab, 3 hidden] for gru; w and w_bias are empty then. Looking e up gives
+// the bits that passing it gives; a folded table has been rounded to its dtype.
 //   sum:   s' = s + e
 //   elman: s' = SiLU(W e + U s + b)
 //   gru:   r = sigma(Wr e + ur + Ur s + vr), z likewise, n = tanh(Wn e + un + r * (Un s + vn)),
 //          s' = (1 - z) * n + z * s; rows of w and u are r, z, n
 struct CellParams {
   Cell cell;
-  const float* e;       // [rows, hidden]
-  const float* s;       // [rows, hidden]
-  float* s_next;        // [rows, hidden]; must not overlap s
-  Matrix w, u;          // [hidden, hidden] for elman, [3 hidden, hidden] for gru, empty for sum
-  const float* w_bias;  // [hidden] or [3 hidden], or null
-  const float* u_bias;  // likewise
+  const float* e;        // [rows, hidden], or null: looked up
+  const int32_t* token;  // [rows], each in [0, table.rows); used when e is null
+  Matrix table;          // [vocab, hidden], or folded
+  const float* s;        // [rows, hidden]
+  float* s_next;         // [rows, hidden]; must not overlap s
+  Matrix w, u;           // [hidden, hidden] for elman, [3 hidden, hidden] for gru, empty for sum
+  const float* w_bias;   // [hidden] or [3 hidden], or null
+  const float* u_bias;   // likewise
   int64_t rows, hidden;
-  float* scratch;  // [rows, 6 * hidden]
+  float* scratch;  // [rows, 7 * hidden]
+
+  bool folded() const { return e == nullptr && cell != Cell::kSum && w.data == nullptr; }
 };
 
 // z = [h; s] (or its projection P [h; s] + p) is what the mixer starts from.

@@ -42,7 +42,8 @@ constexpr Backend kOracle = {"cpu",         "oracle",      matmul_pack_cpu, embe
                              logprob_cpu,   cell_cpu,      mix_cpu,         residual_cpu,   head_top_cpu,
                              beam_cpu,      tree_pack_cpu, tree_accept_cpu, kv_compact_cpu, kv_copy_block_cpu,
                              kv_export_cpu, kv_import_cpu, panel_bytes,     float_kv,       host_allocate,
-                             host_release,  host_copy,     host_copy,       no_stream,      no_stream};
+                             host_release,  host_copy,     host_copy,       host_copy,      no_stream,
+                             no_stream};
 
 #define REDRAFTER_LEVEL(isa, name)                                                                \
   [] {                                                                                            \
@@ -81,8 +82,8 @@ std::vector<Level> cpu_levels() {
   return levels;
 }
 
-// Rounds hand the ops tables in host memory, so CUDA runs its kernels in tests and benchmarks only: of a
-// device that could be used too, this is why not.
+// CUDA runs its kernels in tests and benchmarks only (cuda_backend): of a device that could be used too, this
+// is why no model can be loaded on it.
 CudaStatus cuda_for_models(int32_t device) {
   constexpr const char* kNoModels = "models cannot be loaded on CUDA yet";
   const CudaStatus status = cuda_status(device);
@@ -120,7 +121,7 @@ const Backend& find_backend(const std::string& device) {
 Backend measuring(Backend backend) {
   backend.allocate = [](size_t) -> void* { return nullptr; };
   backend.release = [](void*) {};
-  backend.upload = backend.download = [](void*, const void*, size_t, Stream&) {};
+  backend.upload = backend.download = backend.copy = [](void*, const void*, size_t, Stream&) {};
   return backend;
 }
 

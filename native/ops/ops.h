@@ -60,6 +60,8 @@ struct Backend {
   void (*release)(void* memory);
   void (*upload)(void* to, const void* from, size_t bytes, Stream&);
   void (*download)(void* to, const void* from, size_t bytes, Stream&);
+  void (*copy)(void* to, const void* from, size_t bytes,
+               Stream&);  // inside the backend; an op like any other
 
   // Gives a stream what its ops need of this backend, and takes it back. open throws ERR_OOM.
   void (*open_stream)(Stream&);

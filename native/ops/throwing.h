@@ -33,7 +33,7 @@ inline void throw_if_failed(const char* op, const Stream& stream) {
 template <typename Source, auto member, OpName name, typename Params>
 void throwing_op(const Params& params, Stream& stream) {
   const Op<Params> op = Source::table().*member;
-  REDRAFTER_REQUIRE(op != nullptr, "ERR_INTERNAL", "there is no CUDA kernel for ", name.text);
+  REDRAFTER_REQUIRE(op != nullptr, "ERR_BACKEND", "this backend has no op \"", name.text, "\"");
   Source::enter();
   op(params, stream);
   throw_if_failed(name.text, stream);
@@ -115,6 +115,7 @@ Backend throwing_backend(const char* level) {
           .release = &entered_release<Source>,
           .upload = &throwing_copy<Source, &Backend::upload, "upload">,
           .download = &throwing_copy<Source, &Backend::download, "download">,
+          .copy = &throwing_copy<Source, &Backend::copy, "copy">,
           .open_stream = &throwing_open_stream<Source>,
           .close_stream = &entered_close_stream<Source>};
 #undef REDRAFTER_OP

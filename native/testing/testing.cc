@@ -7,6 +7,9 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   redrafter::testing::add_faults(env, exports);
   redrafter::testing::add_io(env, exports);
   redrafter::testing::add_ops(env, exports);
+#if defined(REDRAFTER_HAS_SIMT)
+  redrafter::testing::add_simt(env, exports);
+#endif
   return exports;
 }
 

@@ -79,9 +79,12 @@ export interface SampleArgs {
   nodeParent?: Int32Array;
 }
 
+/** Inputs `e`, or their rows in a table; a table without `w` is folded (drafter.h). */
 export interface CellArgs {
   cell: 'sum' | 'elman' | 'gru';
-  e: Float32Array;
+  e?: Float32Array;
+  token?: Int32Array;
+  table?: MatrixArg;
   s: Float32Array;
   w?: MatrixArg;
   u?: MatrixArg;

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { at, joinBytes, range, rowOf } from '../../kit/arrays.js';
 import { randomMatrix } from '../../kit/bf16.js';
 import { expectSameBytes, expectSameNumbers, expectWithin } from '../../kit/compare.js';
-import type { CellArgs, MixArgs, ResidualArgs, TopRows } from '../../kit/ops.js';
+import type { CellArgs, MatrixArg, MixArgs, ResidualArgs, TopRows } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
 import { type CellCase, cellCases, FUSED, headCases, LEVELS, ops, PAIR, residualCases } from './cases.js';
 import * as reference from './reference.js';
@@ -19,6 +19,22 @@ function cellArgs(c: CellCase): CellArgs {
       : { w: randomMatrix(random, c.dtype, gates, hidden), u: randomMatrix(random, c.dtype, gates, hidden) }),
     ...(cell === 'sum' || !c.bias ? {} : { wBias: random.floats(gates), uBias: random.floats(gates) }),
   };
+}
+
+/** The same cell with its inputs in a table of 37 tokens, and what they are there; `cols` as the table needs. */
+function lookedUp(c: CellCase, cols: number): CellArgs & { token: Int32Array; table: MatrixArg } {
+  const random = new Random(c.hidden + 1);
+  const args = cellArgs(c);
+  delete args.e;
+  const token = Int32Array.from({ length: c.rows }, () => random.integer(0, 37));
+  return { ...args, token, table: randomMatrix(random, c.dtype, 37, cols, 1) };
+}
+
+function foldedArgs(c: CellCase): CellArgs {
+  const args = lookedUp(c, c.cell === 'gru' ? 3 * c.hidden : c.hidden);
+  delete args.w;
+  delete args.wBias;
+  return args;
 }
 
 const mixes: MixArgs[] = residualCases.map(([rows, exit, dtype, biased], seed) => {
@@ -50,11 +66,23 @@ describe.each(LEVELS)('drafter %s', (level) => {
       expectWithin(ops.cell(level, 1, cellArgs(c)), reference.cell(cellArgs(c)), JSON.stringify(c));
     }
   });
+  it.each(['sum', 'elman', 'gru'])('cell %s looks its inputs up with the same bits', (cell) => {
+    for (const c of cellCases.filter((one) => one.cell === cell)) {
+      const { token, table, ...args } = lookedUp(c, c.hidden);
+      const given = ops.cell(level, 1, { ...args, e: reference.lookUp(table, token) });
+      expectSameBytes(ops.cell(level, 1, { ...args, token, table }), given, JSON.stringify(c));
+    }
+  });
+  it.each(['elman', 'gru'])('cell %s with a folded table is within its bound', (cell) => {
+    for (const c of cellCases.filter((one) => one.cell === cell)) {
+      expectWithin(ops.cell(level, 1, foldedArgs(c)), reference.cell(foldedArgs(c)), JSON.stringify(c));
+    }
+  });
   it('cells stay finite for states of any size', () => {
     for (const cell of ['elman', 'gru'] as const) {
       const args = cellArgs({ cell, rows: 2, hidden: 17, dtype: 'f32', bias: true });
-      args.e = args.e.map((x) => x * 1e4);
-      expect(ops.cell(level, 1, args).every(Number.isFinite)).toBe(true);
+      const e = new Random(3).floats(2 * 17, 1e4);
+      expect(ops.cell(level, 1, { ...args, e }).every(Number.isFinite)).toBe(true);
     }
   });
   it('mix is within its bound; without a projection it is [h; s] itself', () => {
@@ -107,7 +135,11 @@ describe.each(LEVELS)('drafter %s', (level) => {
     expectSameBytes(y.logSumExp.slice(1), alone.logSumExp);
   });
   it('gives the same bits with one and two threads', () => {
-    for (const c of cellCases) expectSameBytes(ops.cell(level, 2, cellArgs(c)), ops.cell(level, 1, cellArgs(c)));
+    for (const c of cellCases) {
+      for (const args of [cellArgs(c), lookedUp(c, c.hidden), ...(c.cell === 'sum' ? [] : [foldedArgs(c)])]) {
+        expectSameBytes(ops.cell(level, 2, args), ops.cell(level, 1, args));
+      }
+    }
     for (const args of mixes) expectSameBytes(ops.mix(level, 2, args), ops.mix(level, 1, args));
     for (const args of residuals) expectSameBytes(ops.residual(level, 2, args), ops.residual(level, 1, args));
     for (const args of heads) {

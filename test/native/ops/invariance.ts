@@ -1,6 +1,6 @@
 /** The check that a row's bits do not depend on how many rows, or which, share the launch. */
 import { at, columns, joinBytes, range, rowOf } from '../../kit/arrays.js';
-import { randomMatrix } from '../../kit/bf16.js';
+import { encode, randomMatrix } from '../../kit/bf16.js';
 import { differingBytes } from '../../kit/compare.js';
 import { NEIGHBOURS, surround } from '../../kit/poison.js';
 import { Random } from '../../kit/random.js';
@@ -184,6 +184,24 @@ function cellOp(cell: 'sum' | 'elman' | 'gru', hidden: number): RowOp {
   };
 }
 
+/** The target's token and state beside rows of other tokens; the table of half of the tokens is poison. */
+function foldedCellOp(cell: 'elman' | 'gru', hidden: number): RowOp {
+  const gates = cell === 'gru' ? 3 * hidden : hidden;
+  const values = weights.floats(20 * gates);
+  values.fill(NaN, 10 * gates);
+  const table = { source: encode('bf16', values), dtype: 'bf16' as const, rows: 20, cols: gates };
+  const parts = { table, u: randomMatrix(weights, 'bf16', gates, hidden), uBias: weights.floats(gates) };
+  return {
+    name: `folded cell ${cell}`,
+    width: hidden,
+    run: (level, threads, x, target) => {
+      const rows = x.length / hidden;
+      const token = Int32Array.from(range(rows), (r) => (r === target ? 7 : 10 + (r % 10)));
+      return joinBytes(rowOf(ops.cell(level, threads, { cell, token, s: x, ...parts, rows, hidden }), hidden, target));
+    },
+  };
+}
+
 function mixOp(hidden: number, exit: number): RowOp {
   const projection = randomMatrix(weights, 'f16', exit, 2 * hidden);
   const [h, bias] = [weights.floats(hidden), weights.floats(exit)];
@@ -254,6 +272,8 @@ export const drafterOps: RowOp[] = [
   cellOp('sum', 24),
   cellOp('elman', 24),
   cellOp('gru', 24),
+  foldedCellOp('elman', 24),
+  foldedCellOp('gru', 24),
   mixOp(20, 24),
   residualOp(40),
   headTopOp(24, 70, 8),

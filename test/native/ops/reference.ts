@@ -90,18 +90,39 @@ function affine(w: MatrixArg | undefined, bias: Float32Array | undefined, x: Flo
   return matmul({ x, w, rows: x.length / w.cols, ...(bias === undefined ? {} : { bias }) });
 }
 
+/** Rows of a table, as they are. */
+export function lookUp(table: MatrixArg, token: Int32Array): Float32Array {
+  const values = decode(table.dtype, table.source);
+  const rows = Array.from(token, (id) => values.subarray(id * table.cols, (id + 1) * table.cols));
+  return Float32Array.from(rows.flatMap((row) => Array.from(row)));
+}
+
+function cellInput(args: CellArgs): Float32Array {
+  if (args.e !== undefined) return args.e;
+  if (args.table === undefined || args.token === undefined) throw new Error('no input');
+  return lookUp(args.table, args.token);
+}
+
+/** W e + bias, from a folded table without error. */
+function projectedInput(args: CellArgs): Bounded {
+  const e = cellInput(args);
+  if (args.w !== undefined) return affine(args.w, args.wBias, e);
+  return { value: Float64Array.from(e), bound: new Float64Array(e.length) };
+}
+
 /** Slopes: SiLU at most 1.1, sigma 1/4, tanh 1; each gate adds the error of its own exp. */
 export function cell(args: CellArgs): Bounded {
   const { rows, hidden: h } = args;
   const out = bounded(rows * h);
   if (args.cell === 'sum') {
+    const e = cellInput(args);
     out.value.forEach((_, i) => {
-      out.value[i] = at(args.s, i) + at(args.e, i);
+      out.value[i] = at(args.s, i) + at(e, i);
       out.bound[i] = U * Math.abs(at(out.value, i));
     });
     return out;
   }
-  const [input, state] = [affine(args.w, args.wBias, args.e), affine(args.u, args.uBias, args.s)];
+  const [input, state] = [projectedInput(args), affine(args.u, args.uBias, args.s)];
   const gates = args.cell === 'gru' ? 3 : 1;
   for (let r = 0; r < rows; r++) {
     for (let i = 0; i < h; i++) {

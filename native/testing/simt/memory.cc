@@ -1,0 +1,113 @@
+#include "testing/simt/memory.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <mutex>
+
+#include "testing/simt/machine.h"
+#include "testing/simt/runtime.h"
+
+namespace redrafter::simt {
+namespace {
+
+constexpr size_t kGuardBytes = 256, kAlignment = 256;
+// New memory is a private mapping of a file of poison: pages that are never written cost nothing.
+constexpr size_t kPatternBytes = size_t{16} << 20;
+
+struct Allocation {
+  char* mapped;
+  size_t mapped_bytes, bytes;
+};
+std::mutex mutex;
+std::map<char*, Allocation> allocations;  // by the address handed out
+
+int pattern_file() {
+  static const int file = [] {
+    const int fd = memfd_create("poison", MFD_CLOEXEC);
+    if (fd < 0) return fd;
+    const std::vector<uint32_t> words(kPatternBytes / sizeof(uint32_t), kPoison);
+    size_t written = 0;
+    while (written < kPatternBytes) {
+      const ssize_t n =
+          write(fd, reinterpret_cast<const char*>(words.data()) + written, kPatternBytes - written);
+      if (n <= 0) return -1;
+      written += static_cast<size_t>(n);
+    }
+    return fd;
+  }();
+  return file;
+}
+
+char* map_pattern(size_t bytes) {
+  if (pattern_file() < 0) return nullptr;
+  void* memory = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  char* begin = static_cast<char*>(memory);
+  for (size_t at = 0; at < bytes; at += kPatternBytes) {
+    if (mmap(begin + at, std::min(kPatternBytes, bytes - at), PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, pattern_file(), 0) == MAP_FAILED) {
+      munmap(begin, bytes);
+      return nullptr;
+    }
+  }
+  return begin;
+}
+
+bool poisoned(const char* from, const char* to) {
+  for (const char* at = from; at < to; ++at) {
+    const auto expected = static_cast<char>(kPoison >> (reinterpret_cast<uintptr_t>(at) % 4 * 8));
+    if (*at != expected) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+void* allocate_memory(size_t bytes) {
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  if (bytes > size_t{1} << 46) return nullptr;
+  const size_t mapped_bytes = (kAlignment + bytes + kGuardBytes + page - 1) / page * page;
+  char* mapped = map_pattern(mapped_bytes);
+  if (mapped == nullptr) return nullptr;
+  const std::lock_guard<std::mutex> lock(mutex);
+  allocations[mapped + kAlignment] = {mapped, mapped_bytes, bytes};
+  return mapped + kAlignment;
+}
+
+bool free_memory(void* memory) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = allocations.find(static_cast<char*>(memory));
+  if (found == allocations.end()) return false;
+  munmap(found->second.mapped, found->second.mapped_bytes);
+  allocations.erase(found);
+  return true;
+}
+
+bool in_memory(const void* address, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  char* at = static_cast<char*>(const_cast<void*>(address));
+  auto found = allocations.upper_bound(at);
+  if (found == allocations.begin()) return false;
+  --found;
+  const size_t offset = static_cast<size_t>(at - found->first);
+  return offset <= found->second.bytes && bytes <= found->second.bytes - offset;
+}
+
+std::string broken_guard() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  for (const auto& [begin, allocation] : allocations) {
+    const bool before = !poisoned(begin - kGuardBytes, begin);
+    const char* end = begin + allocation.bytes;
+    if (before || !poisoned(end, end + kGuardBytes)) {
+      return std::string("wrote ") + (before ? "before" : "after") + " an allocation of " +
+             std::to_string(allocation.bytes) + " bytes";
+    }
+  }
+  return "";
+}
+
+}  // namespace redrafter::simt

@@ -1,0 +1,50 @@
+// The emulator as an object `simt`: planted kernels by name. Absent where it is not built.
+#include "base/check.h"
+#include "ops/cuda.h"
+#include "testing/simt/control.h"
+#include "testing/simt/planted.h"
+#include "testing/testing.h"
+
+namespace redrafter::testing {
+namespace {
+
+// run(name, input, outputWords, blocks, threads, seed): {output, error}
+Napi::Value run(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    static const Backend cuda = cuda_table();
+    const std::string name = info[0].As<Napi::String>();
+    const auto input = info[1].As<Napi::Uint32Array>();
+    const int64_t words = info[2].As<Napi::Number>().Int64Value();
+    BackendStream stream(cuda, nullptr);
+    DeviceBuffer in(cuda, input.ByteLength()), out(cuda, static_cast<size_t>(words) * sizeof(uint32_t));
+    cuda.upload(in.as<void>(), input.Data(), input.ByteLength(), stream.get());
+    simt::set_seed(info[5].As<Napi::Number>().Uint32Value());
+    const Planted planted{in.as<uint32_t>(),
+                          static_cast<int64_t>(input.ElementLength()),
+                          out.as<uint32_t>(),
+                          words,
+                          stream.get().counters,
+                          info[3].As<Napi::Number>().Uint32Value(),
+                          info[4].As<Napi::Number>().Uint32Value()};
+    REDRAFTER_REQUIRE(run_planted(name, planted, stream.get()), "ERR_INVALID_ARGUMENT", "no kernel ", name);
+    auto result = Napi::Object::New(info.Env());
+    const char* error = stream.get().error;
+    result["error"] =
+        error == nullptr ? info.Env().Null() : Napi::Value(Napi::String::New(info.Env(), error));
+    stream.get().error = nullptr;
+    auto output = Napi::Uint32Array::New(info.Env(), static_cast<size_t>(words));
+    cuda.download(output.Data(), out.as<void>(), output.ByteLength(), stream.get());
+    result["output"] = output;
+    return result;
+  });
+}
+
+}  // namespace
+
+void add_simt(Napi::Env env, Napi::Object exports) {
+  auto simt = Napi::Object::New(env);
+  simt["run"] = Napi::Function::New(env, run);
+  exports["simt"] = simt;
+}
+
+}  // namespace redrafter::testing
