@@ -25,7 +25,7 @@ copies and matrix loads: of SASS where cuobjdump is in PATH, else of PTX, which 
 
 Exit code 1 when a hot kernel (${hotNames()}) uses stack or spills, or something does not compile; 2 for wrong usage.`;
 
-/** As in cmake/cuda/CMakeLists.txt, less what makes a warning an error. */
+/** As in cmake/cuda.cmake, less what makes a warning an error. */
 const FLAGS = ['-std=c++20', '-O3', '-fmad=false', '--expt-relaxed-constexpr'];
 
 /**
@@ -211,7 +211,7 @@ if (values.help) {
 }
 const architectures =
   values.arch?.split(',').map((arch) => arch.replace(/^sm_/, '')) ??
-  cmakeList('cmake/cuda/CMakeLists.txt', 'REDRAFTER_CUDA_ARCHITECTURES').filter((arch) => !arch.startsWith('ptx'));
+  cmakeList('cmake/cuda.cmake', 'REDRAFTER_CUDA_ARCHITECTURES').filter((arch) => !arch.startsWith('ptx'));
 for (const arch of architectures) if (!/^\d+[af]?$/.test(arch)) stop(`"${arch}" is no architecture`, 2);
 /** @type {RegExp} */
 let wanted;

@@ -85,7 +85,7 @@ describe('cuda:report', () => {
   });
 
   it('compiles with the flags of the build', () => {
-    const cmake = readFileSync(join(root, 'cmake/cuda/CMakeLists.txt'), 'utf8');
+    const cmake = readFileSync(join(root, 'cmake/cuda.cmake'), 'utf8');
     const own = /FLAGS = \[(.*)\]/.exec(readFileSync(script, 'utf8'))?.[1] ?? '';
     const flags = [...own.matchAll(/'([^']+)'/g)].map(([, flag = '']) => flag);
     expect(flags.length).toBeGreaterThan(3);
