@@ -16,6 +16,7 @@ struct BeamStartParams {
 };
 
 void beam_start_cpu(const BeamStartParams&, Stream&);
+void beam_start_cuda(const BeamStartParams&, Stream&);
 
 struct BeamParams {
   const int32_t* token;      // [lanes, rows, width] head rows from head_top; -1 where there is none
@@ -35,6 +36,8 @@ struct BeamParams {
   int64_t lanes = 1;
 };
 
+// Outputs never overlap inputs. CUDA gives the same bits as the CPU and has no use for scratch.
 void beam_cpu(const BeamParams&, Stream&);
+void beam_cuda(const BeamParams&, Stream&);
 
 }  // namespace redrafter

@@ -21,6 +21,7 @@ struct TreePackParams {
 };
 
 void tree_pack_cpu(const TreePackParams&, Stream&);
+void tree_pack_cuda(const TreePackParams&, Stream&);
 
 // The rows that trees bring into a pass. Node n of a lane is row begin[lane] + n: it sits at position
 // committed + depth, in slot committed + n, and sees the committed positions and its own path. Rows up to
@@ -39,6 +40,7 @@ struct TreeRowsParams {
 };
 
 void tree_rows_cpu(const TreeRowsParams&, Stream&);
+void tree_rows_cuda(const TreeRowsParams&, Stream&);
 
 // From the root, follow the child that equals the target's token until none does.
 struct TreeAcceptParams {
@@ -52,7 +54,10 @@ struct TreeAcceptParams {
   int32_t* path_length;   // [lanes] out: accepted drafted tokens + 1
 };
 
+// Both ops give the same on every backend. In CUDA a tree is packed in one block, whose shared memory
+// (width * (length + 3) * 4 bytes) has to hold the beams.
 void tree_accept_cpu(const TreeAcceptParams&, Stream&);
+void tree_accept_cuda(const TreeAcceptParams&, Stream&);
 
 // Row to_row[l] of `to` takes the hidden state of the last node of lane l's path.
 struct KeepHiddenParams {
@@ -66,5 +71,6 @@ struct KeepHiddenParams {
 };
 
 void keep_hidden_cpu(const KeepHiddenParams&, Stream&);
+void keep_hidden_cuda(const KeepHiddenParams&, Stream&);
 
 }  // namespace redrafter

@@ -44,7 +44,7 @@ RoundBatch::RoundBatch(const Limits& limits, const Backend& backend)
 }
 
 void RoundBatch::clear() {
-  rows_ = outputs_ = lanes_ = lane_ = 0;
+  rows_ = outputs_ = lanes_ = lane_ = max_positions_ = 0;
   host_.begin[0] = 0;
 }
 
@@ -65,12 +65,14 @@ int64_t RoundBatch::add_row(int32_t token, int64_t position, int64_t context) {
   host_.position[row] = host_.slot[row] = narrow(position);
   host_.sequence[row] = narrow(lane_);
   host_.context[row] = narrow(context);
+  max_positions_ = std::max(max_positions_, position + 1);
   host_.tail_begin[row] = narrow(row * limits_.depths);
   return row;
 }
 
 void RoundBatch::add_tree(int64_t nodes, const SampleSpec& spec) {
   REDRAFTER_CHECK(rows_ == outputs_ && rows_ + nodes <= limits_.rows);
+  max_positions_ = std::max(max_positions_, host_.committed[lane_] + limits_.depths);
   for (int64_t n = 0; n < nodes; ++n) {
     host_.output[outputs_] = narrow(rows_++);
     host_.spec[outputs_++] = spec;
@@ -118,6 +120,8 @@ Batch RoundBatch::batch() const {
   b.tail_slots = device_.tail_slots;
   b.block_tables = device_.tables;
   b.table_stride = limits_.table_stride;
+  b.sequences = lanes_;
+  b.max_positions = max_positions_;
   return b;
 }
 

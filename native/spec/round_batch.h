@@ -63,7 +63,7 @@ class RoundBatch {
   std::vector<uint64_t> host_memory_;
   DeviceBuffer device_memory_;
   Arrays host_{}, device_{};
-  int64_t lanes_ = 0;
+  int64_t lanes_ = 0, max_positions_ = 0;
   int64_t rows_ = 0, outputs_ = 0, lane_ = 0;  // of the lanes that have their rows, and the next lane
 };
 

@@ -27,7 +27,7 @@ void RecurrentDrafter::carve(Arena& arena) {
   top_token_ = arena.take<int32_t>(rows * kMaxBeamWidth);
   top_logit_ = arena.take<float>(rows * kMaxBeamWidth);
   log_sum_exp_ = arena.take<float>(rows);
-  head_scratch_ = arena.take<float>(rows * weights_.head.rows);
+  head_scratch_ = arena.take<float>(rows * head_top_scratch(weights_.head.rows));
   score_ = arena.take<float>(rows);
   score_next_ = arena.take<float>(rows);
   beams_ = arena.take<int32_t>(rows * columns);

@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <map>
 
+#include "testing/simt/check.h"
+
 namespace redrafter::simt {
 
 Machine machine;
@@ -111,6 +113,7 @@ void join_warp(const Collective& collective, unsigned mask, void* arguments) {
   } else {
     warp.arrived = 0;
     collective.run(warp.arguments);
+    if (collective.orders_memory) note_warp_barrier(warp);
     make_ready(warp);
   }
   run_next();
@@ -129,6 +132,7 @@ int join_block(const char* name, bool predicate) {
   } else {
     m.predicates = m.barrier.count;
     m.barrier.arrived = 0;
+    note_barrier();
     make_all_ready();
   }
   run_next();
