@@ -11,13 +11,27 @@
 namespace redrafter {
 
 struct KvShape {
+  // `weights`: the dtype of the target's matrices, which decides that of the cache on some backends.
+  KvShape(int64_t layer_count, int64_t heads, int64_t dim, int64_t block_count, const Backend& backend,
+          DType weights)
+      : layers(layer_count),
+        kv_heads(heads),
+        head_dim(dim),
+        blocks(block_count),
+        layout(backend.kv_layout(heads, dim, weights)) {}
+
   int64_t layers, kv_heads, head_dim;
   int64_t blocks;
+  KvLayer layout;  // of the backend; no memory
 
+  // Of one block of one layer as it is exported.
   int64_t k_block_floats() const { return kv_heads * head_dim * kBlockTokens; }
   int64_t v_block_floats() const { return kv_heads * kBlockTokens * head_dim_padded(head_dim); }
-  int64_t block_floats() const { return k_block_floats() + v_block_floats(); }  // of one layer
-  int64_t bytes_per_block() const { return layers * block_floats() * static_cast<int64_t>(sizeof(float)); }
+  int64_t block_floats() const { return k_block_floats() + v_block_floats(); }
+  int64_t bytes_per_block() const {
+    return layers * (layout.k_block_stride + layout.v_block_stride) *
+           static_cast<int64_t>(dtype_bytes(layout.dtype));
+  }
   // Throws ERR_OOM where 64 bits cannot count them.
   int64_t bytes() const;
 };

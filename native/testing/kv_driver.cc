@@ -165,10 +165,10 @@ Napi::Value kv_cache(const Info& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Napi::Env env = info.Env();
     const auto p = info[1].As<Napi::Object>();
-    const KvShape shape{integer(p.Get("layers")), integer(p.Get("kvHeads")), integer(p.Get("headDim")),
-                        integer(p.Get("blocks"))};
     const std::string level = info[0].As<Napi::String>().Utf8Value();
     const Backend& backend = level_backend(level);
+    const KvShape shape(integer(p.Get("layers")), integer(p.Get("kvHeads")), integer(p.Get("headDim")),
+                        integer(p.Get("blocks")), backend, DType::kBF16);
     const auto driver = std::make_shared<Driver>(shape, backend);
     auto object = Napi::Object::New(env);
     using Method = Napi::Value (*)(Driver&, const Info&);
