@@ -32,16 +32,23 @@ function installDependencies() {
 }
 
 function buildNative() {
-  const cache = join(root, 'build/CMakeCache.txt');
-  if (existsSync(cache)) {
+  if (existsSync(join(root, 'build/CMakeCache.txt'))) {
     // A clone that was moved or copied: CMake refuses a cache that belongs to another folder.
-    const home = /^CMAKE_HOME_DIRECTORY:INTERNAL=(.*)$/m.exec(readFileSync(cache, 'utf8'))?.[1];
+    const home = cached('CMAKE_HOME_DIRECTORY');
     if (home === undefined || !sameFolder(home)) rmSync(join(root, 'build'), { recursive: true });
   }
   if (!built()) console.log('redrafter setup: building native code (some minutes the first time)');
   const args = ['build', '-B', 'Release', '-p', String(availableParallelism()), '-l', 'error'];
   if (!runTool('cmake-js/bin/cmake-js', args, { quiet: true }))
     stop('redrafter setup: the native build failed, see above');
+  const missing = cached('REDRAFTER_CUDA_MISSING');
+  if (missing) console.log(`redrafter setup: the CUDA library was not built: ${missing}`);
+}
+
+/** What CMake keeps under a name. @param {string} name */
+function cached(name) {
+  const cache = readFileSync(join(root, 'build/CMakeCache.txt'), 'utf8');
+  return new RegExp(`^${name}:INTERNAL=(.*)$`, 'm').exec(cache)?.[1];
 }
 
 /** @param {string} path */

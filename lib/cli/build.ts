@@ -41,7 +41,7 @@ function build(): void {
   const output = join(packageRoot, 'build/Release');
   makeFolder(output);
   rmSync(work, { recursive: true, force: true });
-  cmake(['-S', packageRoot, '-B', work, '-DCMAKE_BUILD_TYPE=Release', '-DREDRAFTER_TESTING=OFF', ...settings(work, output)]); // prettier-ignore
+  cmake(['-S', packageRoot, '-B', work, '-DCMAKE_BUILD_TYPE=Release', '-DREDRAFTER_TESTING=OFF', '-DREDRAFTER_CUDA=OFF', ...settings(work, output)]); // prettier-ignore
   const jobs = String(availableParallelism());
   cmake(['--build', work, '--config', 'Release', '--target', 'redrafter', '--parallel', jobs]);
   rmSync(work, { recursive: true });

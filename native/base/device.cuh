@@ -23,9 +23,6 @@ namespace redrafter {
 constexpr int kWarpThreads = 32;
 constexpr uint32_t kAllLanes = 0xffffffffu;
 
-// --- launches
-// -------------------------------------------------------------------------------------------------
-
 // Notes a failed CUDA call: the first one on a stream stays, later ops of the stream do nothing.
 inline bool cuda_ok(cudaError_t status, const char* what, Stream& stream) {
   if (status == cudaSuccess) return stream.error == nullptr;
@@ -67,9 +64,6 @@ void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, 
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// --- memory
-// ---------------------------------------------------------------------------------------------------
-
 // The dynamic shared memory of the block, aligned to 128 bytes.
 template <typename T>
 __device__ __forceinline__ T* dynamic_shared() {
@@ -80,9 +74,6 @@ __device__ __forceinline__ T* dynamic_shared() {
   return reinterpret_cast<T*>(redrafter_dynamic_shared);
 #endif
 }
-
-// --- 16-bit elements
-// ------------------------------------------------------------------------------------------
 
 // Tags for the two element types of weights and of K and V; stored as uint16_t. Conversions round to nearest,
 // ties to even; pack() puts `lo` in the low half, as matrix fragments want it.
@@ -129,9 +120,6 @@ void with_element(DType dtype, const Body& body) {
     body(Bf16{});
   }
 }
-
-// --- reductions over a warp
-// -----------------------------------------------------------------------------------
 
 // Every lane gets the same result; the order is that of a butterfly, the same whatever the values.
 __device__ __forceinline__ float warp_sum(float v) {

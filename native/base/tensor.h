@@ -93,6 +93,9 @@ struct Batch {
   const int32_t* tail_slots = nullptr;    // [tail_begin[rows]]
   const int32_t* block_tables = nullptr;  // [sequences, table_stride] block of slots 16 i .. 16 i + 15
   int64_t table_stride = 0;
+  // Bounds that whoever launches kernels knows without reading the lists; 0: not known, which costs speed.
+  int64_t sequences = 0;      // at least the rows of block_tables in use
+  int64_t max_positions = 0;  // at least position + 1 of every row
 };
 
 }  // namespace redrafter

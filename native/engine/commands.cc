@@ -97,7 +97,7 @@ void EngineThread::check_request(const Command& command, const Session& session)
       "ERR_INVALID_ARGUMENT", "temperature, topK, topP or minP is out of range");
   REDRAFTER_REQUIRE(!generates || (g.max_tokens >= 1 && g.beam_width >= 0 && g.beam_width <= kMaxBeamWidth &&
                                    g.beam_length >= 0 && g.beam_length <= kMaxBeamLength &&
-                                   g.logprobs <= model_->config().vocab),
+                                   g.logprobs <= std::min(model_->config().vocab, kMaxLogprobs)),
                     "ERR_INVALID_ARGUMENT", "maxTokens, beamWidth, beamLength or logprobs is out of range");
 }
 

@@ -35,6 +35,11 @@ void download(void* to, const void* from, size_t bytes, Stream& stream) {
   copy(to, from, bytes, cudaMemcpyDeviceToHost, stream);
 }
 
+void copy_inside(void* to, const void* from, size_t bytes, Stream& stream) {
+  if (stream.error != nullptr || bytes == 0) return;
+  cuda_ok(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, queue_of(stream)), "copy", stream);
+}
+
 void open_stream(Stream& stream) {
   cudaStream_t queue = nullptr;
   if (!cuda_ok(cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking), "open stream", stream)) return;
@@ -75,12 +80,33 @@ Backend cuda_table() {
   Backend b{};
   b.name = "cuda";
   b.level = "";
+  b.norm = norm_cuda;
+  b.act = act_cuda;
+  b.sample = sample_cuda;
+  b.logprob = logprob_cuda;
+  b.beam = beam_cuda;
+  b.tree_pack = tree_pack_cuda;
+  b.tree_accept = tree_accept_cuda;
+  b.matmul_pack = matmul_pack_cuda;
+  b.embed = embed_cuda;
+  b.matmul = matmul_cuda;
+  b.rope = rope_cuda;
+  b.attention = attention_cuda;
+  b.cell = cell_cuda;
+  b.mix = mix_cuda;
+  b.residual = residual_cuda;
+  b.head_top = head_top_cuda;
+  b.kv_compact = kv_compact_cuda;
+  b.kv_copy_block = kv_copy_block_cuda;
+  b.kv_export = kv_export_cuda;
+  b.kv_import = kv_import_cuda;
   b.matrix_bytes = fragment_bytes;
   b.kv_layout = kv_layout;
   b.allocate = allocate;
   b.release = release;
   b.upload = upload;
   b.download = download;
+  b.copy = copy_inside;
   b.open_stream = open_stream;
   b.close_stream = close_stream;
   return b;

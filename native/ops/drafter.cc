@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/threads.h"
+#include "ops/panel.h"
 #include "ops/top.h"
 
 namespace redrafter {
@@ -36,10 +37,11 @@ float silu(float x) { return x / (1.0f + std::exp(-x)); }
 void cell_cpu(const CellParams& p, Stream&) {
   const int64_t h = p.hidden;
   for (int64_t row = 0; row < p.rows; ++row) {
-    const float *e = p.e + row * h, *s = p.s + row * h;
+    const float *e = p.e == nullptr ? p.scratch : p.e + row * h, *s = p.s + row * h;
     float* out = p.s_next + row * h;
+    if (p.e == nullptr) gather_row(p.table, p.token[row], p.scratch);
     for (int64_t i = 0; i < h; ++i) {
-      const auto input = [&](int64_t n) { return dot(p.w, n, e) + bias_at(p.w_bias, n); };
+      const auto input = [&](int64_t n) { return p.folded() ? e[n] : dot(p.w, n, e) + bias_at(p.w_bias, n); };
       const auto state = [&](int64_t n) { return dot(p.u, n, s) + bias_at(p.u_bias, n); };
       switch (p.cell) {
         case Cell::kSum:

@@ -1,6 +1,7 @@
 #include "base/threads.h"
 #include "ops/drafter.h"
 #include "ops/math_simd.h"
+#include "ops/panel.h"
 #include "ops/panel_simd.h"
 #include "ops/top.h"
 
@@ -51,12 +52,21 @@ void gru_gates(const CellParams& p, Stream& stream) {
 
 void cell(const CellParams& p, Stream& stream) {
   const int64_t h = p.hidden;
+  // In scratch, a row has 3 hidden of W e + w_bias, 3 hidden of U s + u_bias; behind all rows, e of each.
+  const float* e = p.e;
+  if (e == nullptr) {
+    float* looked_up = p.scratch + p.rows * 6 * h;
+    for (int64_t row = 0; row < p.rows; ++row) {
+      gather_row(p.table, p.token[row], p.folded() ? p.scratch + row * 6 * h : looked_up + row * h);
+    }
+    e = looked_up;
+  }
   if (p.cell == Cell::kSum) {
-    for (int64_t i = 0; i < p.rows * h; ++i) p.s_next[i] = p.s[i] + p.e[i];
+    for (int64_t i = 0; i < p.rows * h; ++i) p.s_next[i] = p.s[i] + e[i];
     return;
   }
-  over_panels(p.w, 2 * p.rows, stream, [&](int64_t first, int64_t count) {
-    affine(p.e, h, p.rows, p.w, p.w_bias, p.scratch, 6 * h, first, count);
+  over_panels(p.u, 2 * p.rows, stream, [&](int64_t first, int64_t count) {
+    if (!p.folded()) affine(e, h, p.rows, p.w, p.w_bias, p.scratch, 6 * h, first, count);
     if (p.cell == Cell::kGru) {
       affine(p.s, h, p.rows, p.u, p.u_bias, p.scratch + 3 * h, 6 * h, first, count);
       return;

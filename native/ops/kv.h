@@ -14,6 +14,7 @@ struct KvCompactParams {
 };
 
 void kv_compact_cpu(const KvCompactParams&, Stream&);
+void kv_compact_cuda(const KvCompactParams&, Stream&);
 
 // Copies the first `tokens` slots of block `from` to block `to`, and zeros the rest of `to`.
 struct KvCopyBlockParams {
@@ -23,6 +24,7 @@ struct KvCopyBlockParams {
 };
 
 void kv_copy_block_cpu(const KvCopyBlockParams&, Stream&);
+void kv_copy_block_cuda(const KvCopyBlockParams&, Stream&);
 
 // One block of a layer to or from the layout that every backend can exchange, which is the CPU's: fp32, k
 // [kv_heads, head_dim, 16], then v [kv_heads, 16, head_dim_padded]. Numbers that a 16-bit cache cannot hold
@@ -36,5 +38,7 @@ struct KvBlockParams {
 
 void kv_export_cpu(const KvBlockParams&, Stream&);
 void kv_import_cpu(const KvBlockParams&, Stream&);
+void kv_export_cuda(const KvBlockParams&, Stream&);
+void kv_import_cuda(const KvBlockParams&, Stream&);
 
 }  // namespace redrafter

@@ -60,6 +60,8 @@ struct Backend {
   void (*release)(void* memory);
   void (*upload)(void* to, const void* from, size_t bytes, Stream&);
   void (*download)(void* to, const void* from, size_t bytes, Stream&);
+  void (*copy)(void* to, const void* from, size_t bytes,
+               Stream&);  // inside the backend; an op like any other
 
   // Gives a stream what its ops need of this backend, and takes it back. open throws ERR_OOM.
   void (*open_stream)(Stream&);
@@ -71,12 +73,13 @@ struct BackendStatus {
   std::string device;  // as find_backend takes it
   const char* backend;
   std::string level;      // empty where no level can be named
-  const char* code;       // null when available; NO_CPU_FEATURE, NOT_BUILT
+  const char* code;       // null when available; BackendReasonCode of lib/system.ts
   std::string message;    // for people, with the code
   bool selected = false;  // what "auto" takes
 };
 
-// "auto" (CUDA when it works, else the CPU), "cpu", "cuda", or a CPU level by name: "cpu:avx2", "cpu:oracle".
+// "auto" or "cpu" (the best level here), a CPU level by name ("cpu:avx2", "cpu:oracle"), "cuda" or "cuda:N".
+// Models cannot be loaded on CUDA yet, so that one always throws; companion.h has its kernels.
 // Throws ERR_BACKEND with the reason when it is not available.
 const Backend& find_backend(const std::string& device);
 

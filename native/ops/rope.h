@@ -14,5 +14,7 @@ struct RopeParams {
 };
 
 void rope_cpu(const RopeParams&, Stream&);
+// The same operations, unfused, so q has the CPU's bits; k and v are rounded to the dtype of the cache.
+void rope_cuda(const RopeParams&, Stream&);
 
 }  // namespace redrafter

@@ -1,6 +1,7 @@
 #include "spec/round.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 
 #include "base/check.h"
@@ -24,13 +25,40 @@ Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int
       drafter_(drafter),
       stream_(stream),
       prefill_chunk_(prefill_chunk),
-      table_stride_(
-          (model.limits().positions + max_tree_nodes(kMaxBeamWidth, kMaxBeamLength)) / kBlockTokens + 1),
-      path_(static_cast<size_t>(max_tree_nodes(kMaxBeamWidth, kMaxBeamLength))),
-      sample_scratch_(model.backend(), static_cast<size_t>(workspace_bytes(model))) {}
+      batch_(batch_limits(model), model.backend()) {
+  Arena measure;
+  carve(measure, model);
+  workspace_ = DeviceBuffer(model.backend(), measure.used());
+  Arena arena(workspace_.as<void>(), workspace_.bytes());
+  device_ = carve(arena, model);
+  results_.resize(static_cast<size_t>(3 * model.limits().rows));
+}
+
+RoundBatch::Limits Round::batch_limits(const Model& model) {
+  const ForwardLimits& limits = model.limits();
+  return {limits.rows, kMaxBeamLength,
+          (limits.positions + max_tree_nodes(kMaxBeamWidth, kMaxBeamLength)) / kBlockTokens + 1};
+}
+
+Round::Arrays Round::carve(Arena& arena, const Model& model) {
+  const int64_t rows = model.limits().rows, run = kMaxBeamLength + 1;
+  Arrays a{};
+  a.chosen = arena.take<int32_t>(3 * rows);
+  a.path = a.chosen + rows;  // one copy brings both
+  a.from = arena.take<int32_t>(run);
+  a.logprob_row = arena.take<int32_t>(run);
+  a.logprob_token = arena.take<int32_t>(run);
+  a.logprob = arena.take<float>(run);
+  a.top_token = arena.take<int32_t>(run * kMaxLogprobs);
+  a.top_logprob = arena.take<float>(run * kMaxLogprobs);
+  a.sample_scratch = arena.take<uint8_t>(model.limits().threads * sample_scratch(model.config().vocab));
+  return a;
+}
 
 int64_t Round::workspace_bytes(const Model& model) {
-  return model.limits().threads * sample_scratch(model.config().vocab);
+  Arena measure;
+  carve(measure, model);
+  return static_cast<int64_t>(measure.used()) + RoundBatch::bytes(batch_limits(model));
 }
 
 int64_t Round::rows_wanted(const Lane& lane) const {
@@ -48,102 +76,72 @@ void Round::draft(Lane& lane) {
   drafter_->propose({lane.hidden_state.as<float>(), lane.tokens->back(), lane.beam_width, length}, lane.tree);
 }
 
-void Round::add_row(int32_t token, int64_t position, int64_t slot, int32_t sequence, int64_t context) {
-  token_.push_back(token);
-  position_.push_back(narrow(position));
-  slot_.push_back(narrow(slot));
-  sequence_.push_back(sequence);
-  context_.push_back(narrow(context));
-}
-
-// The last row added gets logits; they choose the token at position + 1.
-void Round::add_output(const Lane& lane, int64_t position) {
-  outputs_.push_back(narrow(static_cast<int64_t>(token_.size()) - 1));
-  spec_.push_back(lane.sample);
-  choose_position_.push_back(narrow(position + 1));
-}
-
-void Round::add_prompt_rows(Lane& lane, int32_t sequence) {
+void Round::add_prompt_rows(Lane& lane) {
   const int64_t begin = lane.kv->length(), end = static_cast<int64_t>(lane.tokens->size());
   lane.rows = std::min(end - begin, prefill_chunk_);
   for (int64_t position = begin; position < begin + lane.rows; ++position) {
-    add_row((*lane.tokens)[static_cast<size_t>(position)], position, position, sequence, position + 1);
-    tail_begin_.push_back(narrow(static_cast<int64_t>(tail_slots_.size())));
+    batch_.add_row((*lane.tokens)[static_cast<size_t>(position)], position, position, position + 1, -1);
   }
-  if (lane.generates && begin + lane.rows == end) add_output(lane, end - 1);
+  if (lane.generates && begin + lane.rows == end) batch_.add_output(lane.sample);
 }
 
 // Node n of the tree sits at position S + depth(n) and in slot S + n; it sees the S committed positions and
 // its own path.
-void Round::add_tree_rows(Lane& lane, int32_t sequence) {
+void Round::add_tree_rows(Lane& lane) {
   const int64_t committed = lane.kv->length();
   const DraftTree& tree = lane.tree;
   lane.rows = tree.nodes;
+  std::array<int32_t, kMaxBeamLength + 1> path{};
   for (int64_t n = 0; n < tree.nodes; ++n) {
     const int64_t depth = tree.depth[static_cast<size_t>(n)];
-    add_row(tree.token[static_cast<size_t>(n)], committed + depth, committed + n, sequence, committed);
-    const size_t begin = tail_slots_.size();
-    tail_slots_.resize(begin + static_cast<size_t>(depth) + 1);
     int32_t node = narrow(n);
     for (int64_t d = depth; d >= 0; --d) {
-      tail_slots_[begin + static_cast<size_t>(d)] = narrow(committed + node);
+      path[static_cast<size_t>(d)] = node;
       node = tree.parent[static_cast<size_t>(node)];
     }
-    tail_begin_.push_back(narrow(static_cast<int64_t>(tail_slots_.size())));
-    add_output(lane, committed + depth);
+    batch_.add_row(tree.token[static_cast<size_t>(n)], committed + depth, committed + n, committed,
+                   tree.parent[static_cast<size_t>(n)]);
+    for (int64_t d = 0; d <= depth; ++d) batch_.add_tail(committed + path[static_cast<size_t>(d)]);
+    batch_.add_output(lane.sample);
   }
 }
 
 void Round::build(const std::vector<Lane*>& lanes) {
-  for (auto* list :
-       {&token_, &position_, &slot_, &sequence_, &context_, &tail_slots_, &outputs_, &choose_position_}) {
-    list->clear();
-  }
-  spec_.clear();
-  tail_begin_.assign(1, 0);
-  tables_.assign(lanes.size() * static_cast<size_t>(table_stride_), 0);
+  batch_.clear();
   for (size_t i = 0; i < lanes.size(); ++i) {
-    const std::vector<int32_t>& blocks = lanes[i]->kv->blocks();
-    REDRAFTER_CHECK(static_cast<int64_t>(blocks.size()) <= table_stride_);
-    std::copy(blocks.begin(), blocks.end(), tables_.begin() + static_cast<std::ptrdiff_t>(i) * table_stride_);
-    if (lanes[i]->decoding) {
-      add_tree_rows(*lanes[i], narrow(static_cast<int64_t>(i)));
+    Lane& lane = *lanes[i];
+    lane.first_row = batch_.rows();
+    lane.first_output = batch_.outputs();
+    lane.first_path = lane.first_output + static_cast<int64_t>(i);
+    batch_.add_sequence(lane.kv->blocks());
+    if (lane.decoding) {
+      add_tree_rows(lane);
     } else {
-      add_prompt_rows(*lanes[i], narrow(static_cast<int64_t>(i)));
+      add_prompt_rows(lane);
     }
+    lane.outputs = batch_.outputs() - lane.first_output;
   }
+  batch_.upload(stream_);
 }
 
-Batch Round::batch() const {
-  Batch b;
-  b.rows = static_cast<int64_t>(token_.size());
-  b.token = token_.data();
-  b.position = position_.data();
-  b.slot = slot_.data();
-  b.sequence = sequence_.data();
-  b.context = context_.data();
-  b.tail_begin = tail_begin_.data();
-  b.tail_slots = tail_slots_.data();
-  b.block_tables = tables_.data();
-  b.table_stride = table_stride_;
-  return b;
+// The target's token at every node that the walk reaches, and the walk.
+void Round::choose(Lane& lane) {
+  const int32_t* token = lane.decoding ? batch_.tokens() + lane.first_row : nullptr;
+  const int32_t* parent = lane.decoding ? batch_.parents() + lane.first_row : nullptr;
+  int32_t *chosen = device_.chosen + lane.first_output, *path = device_.path + lane.first_path;
+  const int64_t vocab = model_.config().vocab;
+  model_.backend().sample({model_.logits() + lane.first_output * vocab, batch_.specs() + lane.first_output,
+                           batch_.choose_positions() + lane.first_output, chosen, device_.sample_scratch,
+                           lane.outputs, vocab, token, parent},
+                          stream_);
+  if (!lane.decoding) return;
+  model_.backend().tree_accept({token, parent, chosen, lane.rows, path + 1, path}, stream_);
 }
 
-void Round::choose(const Lane& lane, int64_t first_output, int64_t count) {
-  const bool tree = lane.decoding;
-  model_.backend().sample(
-      {model_.logits() + first_output * model_.config().vocab, spec_.data() + first_output,
-       choose_position_.data() + first_output, chosen_.data() + first_output, sample_scratch_.as<void>(),
-       count, model_.config().vocab, tree ? lane.tree.token.data() : nullptr,
-       tree ? lane.tree.parent.data() : nullptr},
-      stream_);
-}
-
-// path_[0 .. path_length) are the outputs (relative to first_output) whose choices are the run of this round.
-void Round::emit(Lane& lane, int64_t first_output, int64_t path_length) {
-  for (int64_t i = 0; i < path_length; ++i) {
-    lane.emitted.push_back(chosen_[static_cast<size_t>(first_output + path_[static_cast<size_t>(i)])]);
-  }
+// path_ holds the outputs (relative to the lane's first) whose choices are the run of this round.
+void Round::emit(Lane& lane) {
+  for (const int32_t node : path_)
+    lane.emitted.push_back(results_[static_cast<size_t>(lane.first_output + node)]);
   if (lane.emitted.back() < 0) {
     lane.failed = true;
     lane.emitted.clear();
@@ -152,48 +150,62 @@ void Round::emit(Lane& lane, int64_t first_output, int64_t path_length) {
   const Cut cut = cut_run(lane.emitted, lane.max_tokens - lane.generated, lane.stop);
   lane.emitted.resize(static_cast<size_t>(cut.keep));
   lane.finish = cut.finish;
-  lane.accepted = std::min(cut.keep, path_length - 1);
+  lane.accepted = std::min(cut.keep, static_cast<int64_t>(path_.size()) - 1);
   lane.generated += cut.keep;
   lane.tokens->insert(lane.tokens->end(), lane.emitted.begin(), lane.emitted.end());
 
-  const int64_t hidden = model_.config().hidden;
-  const int64_t last = first_output + path_[static_cast<size_t>(path_length - 1)];
-  model_.backend().upload(lane.hidden_state.as<void>(), model_.hidden() + last * hidden,
-                          lane.hidden_state.bytes(), stream_);
-  if (lane.logprobs < 0) return;
-  path_rows_.clear();
-  for (int64_t i = 0; i < cut.keep; ++i)
-    path_rows_.push_back(narrow(first_output) + path_[static_cast<size_t>(i)]);
-  lane.logprob.resize(static_cast<size_t>(cut.keep));
-  lane.top_token.resize(static_cast<size_t>(cut.keep * lane.logprobs));
-  lane.top_logprob.resize(static_cast<size_t>(cut.keep * lane.logprobs));
-  model_.backend().logprob(
-      {model_.logits(), path_rows_.data(), lane.emitted.data(), lane.logprob.data(), lane.top_token.data(),
-       lane.top_logprob.data(), cut.keep, model_.config().vocab, lane.logprobs},
-      stream_);
+  const int64_t last = lane.first_output + path_.back();
+  model_.backend().copy(lane.hidden_state.as<void>(), model_.hidden() + last * model_.config().hidden,
+                        lane.hidden_state.bytes(), stream_);
+  if (lane.logprobs >= 0) add_logprobs(lane);
 }
 
-void Round::settle_prompt(Lane& lane, int64_t output) {
+void Round::add_logprobs(Lane& lane) {
+  const Backend& backend = model_.backend();
+  const size_t count = lane.emitted.size(), top = count * static_cast<size_t>(lane.logprobs);
+  slots_.clear();
+  for (size_t i = 0; i < count; ++i) slots_.push_back(narrow(lane.first_output) + path_[i]);
+  backend.upload(device_.logprob_row, slots_.data(), count * sizeof(int32_t), stream_);
+  backend.upload(device_.logprob_token, lane.emitted.data(), count * sizeof(int32_t), stream_);
+  backend.logprob(
+      {model_.logits(), device_.logprob_row, device_.logprob_token, device_.logprob, device_.top_token,
+       device_.top_logprob, static_cast<int64_t>(count), model_.config().vocab, lane.logprobs},
+      stream_);
+  lane.logprob.resize(count);
+  lane.top_token.resize(top);
+  lane.top_logprob.resize(top);
+  backend.download(lane.logprob.data(), device_.logprob, count * sizeof(float), stream_);
+  backend.download(lane.top_token.data(), device_.top_token, top * sizeof(int32_t), stream_);
+  backend.download(lane.top_logprob.data(), device_.top_logprob, top * sizeof(float), stream_);
+}
+
+void Round::settle_prompt(Lane& lane) {
   lane.kv->commit(lane.kv->length() + lane.rows);
-  if (!lane.generates || lane.kv->length() < static_cast<int64_t>(lane.tokens->size())) return;
-  path_[0] = 0;
-  emit(lane, output, 1);
+  if (lane.outputs == 0) return;
+  path_.assign(1, 0);
+  emit(lane);
   lane.decoding = true;
 }
 
-void Round::settle_tree(Lane& lane, int64_t first_output) {
+void Round::settle_tree(Lane& lane, int64_t sequence) {
+  const auto path = results_.begin() + static_cast<std::ptrdiff_t>(model_.limits().rows + lane.first_path);
+  path_.assign(path + 1, path + 1 + *path);
+  compact(lane, sequence);
   const int64_t committed = lane.kv->length();
-  int32_t path_length = 0;
-  model_.backend().tree_accept({lane.tree.token.data(), lane.tree.parent.data(),
-                                chosen_.data() + first_output, lane.tree.nodes, path_.data(), &path_length},
-                               stream_);
-  path_rows_.clear();
-  for (int32_t i = 0; i < path_length; ++i)
-    path_rows_.push_back(narrow(committed) + path_[static_cast<size_t>(i)]);
-  cache_.compact(lane.kv->blocks().data(), path_rows_.data(), committed, path_length);
-  emit(lane, first_output, path_length);
+  emit(lane);
   // The newest token is the next root: its KV, if a cut made it one of the path, does not count yet.
-  lane.kv->commit(std::min(committed + path_length, static_cast<int64_t>(lane.tokens->size()) - 1));
+  lane.kv->commit(std::min(committed + static_cast<int64_t>(path_.size()),
+                           static_cast<int64_t>(lane.tokens->size()) - 1));
+}
+
+// The accepted nodes move to where plain decoding would have put them.
+void Round::compact(Lane& lane, int64_t sequence) {
+  const int64_t committed = lane.kv->length();
+  slots_.clear();
+  for (const int32_t node : path_) slots_.push_back(narrow(committed) + node);
+  if (slots_.back() == committed + static_cast<int64_t>(slots_.size()) - 1) return;  // they are there
+  model_.backend().upload(device_.from, slots_.data(), slots_.size() * sizeof(int32_t), stream_);
+  cache_.compact(batch_.blocks(sequence), device_.from, committed, static_cast<int64_t>(slots_.size()));
 }
 
 RoundTimes Round::run(const std::vector<Lane*>& lanes) {
@@ -209,19 +221,20 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes) {
   const auto drafted = Clock::now();
   build(lanes);
   const auto built = Clock::now();
-  model_.forward(batch(), cache_.layers(), outputs_.data(), static_cast<int64_t>(outputs_.size()), stream_);
-  chosen_.resize(outputs_.size());
-  int64_t output = 0;
+  model_.forward(batch_.batch(), cache_.layers(), batch_.output_rows(), batch_.outputs(), stream_);
   for (Lane* lane : lanes) {
-    const bool complete = lane->kv->length() + lane->rows == static_cast<int64_t>(lane->tokens->size());
-    const int64_t count = lane->decoding ? lane->rows : lane->generates && complete ? 1 : 0;
-    if (count > 0) choose(*lane, output, count);
-    if (lane->decoding) {
-      settle_tree(*lane, output);
+    if (lane->outputs > 0) choose(*lane);
+  }
+  if (batch_.outputs() > 0) {
+    const size_t used = static_cast<size_t>(model_.limits().rows + batch_.outputs()) + lanes.size();
+    model_.backend().download(results_.data(), device_.chosen, used * sizeof(int32_t), stream_);
+  }
+  for (size_t i = 0; i < lanes.size(); ++i) {
+    if (lanes[i]->decoding) {
+      settle_tree(*lanes[i], static_cast<int64_t>(i));
     } else {
-      settle_prompt(*lane, output);
+      settle_prompt(*lanes[i]);
     }
-    output += count;
   }
   return {ms_between(start, drafted), ms_between(built, Clock::now())};
 }

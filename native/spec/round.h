@@ -9,8 +9,12 @@
 #include "model/forward.h"
 #include "spec/accept.h"
 #include "spec/drafter.h"
+#include "spec/round_batch.h"
 
 namespace redrafter {
+
+// The most log-probabilities beside a token's own.
+constexpr int64_t kMaxLogprobs = 64;
 
 // What a round needs to know of a request, and what it leaves there. `tokens` and `kv` belong to its session:
 // while prefilling, tokens[kv->length() ..] wait for their KV; while decoding, tokens.back() is the root, the
@@ -36,7 +40,9 @@ struct Lane {
 
   // Of the last round.
   DraftTree tree{max_tree_nodes(kMaxBeamWidth, kMaxBeamLength)};
-  int64_t rows = 0;  // rows it had in the forward pass
+  int64_t rows = 0;  // rows it had in the forward pass, of which `outputs` got logits
+  int64_t first_row = 0, outputs = 0, first_output = 0;
+  int64_t first_path = 0;
   std::vector<int32_t> emitted;
   int64_t accepted = 0;  // emitted tokens that had been drafted; they come first
   std::vector<float> logprob;
@@ -68,34 +74,43 @@ class Round {
   static int64_t workspace_bytes(const Model& model);
 
  private:
+  // In the memory of the backend.
+  struct Arrays {
+    int32_t* chosen;  // [rows] the target's tokens, by output
+    int32_t* path;    // [2 rows] of each lane: length, then nodes of the accepted path
+    int32_t* from;    // [depth + 1] slots to compact
+    // Log-probabilities of one lane's run.
+    int32_t *logprob_row, *logprob_token;  // [depth + 1]
+    float* logprob;                        // [depth + 1]
+    int32_t* top_token;                    // [depth + 1, kMaxLogprobs]
+    float* top_logprob;                    // [depth + 1, kMaxLogprobs]
+    uint8_t* sample_scratch;               // [threads, sample_scratch(vocab)]
+  };
+  static Arrays carve(Arena& arena, const Model& model);
+  static RoundBatch::Limits batch_limits(const Model& model);
+
   void draft(Lane& lane);
   void build(const std::vector<Lane*>& lanes);
-  void add_prompt_rows(Lane& lane, int32_t sequence);
-  void add_tree_rows(Lane& lane, int32_t sequence);
-  void add_row(int32_t token, int64_t position, int64_t slot, int32_t sequence, int64_t context);
-  void add_output(const Lane& lane, int64_t position);
-  Batch batch() const;
-  void choose(const Lane& lane, int64_t first_output, int64_t count);
-  void settle_prompt(Lane& lane, int64_t output);
-  void settle_tree(Lane& lane, int64_t first_output);
-  void emit(Lane& lane, int64_t first_output, int64_t path_length);
+  void add_prompt_rows(Lane& lane);
+  void add_tree_rows(Lane& lane);
+  void choose(Lane& lane);
+  void settle_prompt(Lane& lane);
+  void settle_tree(Lane& lane, int64_t sequence);
+  void compact(Lane& lane, int64_t sequence);
+  void emit(Lane& lane);
+  void add_logprobs(Lane& lane);
 
   Model& model_;
   KvCache& cache_;
   Drafter* drafter_;
   Stream& stream_;
   int64_t prefill_chunk_;
-  int64_t table_stride_;
-
-  // The batch being built, on the host.
-  std::vector<int32_t> token_, position_, slot_, sequence_, context_, tail_begin_, tail_slots_, tables_;
-  std::vector<int32_t> outputs_;          // rows whose logits are wanted
-  std::vector<SampleSpec> spec_;          // [outputs]
-  std::vector<int32_t> choose_position_;  // [outputs]
-  std::vector<int32_t> chosen_;           // [outputs] the target's tokens
-  std::vector<int32_t> path_;             // nodes of the accepted path
-  std::vector<int32_t> path_rows_;        // their cache slots, then their rows of logits
-  DeviceBuffer sample_scratch_;
+  RoundBatch batch_;
+  DeviceBuffer workspace_;
+  Arrays device_{};
+  std::vector<int32_t> results_;  // chosen and path on the host
+  std::vector<int32_t> path_;     // of the lane being settled
+  std::vector<int32_t> slots_;
 };
 
 }  // namespace redrafter

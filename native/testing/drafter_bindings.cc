@@ -39,17 +39,18 @@ struct Loaded {
 // One chain of tokens through the recurrence: the scratch of all steps and the head's output of the last one.
 struct Chain {
   const RecurrentWeights& r;
-  std::vector<float> e, state, next, z, z_next, cell_scratch, mix_scratch, head_scratch, logit;
+  std::vector<float> state, next, z, z_next, cell_scratch, mix_scratch, head_scratch, logit;
   std::vector<int32_t> id;
   float log_sum_exp = 0.0f;
 
   explicit Chain(const RecurrentWeights& weights) : r(weights) {
     const size_t h = static_cast<size_t>(r.config.hidden), exit = static_cast<size_t>(r.config.exit);
     const size_t vocab = static_cast<size_t>(r.head.rows);
-    for (auto* v : {&e, &state, &next}) v->resize(h);
+    for (auto* v : {&state, &next}) v->resize(h);
     for (auto* v : {&z, &z_next}) v->resize(exit);
-    for (auto* v : {&head_scratch, &logit}) v->resize(vocab);
-    cell_scratch.resize(6 * h);
+    logit.resize(vocab);
+    head_scratch.resize(static_cast<size_t>(head_top_scratch(r.head.rows)));
+    cell_scratch.resize(7 * h);
     mix_scratch.resize(2 * h);
     id.resize(vocab);
   }
@@ -58,9 +59,8 @@ struct Chain {
     const Backend& b = loaded.backend;
     Stream& stream = loaded.stream;
     const int64_t h = r.config.hidden, exit = r.config.exit;
-    b.embed({&token, loaded.weights.embedding, e.data(), 1}, stream);
-    b.cell({r.config.cell, e.data(), state.data(), next.data(), r.w, r.u, r.w_bias, r.u_bias, 1, h,
-            cell_scratch.data()},
+    b.cell({r.config.cell, nullptr, &token, loaded.weights.embedding, state.data(), next.data(), r.w, r.u,
+            r.w_bias, r.u_bias, 1, h, cell_scratch.data()},
            stream);
     state.swap(next);
     b.mix({loaded.hidden.data(), state.data(), r.projection, r.projection_bias, z.data(), 1, h, exit,

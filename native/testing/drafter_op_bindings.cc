@@ -23,20 +23,30 @@ Cell cell_named(const std::string& name) {
   fail("ERR_INVALID_ARGUMENT", "unknown cell ", name);
 }
 
-// cell {cell, e, s, w?, u?, wBias?, uBias?, rows, hidden}
+// cell {cell, e or token and table, s, w?, u?, wBias?, uBias?, rows, hidden}; with a table and no w, the
+// table is folded
 Napi::Value cell(OpCall& call) {
   const Fields& p = call.params();
   const int64_t rows = p.integer("rows"), h = p.integer("hidden");
   const Cell kind = cell_named(p.text("cell"));
   const int64_t gates = kind == Cell::kGru ? 3 * h : h;
-  REDRAFTER_REQUIRE(kind == Cell::kSum || (p.has("w") && p.has("u")), "ERR_INVALID_ARGUMENT",
+  const bool looked_up = !p.has("e"), folded = looked_up && kind != Cell::kSum && !p.has("w");
+  REDRAFTER_REQUIRE(kind == Cell::kSum || ((p.has("w") || folded) && p.has("u")), "ERR_INVALID_ARGUMENT",
                     "w or u is missing");
+  Matrix table;
+  const int32_t* token = nullptr;
+  if (looked_up) {
+    table = p.matrix("table");
+    REDRAFTER_REQUIRE(table.cols == (folded ? gates : h), "ERR_INVALID_ARGUMENT",
+                      "table has the wrong shape");
+    token = p.indices("token", rows, 0, table.rows);
+  }
   float* next = call.out<float>(rows * h);
-  call.backend().cell(
-      {kind, p.in<float>("e", rows * h), p.in<float>("s", rows * h), next, optional_matrix(p, "w", gates, h),
-       optional_matrix(p, "u", gates, h), p.optional<float>("wBias", gates),
-       p.optional<float>("uBias", gates), rows, h, call.scratch(rows * 6 * h)},
-      call.stream());
+  call.backend().cell({kind, p.optional<float>("e", rows * h), token, table, p.in<float>("s", rows * h), next,
+                       optional_matrix(p, "w", gates, h), optional_matrix(p, "u", gates, h),
+                       p.optional<float>("wBias", gates), p.optional<float>("uBias", gates), rows, h,
+                       call.scratch(rows * 7 * h)},
+                      call.stream());
   return call.take(next);
 }
 
@@ -74,7 +84,7 @@ Napi::Value head_top(OpCall& call) {
   int32_t* token = call.out<int32_t>(rows * top);
   float *logit = call.out<float>(rows * top), *sum = call.out<float>(rows);
   call.backend().head_top({p.in<float>("z", rows * head.cols), head, rows, top, token, logit, sum,
-                           call.scratch(rows * head.rows)},
+                           call.scratch(rows * head_top_scratch(head.rows))},
                           call.stream());
   auto result = Napi::Object::New(call.env());
   result["token"] = call.take(token);
@@ -112,11 +122,12 @@ Napi::Value tree_pack(OpCall& call) {
   const Fields& p = call.params();
   const int64_t width = p.integer("width"), length = p.integer("length"), most = 1 + width * length;
   REDRAFTER_REQUIRE(width > 0, "ERR_INVALID_ARGUMENT", "width");
-  const int32_t* beams = p.in<int32_t>("beams", width * (length + 1));
+  const int32_t* given = p.host<int32_t>("beams", width * (length + 1));
   for (int64_t row = 1; row < width; ++row) {
-    REDRAFTER_REQUIRE(beams[row * (length + 1)] == beams[0], "ERR_INVALID_ARGUMENT",
+    REDRAFTER_REQUIRE(given[row * (length + 1)] == given[0], "ERR_INVALID_ARGUMENT",
                       "the rows have no common root");
   }
+  const int32_t* beams = p.in<int32_t>("beams", width * (length + 1));
   int32_t *token = call.out<int32_t>(most), *parent = call.out<int32_t>(most),
           *depth = call.out<int32_t>(most);
   int32_t *unpack = call.out<int32_t>(width * (length + 1)), *nodes = call.out<int32_t>(1);

@@ -58,9 +58,11 @@ Batch batch_of(const Fields& p, int64_t blocks) {
   const auto begin = f.get("tailBegin").As<Napi::Int32Array>(),
              context = f.get("context").As<Napi::Int32Array>(),
              position = f.get("position").As<Napi::Int32Array>();
+  b.sequences = sequences;
   for (size_t r = 0; r < static_cast<size_t>(b.rows); ++r) {
     REDRAFTER_REQUIRE(begin[r + 1] - begin[r] == position[r] + 1 - context[r], "ERR_INVALID_ARGUMENT", "row ",
                       r, ": context and tail do not make position + 1");
+    b.max_positions = std::max<int64_t>(b.max_positions, position[r] + 1);
   }
   return b;
 }

@@ -19,17 +19,16 @@ void RecurrentDrafter::carve(Arena& arena) {
   const DrafterConfig& c = weights_.config;
   const int64_t w = kMaxBeamWidth, columns = kMaxBeamLength + 1;
   last_ = arena.take<int32_t>(w);
-  e_ = arena.take<float>(w * c.hidden);
   state_ = arena.take<float>(w * c.hidden);
   state_next_ = arena.take<float>(w * c.hidden);
-  cell_scratch_ = arena.take<float>(w * 6 * c.hidden);
+  cell_scratch_ = arena.take<float>(w * 7 * c.hidden);
   z_ = arena.take<float>(w * c.exit);
   z_next_ = arena.take<float>(w * c.exit);
   mix_scratch_ = arena.take<float>(w * 2 * c.hidden);
   top_token_ = arena.take<int32_t>(w * w);
   top_logit_ = arena.take<float>(w * w);
   log_sum_exp_ = arena.take<float>(w);
-  head_scratch_ = arena.take<float>(w * weights_.head.rows);
+  head_scratch_ = arena.take<float>(w * head_top_scratch(weights_.head.rows));
   score_ = arena.take<float>(w);
   score_next_ = arena.take<float>(w);
   beams_ = arena.take<int32_t>(w * columns);
@@ -44,10 +43,9 @@ int64_t RecurrentDrafter::step(const Proposal& proposal, int64_t rows, int64_t s
   const RecurrentWeights& r = weights_;
   const int64_t hidden = r.config.hidden, exit = r.config.exit, columns = proposal.length + 1;
   for (int64_t i = 0; i < rows; ++i) last_[i] = beams_[i * columns + step - 1];
-  backend_.embed({last_, embedding_, e_, rows}, stream_);
-  backend_.cell(
-      {r.config.cell, e_, state_, state_next_, r.w, r.u, r.w_bias, r.u_bias, rows, hidden, cell_scratch_},
-      stream_);
+  backend_.cell({r.config.cell, nullptr, last_, embedding_, state_, state_next_, r.w, r.u, r.w_bias, r.u_bias,
+                 rows, hidden, cell_scratch_},
+                stream_);
   backend_.mix(
       {proposal.hidden, state_next_, r.projection, r.projection_bias, z_, rows, hidden, exit, mix_scratch_},
       stream_);

@@ -30,7 +30,6 @@ class RecurrentDrafter final : public Drafter {
   Stream& stream_;
   DeviceBuffer workspace_;
   int32_t* last_ = nullptr;      // [W] newest token of each beam
-  float* e_ = nullptr;           // [W, hidden]
   float* state_ = nullptr;       // [W, hidden]
   float* state_next_ = nullptr;  // [W, hidden]
   float* cell_scratch_ = nullptr;

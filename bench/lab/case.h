@@ -1,0 +1,75 @@
+// One kernel at one shape: its cost, and how to run it on a device.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "ops/cuda.h"
+#include "shapes.h"
+
+namespace redrafter::lab {
+
+// Device memory of a case, freed with it.
+class Memory {
+ public:
+  explicit Memory(const Backend& backend, Stream& stream) : backend_(backend), stream_(stream) {}
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() {
+    for (void* block : blocks_) backend_.release(block);
+  }
+
+  const Backend& backend() const { return backend_; }
+  Stream& stream() { return stream_; }
+
+  void* bytes(size_t count) {
+    void* block = backend_.allocate(count);
+    REDRAFTER_REQUIRE(block != nullptr, "ERR_OOM", "cannot allocate ", count, " bytes on the device");
+    blocks_.push_back(block);
+    return block;
+  }
+  template <typename T>
+  T* of(const std::vector<T>& values) {
+    void* block = bytes(values.size() * sizeof(T) + 16);
+    backend_.upload(block, values.data(), values.size() * sizeof(T), stream_);
+    return static_cast<T*>(block);
+  }
+  template <typename T>
+  T* empty(int64_t count) {
+    return static_cast<T*>(bytes(static_cast<size_t>(count) * sizeof(T) + 16));
+  }
+  // Numbers between -scale and scale.
+  float* floats(int64_t count, float scale = 1.0f);
+  // A bf16 matrix of such numbers, in the device's layout (which does not matter for random numbers).
+  Matrix matrix(int64_t rows, int64_t cols);
+  // So many matrices of one shape that one pass over them cannot come out of the second-level cache.
+  std::vector<Matrix> matrices(int64_t rows, int64_t cols);
+
+ private:
+  void random16(void* to, size_t count);
+
+  const Backend& backend_;
+  Stream& stream_;
+  std::vector<void*> blocks_;
+};
+
+// Runs the kernel once; `turn` counts the runs, so that weights can take turns.
+using Run = std::function<void(Stream&, int64_t turn)>;
+
+struct Case {
+  std::string kernel, shape;
+  int64_t rows;
+  Cost cost;
+  std::function<Run(Memory&)> prepare;
+};
+
+std::vector<Case> kernel_cases(const ModelShape& model);   // cases.cu
+std::vector<Case> drafter_cases(const ModelShape& model);  // drafter_cases.cu
+
+// Compares the bits of rows between launches of different sizes; returns the faults found, as text.
+std::vector<std::string> invariance_faults(const Backend& backend, Stream& stream);  // invariance.cu
+
+}  // namespace redrafter::lab

@@ -1,0 +1,195 @@
+// The kernels of the target's forward pass, of choosing and of the cache, at one model's shapes.
+#include <algorithm>
+
+#include "case.h"
+
+namespace redrafter::lab {
+namespace {
+
+// A request with `context` committed tokens and a draft tree of `nodes` nodes, a bush of chains of four.
+Batch tree_batch(Memory& memory, int64_t context, int64_t nodes) {
+  std::vector<int32_t> token, position, slot, sequence, contexts, tail_begin{0}, tail_slots, table;
+  for (int64_t n = 0; n < nodes; ++n) {
+    const int64_t depth = n == 0 ? 0 : 1 + (n - 1) % 4;
+    std::vector<int32_t> path{static_cast<int32_t>(context)};
+    for (int64_t d = 1; d <= depth; ++d) path.push_back(static_cast<int32_t>(context + n - depth + d));
+    token.push_back(static_cast<int32_t>(n));
+    position.push_back(static_cast<int32_t>(context + depth));
+    slot.push_back(static_cast<int32_t>(context + n));
+    sequence.push_back(0);
+    contexts.push_back(static_cast<int32_t>(context));
+    tail_slots.insert(tail_slots.end(), path.begin(), path.end());
+    tail_begin.push_back(static_cast<int32_t>(tail_slots.size()));
+  }
+  const int64_t blocks = (context + nodes) / kBlockTokens + 1;
+  for (int64_t i = 0; i < blocks; ++i) table.push_back(static_cast<int32_t>(blocks - 1 - i));
+  Batch b;
+  b.rows = nodes;
+  b.token = memory.of(token);
+  b.position = memory.of(position);
+  b.slot = memory.of(slot);
+  b.sequence = memory.of(sequence);
+  b.context = memory.of(contexts);
+  b.tail_begin = memory.of(tail_begin);
+  b.tail_slots = memory.of(tail_slots);
+  b.block_tables = memory.of(table);
+  b.table_stride = blocks;
+  return b;
+}
+
+KvLayer cache_layer(Memory& memory, const ModelShape& m, int64_t tokens) {
+  const int64_t blocks = tokens / kBlockTokens + 1;
+  KvLayer kv = memory.backend().kv_layout(m.kv_heads, m.head_dim, DType::kBF16);
+  kv.k = memory.matrix(blocks * kv.k_block_stride / 16, 16).data;
+  kv.v = memory.matrix(blocks * kv.v_block_stride / 16, 16).data;
+  return kv;
+}
+
+Case matmul_case(const char* what, int64_t rows, int64_t n, int64_t k, bool residual) {
+  return {"matmul", std::string(what) + " " + std::to_string(n) + " x " + std::to_string(k), rows,
+          matmul_cost(rows, n, k, residual), [=](Memory& memory) -> Run {
+            const std::vector<Matrix> w = memory.matrices(n, k);
+            const float* x = memory.floats(rows * k);
+            float* y = memory.floats(rows * n);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
+              const Matrix& weights = w[static_cast<size_t>(turn) % w.size()];
+              backend.matmul({x, weights, nullptr, residual ? y : nullptr, y, rows, k, n}, stream);
+            };
+          }};
+}
+
+Case attention_case(const ModelShape& m, int64_t nodes, int64_t context) {
+  return {"attention", std::to_string(context) + " context", nodes, attention_cost(m, nodes, context),
+          [=](Memory& memory) -> Run {
+            const Batch batch = tree_batch(memory, context, nodes);
+            std::vector<KvLayer> layers;  // take turns, so that the cache is read from memory
+            for (int i = 0; i < 8; ++i) layers.push_back(cache_layer(memory, m, context + nodes));
+            const float* qkv = memory.floats(nodes * m.qkv());
+            float* y = memory.empty<float>(nodes * m.heads * m.head_dim);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
+              AttentionParams p{};
+              p.qkv = qkv, p.y = y, p.batch = batch, p.heads = m.heads, p.scale = 0.088f;
+              p.kv = layers[static_cast<size_t>(turn) % layers.size()];
+              p.max_positions = context + nodes;
+              backend.attention(p, stream);
+            };
+          }};
+}
+
+Case rope_case(const ModelShape& m, int64_t rows) {
+  const double moved = 4.0 * count(rows * m.qkv()) + 4.0 * count(rows * (m.heads + m.kv_heads) * m.head_dim) +
+                       4.0 * count(rows * m.kv_heads * m.head_dim);
+  return {"rope", "q, k, append", rows, {moved, 0}, [=](Memory& memory) -> Run {
+            const int64_t context = 512;
+            const Batch batch = tree_batch(memory, context, rows);
+            const KvLayer kv = cache_layer(memory, m, context + rows);
+            float* qkv = memory.floats(rows * m.qkv());
+            const float* cos_sin = memory.floats((context + rows) * m.head_dim);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+              backend.rope({qkv, cos_sin, kv, batch, m.heads}, stream);
+            };
+          }};
+}
+
+Case norm_case(const ModelShape& m, int64_t rows) {
+  return {
+      "norm", std::to_string(m.hidden), rows, {8.0 * count(rows * m.hidden), 0}, [=](Memory& memory) -> Run {
+        const float *x = memory.floats(rows * m.hidden), *weight = memory.floats(m.hidden);
+        float* y = memory.empty<float>(rows * m.hidden);
+        return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+          backend.norm({x, y, weight, nullptr, m.hidden, m.hidden, rows, 1, m.hidden, 1e-5f}, stream);
+        };
+      }};
+}
+
+Case act_case(const ModelShape& m, int64_t rows) {
+  return {"act", std::to_string(m.ffn), rows, {12.0 * count(rows * m.ffn), 0}, [=](Memory& memory) -> Run {
+            const float* gate_up = memory.floats(rows * 2 * m.ffn);
+            float* y = memory.empty<float>(rows * m.ffn);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+              backend.act({gate_up, y, rows, m.ffn}, stream);
+            };
+          }};
+}
+
+Case embed_case(const ModelShape& m, int64_t rows) {
+  return {"embed",
+          std::to_string(m.vocab) + " x " + std::to_string(m.hidden),
+          rows,
+          {6.0 * count(rows * m.hidden), 0},
+          [=](Memory& memory) -> Run {
+            const Matrix table = memory.matrix(m.vocab, m.hidden);
+            std::vector<int32_t> token;
+            for (int64_t r = 0; r < rows; ++r) token.push_back(static_cast<int32_t>(r * 997 % m.vocab));
+            const int32_t* tokens = memory.of(token);
+            float* y = memory.empty<float>(rows * m.hidden);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+              backend.embed({tokens, table, y, rows}, stream);
+            };
+          }};
+}
+
+Case sample_case(const ModelShape& m, int64_t rows, bool greedy) {
+  return {"sample",
+          greedy ? "greedy" : "top-p 0.9",
+          rows,
+          {4.0 * count(rows * m.vocab), 0},
+          [=](Memory& memory) -> Run {
+            const float* logits = memory.floats(rows * m.vocab, 8.0f);
+            const SampleSpec spec{greedy ? 0.0f : 0.8f, 0, greedy ? 1.0f : 0.9f, 0.0f, 7};
+            const SampleSpec* specs = memory.of(std::vector<SampleSpec>(static_cast<size_t>(rows), spec));
+            const int32_t* position = memory.of(std::vector<int32_t>(static_cast<size_t>(rows), 100));
+            int32_t* token = memory.empty<int32_t>(rows);
+            void* scratch = memory.bytes(static_cast<size_t>(8 * rows * m.vocab));
+            return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+              backend.sample({logits, specs, position, token, scratch, rows, m.vocab}, stream);
+            };
+          }};
+}
+
+Case compact_case(const ModelShape& m, int64_t count_of) {
+  return {"kv_compact",
+          "one layer",
+          count_of,
+          {8.0 * count(count_of * m.kv_heads * m.head_dim), 0},
+          [=](Memory& memory) -> Run {
+            const Batch batch = tree_batch(memory, 512, 64);
+            const KvLayer kv = cache_layer(memory, m, 576);
+            std::vector<int32_t> from;
+            for (int64_t i = 0; i < count_of; ++i) from.push_back(static_cast<int32_t>(512 + 3 * i));
+            const int32_t* slots = memory.of(from);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+              backend.kv_compact({kv, batch.block_tables, slots, 512, count_of}, stream);
+            };
+          }};
+}
+
+}  // namespace
+
+std::vector<Case> kernel_cases(const ModelShape& m) {
+  std::vector<Case> all;
+  for (const int64_t rows : {1, 4, 8, 16, 32, 64, 512}) {
+    all.push_back(matmul_case("qkv", rows, m.qkv(), m.hidden, false));
+    all.push_back(matmul_case("o", rows, m.hidden, m.heads * m.head_dim, true));
+    all.push_back(matmul_case("gate_up", rows, 2 * m.ffn, m.hidden, false));
+    all.push_back(matmul_case("down", rows, m.hidden, m.ffn, true));
+    if (rows <= 64) all.push_back(matmul_case("head", rows, m.vocab, m.hidden, false));
+  }
+  for (const int64_t context : {512, 4096, 32768}) {
+    for (const int64_t nodes : {1, 32, 64}) all.push_back(attention_case(m, nodes, context));
+  }
+  for (const int64_t rows : {1, 32, 512}) {
+    all.push_back(embed_case(m, rows));
+    all.push_back(norm_case(m, rows));
+    all.push_back(rope_case(m, rows));
+    all.push_back(act_case(m, rows));
+  }
+  for (const int64_t rows : {1, 32}) {
+    all.push_back(sample_case(m, rows, true));
+    all.push_back(sample_case(m, rows, false));
+  }
+  all.push_back(compact_case(m, 4));
+  return all;
+}
+
+}  // namespace redrafter::lab

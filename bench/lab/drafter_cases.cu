@@ -1,0 +1,187 @@
+// The kernels of one draft step, at beam width 8 and 64, and a whole draft round.
+#include <utility>
+
+#include "case.h"
+
+namespace redrafter::lab {
+namespace {
+
+struct Drafter {
+  Cell cell;
+  int64_t hidden, exit, blocks, vocab;
+  bool projection() const { return exit != 2 * hidden; }
+  int64_t gates() const { return cell == Cell::kGru ? 3 : cell == Cell::kElman ? 1 : 0; }
+};
+
+// Ours: a GRU of the target's width. Apple's checkpoints: an Elman cell, twice the width behind it, the whole
+// vocabulary.
+Drafter gru(const ModelShape& m) { return {Cell::kGru, m.hidden, m.hidden, 1, kDraftVocab}; }
+Drafter elman(const ModelShape& m) { return {Cell::kElman, m.hidden, 2 * m.hidden, 2, m.vocab}; }
+
+std::string product(int64_t n, int64_t k) { return std::to_string(n) + " x " + std::to_string(k); }
+
+std::vector<int32_t> some_tokens(int64_t rows, int64_t vocab) {
+  std::vector<int32_t> token;
+  for (int64_t r = 0; r < rows; ++r) token.push_back(static_cast<int32_t>(r * 997 % vocab));
+  return token;
+}
+
+Cost cell_cost(const Drafter& d, int64_t rows) {
+  return {4.0 * count(d.gates() * d.hidden * d.hidden) + count(rows * d.hidden) * (2 + 4 + 4),
+          4.0 * count(rows * d.gates() * d.hidden * d.hidden)};
+}
+
+Case cell_case(const ModelShape& m, const Drafter& d, int64_t rows) {
+  return {"cell", std::string(cell_name(d.cell)) + " " + std::to_string(d.hidden), rows, cell_cost(d, rows),
+          [=](Memory& memory) -> Run {
+            const Matrix table = memory.matrix(m.vocab, m.hidden);
+            std::vector<Matrix> w(1), u(1);
+            if (d.gates() > 0) {
+              w = memory.matrices(d.gates() * d.hidden, d.hidden);
+              u = memory.matrices(d.gates() * d.hidden, d.hidden);
+            }
+            const int32_t* token = memory.of(some_tokens(rows, m.vocab));
+            const float* s = memory.floats(rows * d.hidden);
+            float* s_next = memory.empty<float>(rows * d.hidden);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
+              CellParams p{};
+              p.cell = d.cell, p.token = token, p.table = table, p.s = s, p.s_next = s_next;
+              p.w = w[static_cast<size_t>(turn) % w.size()], p.u = u[static_cast<size_t>(turn) % u.size()];
+              p.rows = rows, p.hidden = d.hidden;
+              backend.cell(p, stream);
+            };
+          }};
+}
+
+Case mix_case(const Drafter& d, int64_t rows) {
+  const Cost cost = d.projection() ? matmul_cost(rows, d.exit, 2 * d.hidden, false)
+                                   : Cost{4.0 * count(rows * 3 * d.hidden), 0};
+  return {"mix", d.projection() ? product(d.exit, 2 * d.hidden) : "joined", rows, cost,
+          [=](Memory& memory) -> Run {
+            std::vector<Matrix> projection(1);
+            if (d.projection()) projection = memory.matrices(d.exit, 2 * d.hidden);
+            const float *h = memory.floats(d.hidden), *s = memory.floats(rows * d.hidden);
+            float *z = memory.empty<float>(rows * d.exit),
+                  *scratch = memory.empty<float>(rows * 2 * d.hidden);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
+              backend.mix({h, s, projection[static_cast<size_t>(turn) % projection.size()], nullptr, z, rows,
+                           d.hidden, d.exit, scratch},
+                          stream);
+            };
+          }};
+}
+
+Case residual_case(const Drafter& d, int64_t rows) {
+  return {
+      "residual", product(d.exit, d.exit), rows, matmul_cost(rows, d.exit, d.exit, false),
+      [=](Memory& memory) -> Run {
+        const std::vector<Matrix> a = memory.matrices(d.exit, d.exit);
+        const float *z = memory.floats(rows * d.exit), *bias = memory.floats(d.exit);
+        float* z_next = memory.empty<float>(rows * d.exit);
+        return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
+          backend.residual({z, z_next, a[static_cast<size_t>(turn) % a.size()], bias, rows, d.exit}, stream);
+        };
+      }};
+}
+
+Cost head_cost(const Drafter& d, int64_t rows) {
+  return {2.0 * count(d.vocab * d.exit) + 4.0 * count(rows * d.exit) + 8.0 * count(rows * rows),
+          2.0 * count(rows * d.vocab * d.exit)};
+}
+
+Case head_case(const Drafter& d, int64_t rows) {
+  return {"head_top", product(d.vocab, d.exit), rows, head_cost(d, rows), [=](Memory& memory) -> Run {
+            const std::vector<Matrix> head = memory.matrices(d.vocab, d.exit);
+            const float* z = memory.floats(rows * d.exit);
+            int32_t* token = memory.empty<int32_t>(rows * rows);
+            float *logit = memory.empty<float>(rows * rows), *sum = memory.empty<float>(rows);
+            float* scratch = memory.empty<float>(rows * d.vocab);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
+              backend.head_top(
+                  {z, head[static_cast<size_t>(turn) % head.size()], rows, rows, token, logit, sum, scratch},
+                  stream);
+            };
+          }};
+}
+
+// kBeamLength steps, the first of them with one row, and the pack: all kernels of a round in their order.
+Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
+  Cost cost;
+  for (int64_t step = 0; step < kBeamLength; ++step) {
+    const int64_t rows = step == 0 ? 1 : width;
+    for (const Cost& part : {cell_cost(d, rows), head_cost(d, rows),
+                             d.projection() ? matmul_cost(rows, d.exit, 2 * d.hidden, false) : Cost{}}) {
+      cost.bytes += part.bytes, cost.flops += part.flops;
+    }
+    const Cost block = matmul_cost(rows, d.exit, d.exit, false);
+    cost.bytes += count(d.blocks) * block.bytes, cost.flops += count(d.blocks) * block.flops;
+  }
+  return {"draft round", std::string(cell_name(d.cell)) + ", " + std::to_string(kBeamLength) + " steps",
+          width, cost, [=](Memory& memory) -> Run {
+            const Matrix table = memory.matrix(m.vocab, m.hidden);
+            Matrix w, u, projection;
+            if (d.gates() > 0) {
+              w = memory.matrix(d.gates() * d.hidden, d.hidden);
+              u = memory.matrix(d.gates() * d.hidden, d.hidden);
+            }
+            if (d.projection()) projection = memory.matrix(d.exit, 2 * d.hidden);
+            std::vector<Matrix> blocks;
+            for (int64_t i = 0; i < d.blocks; ++i) blocks.push_back(memory.matrix(d.exit, d.exit));
+            const Matrix head = memory.matrix(d.vocab, d.exit);
+            const int64_t columns = kBeamLength + 1, nodes = 1 + width * kBeamLength;
+            const int32_t* token = memory.of(some_tokens(width, m.vocab));
+            const float *h = memory.floats(d.hidden), *score = memory.floats(width);
+            float *s = memory.floats(width * d.hidden), *s_next = memory.empty<float>(width * d.hidden);
+            float *z = memory.empty<float>(width * d.exit), *z_next = memory.empty<float>(width * d.exit);
+            float* mixed = memory.empty<float>(width * 2 * d.hidden);
+            int32_t *top = memory.empty<int32_t>(width * width), *live = memory.empty<int32_t>(1);
+            float *logit = memory.empty<float>(width * width), *sum = memory.empty<float>(width);
+            float *next_score = memory.empty<float>(width), *scratch = memory.empty<float>(width * d.vocab);
+            int32_t* beams = memory.of(some_tokens(width * columns, 1));
+            int32_t* next_beams = memory.of(some_tokens(width * columns, 1));
+            int32_t* tree = memory.empty<int32_t>(3 * nodes + width * columns + 1);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+              for (int64_t step = 1; step <= kBeamLength; ++step) {
+                const int64_t rows = step == 1 ? 1 : width;
+                CellParams cell{};
+                cell.cell = d.cell, cell.token = token, cell.table = table, cell.s = s, cell.s_next = s_next;
+                cell.w = w, cell.u = u, cell.rows = rows, cell.hidden = d.hidden;
+                backend.cell(cell, stream);
+                backend.mix({h, s_next, projection, nullptr, z, rows, d.hidden, d.exit, mixed}, stream);
+                const float* from = z;
+                float* to = z_next;
+                for (const Matrix& a : blocks) {
+                  backend.residual({from, to, a, nullptr, rows, d.exit}, stream);
+                  from = std::exchange(to, const_cast<float*>(from));
+                }
+                backend.head_top({from, head, rows, width, top, logit, sum, scratch}, stream);
+                backend.beam({top, logit, sum, nullptr, score, beams, s_next, rows, width, columns, step,
+                              d.hidden, next_score, next_beams, s, live, scratch},
+                             stream);
+              }
+              backend.tree_pack({next_beams, width, kBeamLength, tree, tree + nodes, tree + 2 * nodes,
+                                 tree + 3 * nodes, tree + 3 * nodes + width * columns},
+                                stream);
+            };
+          }};
+}
+
+}  // namespace
+
+std::vector<Case> drafter_cases(const ModelShape& m) {
+  std::vector<Case> all;
+  for (const Drafter& d : {gru(m), elman(m)}) {
+    for (const int64_t rows : {int64_t{1}, kBeamWidth, int64_t{64}}) {
+      all.push_back(cell_case(m, d, rows));
+      all.push_back(mix_case(d, rows));
+      all.push_back(residual_case(d, rows));
+      all.push_back(head_case(d, rows));
+    }
+    for (const int64_t width : {kBeamWidth, int64_t{64}}) all.push_back(round_case(m, d, width));
+  }
+  const Drafter sum{Cell::kSum, m.hidden, m.hidden, 1, kDraftVocab};
+  all.push_back(cell_case(m, sum, kBeamWidth));
+  return all;
+}
+
+}  // namespace redrafter::lab

@@ -1,0 +1,59 @@
+// The shapes kernels are measured at, and what each kernel has to move and compute there. Bytes are the least
+// possible: every input read once, every output written once.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace redrafter::lab {
+
+struct ModelShape {
+  const char* name;
+  int64_t hidden, ffn, heads, kv_heads, head_dim, vocab, layers;
+  int64_t qkv() const { return (heads + 2 * kv_heads) * head_dim; }
+};
+
+inline const std::vector<ModelShape>& model_shapes() {
+  static const std::vector<ModelShape> shapes = {
+      {"Llama-3.1-8B", 4096, 14336, 32, 8, 128, 128256, 32},
+      {"Vicuna-7B", 4096, 11008, 32, 32, 128, 32000, 32},
+      {"Llama-3.2-1B", 2048, 8192, 32, 8, 64, 128256, 16},
+  };
+  return shapes;
+}
+
+// The drafter of the measurements: GRU cell, projection to the target's width, one residual block, 32,000
+// rows of head.
+constexpr int64_t kDraftVocab = 32000;
+constexpr int64_t kBeamWidth = 8, kBeamLength = 4;
+
+// What an H100 SXM has by its data sheet; a run on a device replaces the bandwidth by what copying measured.
+constexpr double kPeakBytesPerSecond = 3.35e12;
+constexpr double kPeakFlopsPerSecond = 989e12;
+
+struct Cost {
+  double bytes = 0;
+  double flops = 0;
+  double floor_us(double bytes_per_second) const {
+    const double memory = bytes / bytes_per_second, compute = flops / kPeakFlopsPerSecond;
+    return 1e6 * (memory > compute ? memory : compute);
+  }
+};
+
+inline double count(int64_t n) { return static_cast<double>(n); }
+
+// Weights are 16-bit, activations fp32.
+inline Cost matmul_cost(int64_t rows, int64_t n, int64_t k, bool residual) {
+  return {2 * count(n) * count(k) + 4 * count(rows) * count(k + n * (residual ? 2 : 1)),
+          2 * count(rows) * count(n) * count(k)};
+}
+
+// `context` committed positions, read once for all rows; K and V are 16-bit.
+inline Cost attention_cost(const ModelShape& m, int64_t rows, int64_t context) {
+  const double kv = 2 * 2 * count(context + rows) * count(m.kv_heads * m.head_dim);
+  return {kv + 2 * 4 * count(rows * m.heads * m.head_dim),
+          4 * count(rows) * count(context) * count(m.heads * m.head_dim)};
+}
+
+}  // namespace redrafter::lab
