@@ -55,6 +55,11 @@ Napi::Value run(const Napi::CallbackInfo& info) {
 void add_simt(Napi::Env env, Napi::Object exports) {
   auto simt = Napi::Object::New(env);
   simt["run"] = Napi::Function::New(env, run);
+#if defined(__clang__)
+  simt["compiler"] = "clang";
+#else
+  simt["compiler"] = "gcc";
+#endif
   simt["canCheck"] = simt::can_check();
   exports["simt"] = simt;
 }

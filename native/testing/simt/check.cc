@@ -96,7 +96,8 @@ constexpr const char* kCopies = "is copying to: no wait has covered that";
   if (did != kCopies)
     all += this_block ? ", with nothing that orders them"
                       : ", and no fence and atomic operation order the blocks";
-  fail(all + place(e));
+  all += place(e);
+  fail(std::move(all));
 }
 
 // Whether the access stamped `record` comes before one of `thread` now, but for what its flags say.
