@@ -14,6 +14,7 @@ interface Simt {
     threads: number,
     seed: number,
     checking: boolean,
+    forbidden?: number,
   ): { output: Uint32Array; counter: number; error: string | null };
   /** Whether this build sees what kernels do with memory; one with sanitizers does not. */
   canCheck: boolean;
@@ -248,6 +249,15 @@ describe.skipIf(simt?.canCheck !== true)('the checker', () => {
     ['copy, no wait', 1, 64, 'race: reads 4 bytes .* is copying to: no wait has covered that'],
   ])('reports a fault: %s', (name, blocks, threads, message) => {
     for (const { error } of runAll(name, blocks, threads)) expect(error).toMatch(new RegExp(message));
+  });
+
+  it('keeps kernels off what is forbidden of an allocation', () => {
+    const input = words(64, 7);
+    const { error } = (simt as Simt).run('warp, barrier', input, 64, 1, 64, 1, true, 8);
+    expect(error).toMatch(
+      /out of bounds: writes 4 bytes at 0x\w+, \d+ bytes (before|after) a part of 192 bytes of an allocation of 256 bytes/,
+    );
+    expect((simt as Simt).run('warp, barrier', input, 64, 1, 64, 1, true, 0).error).toBeNull();
   });
 
   it('can be off', () => {
