@@ -160,7 +160,10 @@ void OpCall::limit_workspace(int64_t bytes) {
 void OpCall::pack(const PackParams& p) {
   const int64_t limit = stream().workspace_bytes;
   const bool lifted = limit < kPackWorkspaceBytes && limit < workspace_bytes_;
-  if (lifted) stream().workspace_bytes = workspace_bytes_;
+  if (lifted) {
+    if (is_emulated(level_)) allow(stream().workspace, static_cast<size_t>(workspace_bytes_));
+    stream().workspace_bytes = workspace_bytes_;
+  }
   backend_.matmul_pack(p, stream());
   if (lifted) limit_workspace(limit);
 }
