@@ -18,12 +18,12 @@ using Weights = WeightStream<1, 6>;
 constexpr int kSharedBytes = kWarps * Weights::kRingBytes + 2 * kChunkBytes;
 static_assert(kMostRows * kLogitStride * static_cast<int>(sizeof(float)) <= kSharedBytes);
 
-// What the tiles leave for the merge.
+// What the tiles leave for the merge, in scratch.
 struct Tiles {
   int64_t count;
-  int64_t length;  // places of a list
-  uint64_t* key;   // [rows, count, length], descending, empty places zero
-  float2* stats;   // [rows, count] largest logit, and sum of exp(logit - largest): NaN when a logit is
+  uint64_t* best;  // [rows, count] key of the best logit
+  float* sum;      // [rows, count] sum of exp(logit - best); NaN when a logit is
+  float* logit;    // [rows, head.rows]
 };
 
 // The logits of this block in shared memory, [row][kLogitStride].
@@ -57,20 +57,16 @@ __device__ __forceinline__ float* tile_logits(const HeadTopParams& p, int64_t fi
   return logits;
 }
 
-// The best of kTileKeys keys per lane, sorted, in the first list.
-template <int kKeys>
-__device__ __forceinline__ void best_of_tile(uint64_t (&lists)[kTileKeys / kKeys][kKeys]) {
-  constexpr int kLists = kTileKeys / kKeys;
-  sort_lists(lists);
+__device__ __forceinline__ uint64_t warp_max_key(uint64_t key) {
 #pragma unroll
-  for (int step = 1; step < kLists; step *= 2) {
-#pragma unroll
-    for (int i = 0; i < kLists; i += 2 * step) merge_lists(lists[i], lists[i + step]);
+  for (int offset = kWarpThreads / 2; offset > 0; offset /= 2) {
+    const uint64_t other = __shfl_xor_sync(kAllLanes, key, offset);
+    key = other > key ? other : key;
   }
+  return key;
 }
 
-// kKeys: keys per lane in the list of a tile, so that 32 * kKeys hold `top`.
-template <typename T, int kColumns, int kKeys>
+template <typename T, int kColumns>
 __global__ __launch_bounds__(kThreads, 2) void head_tile_kernel(HeadTopParams p, Tiles to) {
   const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kMostRows;
   const int rows = static_cast<int>(min(p.rows - first_row, int64_t{8} * kColumns));
@@ -78,113 +74,124 @@ __global__ __launch_bounds__(kThreads, 2) void head_tile_kernel(HeadTopParams p,
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kTileOutputs;
-  for (int row = warp; row < rows; row += kWarps) {
-    uint64_t lists[kTileKeys / kKeys][kKeys];
-    float logit[kTileKeys], largest = -INFINITY, sum = 0.0f;
+  for (int here = warp; here < rows; here += kWarps) {
+    const int64_t row = first_row + here;
+    float logit[kTileKeys], sum = 0.0f;
+    uint64_t best = 0;
 #pragma unroll
     for (int i = 0; i < kTileKeys; ++i) {
-      const int output = i * kWarpThreads + lane;
-      const bool exists = first + output < p.head.rows;
-      logit[i] = exists ? logits[row * kLogitStride + output] : -INFINITY;
-      largest = logit[i] > largest ? logit[i] : largest;
-      lists[i / kKeys][i % kKeys] = exists ? top_key(logit[i], first + output) : 0;
+      const int64_t id = first + i * kWarpThreads + lane;
+      logit[i] = -INFINITY;
+      if (id >= p.head.rows) continue;
+      logit[i] = logits[here * kLogitStride + i * kWarpThreads + lane];
+      to.logit[row * p.head.rows + id] = logit[i];
+      const uint64_t key = top_key(logit[i], id);
+      best = key > best ? key : best;
     }
-    largest = warp_max(largest);
+    best = warp_max_key(best);
+    const float largest = top_value(best);
 #pragma unroll
     for (int i = 0; i < kTileKeys; ++i) sum += logit[i] == -INFINITY ? 0.0f : expf(logit[i] - largest);
     sum = warp_sum(sum);
-    best_of_tile<kKeys>(lists);
-    const int64_t at = (first_row + row) * to.count + blockIdx.x;
-#pragma unroll
-    for (int i = 0; i < kKeys; ++i) {
-      const int place = i * kWarpThreads + lane;
-      if (place < to.length) to.key[at * to.length + place] = lists[0][i];
-    }
-    if (lane == 0) to.stats[at] = {largest, sum};
+    if (lane != 0) continue;
+    to.best[row * to.count + blockIdx.x] = best;
+    to.sum[row * to.count + blockIdx.x] = sum;
   }
 }
 
-constexpr int kMergeThreads = 512, kMergeWarps = kMergeThreads / kWarpThreads;
+constexpr int kMergeThreads = 1024, kMergeWarps = kMergeThreads / kWarpThreads;
 
-// log-sum-exp of a row, in all threads: each takes every kMergeThreads-th tile, ascending.
-__device__ float merge_sums(const float2* stats, int64_t count) {
-  __shared__ float largest_of[kMergeWarps], sum_of[kMergeWarps];
-  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
-  float largest = -INFINITY, sum = 0.0f;
-  for (int64_t t = threadIdx.x; t < count; t += kMergeThreads) {
-    largest = stats[t].x > largest ? stats[t].x : largest;
+// log-sum-exp of a row whose largest logit is given: each thread takes every kMergeThreads-th tile,
+// ascending. In thread 0.
+__device__ __forceinline__ float merge_sums(const Tiles& from, int64_t row, float largest) {
+  __shared__ float sums[kMergeWarps];
+  float sum = 0.0f;
+  for (int64_t t = row * from.count + threadIdx.x; t < (row + 1) * from.count; t += kMergeThreads) {
+    sum += from.sum[t] * expf(top_value(from.best[t]) - largest);
   }
-  largest_of[warp] = warp_max(largest);
+  sum = warp_sum(sum);
+  if (threadIdx.x % kWarpThreads == 0) sums[threadIdx.x / kWarpThreads] = sum;
   __syncthreads();
-  largest = largest_of[0];
-  for (int i = 1; i < kMergeWarps; ++i) largest = largest_of[i] > largest ? largest_of[i] : largest;
-  for (int64_t t = threadIdx.x; t < count; t += kMergeThreads) {
-    sum += stats[t].y * expf(stats[t].x - largest);
-  }
-  sum_of[warp] = warp_sum(sum);
-  __syncthreads();
-  sum = sum_of[0];
-  for (int i = 1; i < kMergeWarps; ++i) sum += sum_of[i];
+  sum = sums[0];
+  for (int i = 1; i < kMergeWarps; ++i) sum += sums[i];
   return largest + logf(sum);
 }
 
-// This warp's share of the keys of a row, merged into one list.
 template <int kKeys>
-__device__ __forceinline__ void merge_share(uint64_t (&best)[kKeys], const uint64_t* keys, int64_t count) {
+using KeyList = uint64_t[kKeys];
+template <int kKeys>
+using WarpLists = uint64_t[kMergeWarps][kKeys * kWarpThreads];
+
+// The best of the keys key_of(0) .. key_of(count - 1), descending: in the list of warp 0 and in lists[0].
+// Barriers of the whole block.
+template <int kKeys, typename KeyOf>
+__device__ __forceinline__ void best_of_block(KeyList<kKeys>& best, WarpLists<kKeys>& lists, int64_t count,
+                                              const KeyOf& key_of) {
   constexpr int kList = kWarpThreads * kKeys;
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  uint64_t next[kKeys];
-  const auto load = [&](int64_t first) {
 #pragma unroll
-    for (int i = 0; i < kKeys; ++i) {
-      const int64_t at = first + i * kWarpThreads + lane;
-      next[i] = at < count ? keys[at] : 0;
-    }
-  };
-  const int64_t step = int64_t{kMergeWarps} * kList;
-  load(int64_t{warp} * kList);
-  for (int64_t first = int64_t{warp} * kList; first < count; first += step) {
+  for (int i = 0; i < kKeys; ++i) best[i] = 0;
+  for (int64_t first = int64_t{warp} * kList; first < count; first += int64_t{kMergeWarps} * kList) {
     uint64_t list[1][kKeys];
     const uint64_t last = __shfl_sync(kAllLanes, best[kKeys - 1], kWarpThreads - 1);
     bool better = false;
 #pragma unroll
     for (int i = 0; i < kKeys; ++i) {
-      list[0][i] = next[i];
-      better = better || next[i] > last;
+      const int64_t at = first + i * kWarpThreads + lane;
+      list[0][i] = at < count ? key_of(at) : 0;
+      better = better || list[0][i] > last;
     }
-    load(first + step);  // on its way while this one is sorted
     if (!__any_sync(kAllLanes, better)) continue;
     sort_lists(list);
     merge_lists(best, list[0]);
   }
-}
-
-// One block per beam.
-template <int kKeys>
-__global__ __launch_bounds__(kMergeThreads, 1) void head_merge_kernel(HeadTopParams p, Tiles from) {
-  __shared__ uint64_t lists[kMergeWarps][kKeys][kWarpThreads];
-  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int64_t row = blockIdx.x;
-  uint64_t best[kKeys] = {};
-  merge_share(best, from.key + row * from.count * from.length, from.count * from.length);
-  for (int half = kMergeWarps / 2; half > 0; half /= 2) {
+  int half = kMergeWarps;  // warps that have keys, rounded up to a power of two, and then half of them
+  while (half > 1 && int64_t{half} / 2 * kList >= count) half /= 2;
+  for (half /= 2; half > 0; half /= 2) {
     if (warp >= half && warp < 2 * half) {
 #pragma unroll
-      for (int i = 0; i < kKeys; ++i) lists[warp][i][lane] = best[i];
+      for (int i = 0; i < kKeys; ++i) lists[warp][i * kWarpThreads + lane] = best[i];
     }
     __syncthreads();
-    if (warp < half) {
-      uint64_t other[kKeys];
+    if (warp >= half) continue;
+    uint64_t other[kKeys];
 #pragma unroll
-      for (int i = 0; i < kKeys; ++i) other[i] = lists[warp + half][i][lane];
-      merge_lists(best, other);
-    }
+    for (int i = 0; i < kKeys; ++i) other[i] = lists[warp + half][i * kWarpThreads + lane];
+    merge_lists(best, other);
   }
-  const float log_sum_exp = merge_sums(from.stats + row * from.count, from.count);
+  if (warp == 0) {
+#pragma unroll
+    for (int i = 0; i < kKeys; ++i) lists[0][i * kWarpThreads + lane] = best[i];
+  }
+  __syncthreads();
+}
+
+// One block per beam. What is sought lies in the `top` tiles with the best keys, and is no worse than the
+// last of these: so little is left of the vocabulary.
+template <int kKeys>
+__global__ __launch_bounds__(kMergeThreads, 1) void head_merge_kernel(HeadTopParams p, Tiles from) {
+  __shared__ WarpLists<kKeys> lists;
+  const int64_t row = blockIdx.x;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  KeyList<kKeys> best;
+  best_of_block<kKeys>(best, lists, from.count, [&](int64_t t) { return from.best[row * from.count + t]; });
+  const uint64_t least = lists[0][p.top - 1], largest = lists[0][0];
+  const float log_sum_exp = merge_sums(from, row, top_value(largest));
   if (threadIdx.x == 0) p.log_sum_exp[row] = log_sum_exp;
-  if (warp != 0) return;
+  __shared__ uint64_t tiles[kKeys * kWarpThreads];
+  if (threadIdx.x < kKeys * kWarpThreads) tiles[threadIdx.x] = lists[0][threadIdx.x];
+  __syncthreads();
+  const int64_t tile_count = min(from.count, p.top);
+  best_of_block<kKeys>(best, lists, tile_count * kTileOutputs, [&](int64_t i) -> uint64_t {
+    const uint64_t tile = tiles[i / kTileOutputs];
+    if (tile == 0) return 0;  // no number in it
+    const int64_t id = top_id(tile) / kTileOutputs * kTileOutputs + i % kTileOutputs;
+    if (id >= p.head.rows) return 0;
+    const uint64_t key = top_key(from.logit[row * p.head.rows + id], id);
+    return key >= least ? key : 0;
+  });
+  if (threadIdx.x >= kWarpThreads) return;
 #pragma unroll
   for (int i = 0; i < kKeys; ++i) {
     const int64_t place = i * kWarpThreads + lane;
@@ -194,58 +201,33 @@ __global__ __launch_bounds__(kMergeThreads, 1) void head_merge_kernel(HeadTopPar
   }
 }
 
-template <typename T, int kColumns, int kKeys>
-void launch_head(const HeadTopParams& p, const Tiles& tiles, Stream& stream) {
-  launch("head_top", head_tile_kernel<T, kColumns, kKeys>,
-         dim3(static_cast<uint32_t>(tiles.count), static_cast<uint32_t>(ceil_div(p.rows, kMostRows))),
-         kThreads, kSharedBytes, stream, p, tiles);
-  launch("head_top", head_merge_kernel<kKeys>, dim3(static_cast<uint32_t>(p.rows)), kMergeThreads, 0, stream,
-         p, tiles);
-}
-
-template <typename T, int kKeys>
-void launch_columns(const HeadTopParams& p, const Tiles& tiles, Stream& stream) {
-  if (p.rows <= 8) return launch_head<T, 1, kKeys>(p, tiles, stream);
-  if (p.rows <= 16) return launch_head<T, 2, kKeys>(p, tiles, stream);
-  if (p.rows <= 32) return launch_head<T, 4, kKeys>(p, tiles, stream);
-  launch_head<T, 8, kKeys>(p, tiles, stream);
-}
-
-void launch_rows(const HeadTopParams& p, const Tiles& tiles, Stream& stream) {
-  with_element(p.head.dtype, [&](auto element) {
-    using T = decltype(element);
-    if (p.top <= kWarpThreads) {
-      launch_columns<T, 1>(p, tiles, stream);
-    } else {
-      launch_columns<T, 2>(p, tiles, stream);
-    }
-  });
+template <typename T>
+void launch_tiles(const HeadTopParams& p, const Tiles& tiles, Stream& stream) {
+  const auto start = [&](void (*kernel)(HeadTopParams, Tiles)) {
+    launch("head_top", kernel,
+           dim3(static_cast<uint32_t>(tiles.count), static_cast<uint32_t>(ceil_div(p.rows, kMostRows))),
+           kThreads, kSharedBytes, stream, p, tiles);
+  };
+  if (p.rows <= 8) return start(head_tile_kernel<T, 1>);
+  if (p.rows <= 16) return start(head_tile_kernel<T, 2>);
+  if (p.rows <= 32) return start(head_tile_kernel<T, 4>);
+  start(head_tile_kernel<T, 8>);
 }
 
 }  // namespace
 
 void head_top_cuda(const HeadTopParams& p, Stream& stream) {
-  const int64_t count = ceil_div(p.head.rows, kTileOutputs);
-  const int64_t row_bytes = count * static_cast<int64_t>(p.top * sizeof(uint64_t) + sizeof(float2));
-  const int64_t scratch_bytes = p.rows * p.head.rows * static_cast<int64_t>(sizeof(float));
-  const bool in_workspace =
-      stream.workspace_bytes >= p.rows * row_bytes || stream.workspace_bytes >= scratch_bytes;
-  auto* keys = static_cast<uint64_t*>(in_workspace ? stream.workspace : p.scratch);
-  const int64_t at_once = (in_workspace ? stream.workspace_bytes : scratch_bytes) / row_bytes;
-  if (p.top > 2 * kWarpThreads || at_once == 0) {
+  if (p.top > 2 * kWarpThreads) {
     cuda_ok(cudaErrorInvalidValue, "head_top", stream);
     return;
   }
-  for (int64_t first = 0; first < p.rows; first += at_once) {
-    HeadTopParams part = p;
-    part.rows = p.rows - first < at_once ? p.rows - first : at_once;
-    part.z += first * p.head.cols;
-    part.token += first * p.top;
-    part.logit += first * p.top;
-    part.log_sum_exp += first;
-    launch_rows(part, {count, p.top, keys, reinterpret_cast<float2*>(keys + part.rows * count * p.top)},
-                stream);
-  }
+  const int64_t count = ceil_div(p.head.rows, kTileOutputs);
+  auto* best = reinterpret_cast<uint64_t*>(p.scratch);
+  auto* sum = reinterpret_cast<float*>(best + p.rows * count);
+  const Tiles tiles = {count, best, sum, sum + p.rows * count};
+  with_element(p.head.dtype, [&](auto element) { launch_tiles<decltype(element)>(p, tiles, stream); });
+  launch("head_top", p.top <= kWarpThreads ? head_merge_kernel<1> : head_merge_kernel<2>,
+         dim3(static_cast<uint32_t>(p.rows)), kMergeThreads, 0, stream, p, tiles);
 }
 
 }  // namespace redrafter

@@ -84,7 +84,7 @@ Napi::Value head_top(OpCall& call) {
   int32_t* token = call.out<int32_t>(rows * top);
   float *logit = call.out<float>(rows * top), *sum = call.out<float>(rows);
   call.backend().head_top({p.in<float>("z", rows * head.cols), head, rows, top, token, logit, sum,
-                           call.scratch(rows * head.rows)},
+                           call.scratch(rows * head_top_scratch(head.rows))},
                           call.stream());
   auto result = Napi::Object::New(call.env());
   result["token"] = call.take(token);

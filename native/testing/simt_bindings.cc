@@ -8,7 +8,8 @@
 namespace redrafter::testing {
 namespace {
 
-// run(name, input, outputWords, blocks, threads, seed, checking): {output, counter, error}
+// run(name, input, outputWords, blocks, threads, seed, checking, forbidden = 0): {output, counter, error}.
+// Kernels may not touch the first and last `forbidden` words of the output.
 Napi::Value run(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     static const Backend cuda = cuda_table();
@@ -18,6 +19,10 @@ Napi::Value run(const Napi::CallbackInfo& info) {
     BackendStream stream(cuda, nullptr);
     DeviceBuffer in(cuda, input.ByteLength()), out(cuda, static_cast<size_t>(words) * sizeof(uint32_t));
     cuda.upload(in.as<void>(), input.Data(), input.ByteLength(), stream.get());
+    const size_t forbidden =
+        info.Length() > 7 ? info[7].As<Napi::Number>().Uint32Value() * sizeof(uint32_t) : 0;
+    simt::forbid(out.as<char>(), forbidden);
+    simt::forbid(out.as<char>() + out.bytes() - forbidden, forbidden);
     simt::set_checking(info[6].As<Napi::Boolean>());
     simt::set_seed(info[5].As<Napi::Number>().Uint32Value());
     const Planted planted{in.as<uint32_t>(),
@@ -50,6 +55,11 @@ Napi::Value run(const Napi::CallbackInfo& info) {
 void add_simt(Napi::Env env, Napi::Object exports) {
   auto simt = Napi::Object::New(env);
   simt["run"] = Napi::Function::New(env, run);
+#if defined(__clang__)
+  simt["compiler"] = "clang";
+#else
+  simt["compiler"] = "gcc";
+#endif
   simt["canCheck"] = simt::can_check();
   exports["simt"] = simt;
 }

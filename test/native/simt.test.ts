@@ -14,9 +14,11 @@ interface Simt {
     threads: number,
     seed: number,
     checking: boolean,
+    forbidden?: number,
   ): { output: Uint32Array; counter: number; error: string | null };
   /** Whether this build sees what kernels do with memory; one with sanitizers does not. */
   canCheck: boolean;
+  compiler: 'gcc' | 'clang';
 }
 
 const simt = testing['simt'] as Simt | undefined;
@@ -242,12 +244,26 @@ describe.skipIf(simt?.canCheck !== true)('the checker', () => {
     ['static write behind', 1, 64, 'index 64 is out of bounds, at .*faults.cu:'],
     ['host memory', 1, 32, 'out of bounds: reads 4 bytes'],
     ['another stack', 1, 32, 'out of bounds: reads 4 bytes'],
-    ['misaligned load', 1, 32, 'misaligned address 0x\\w+, which needs a multiple of 16, at .*faults.cu:'],
+    ['misaligned member', 1, 32, 'misaligned address 0x\\w+, which needs a multiple of 16, at .*faults.cu:'],
     ['copy, no barrier', 1, 64, 'race: (reads|writes|copy_async_16: writes) (4|16) bytes'],
     ['copy, own, no wait', 1, 64, 'race: reads 4 bytes .* is copying to: no wait has covered that'],
     ['copy, no wait', 1, 64, 'race: reads 4 bytes .* is copying to: no wait has covered that'],
   ])('reports a fault: %s', (name, blocks, threads, message) => {
     for (const { error } of runAll(name, blocks, threads)) expect(error).toMatch(new RegExp(message));
+  });
+
+  it.skipIf(simt?.compiler === 'clang')('reports a misaligned load of a whole vector', () => {
+    for (const { error } of runAll('misaligned load', 1, 32))
+      expect(error).toMatch(/misaligned address 0x\w+, which needs a multiple of 16, at .*faults.cu:/);
+  });
+
+  it('keeps kernels off what is forbidden of an allocation', () => {
+    const input = words(64, 7);
+    const { error } = (simt as Simt).run('warp, barrier', input, 64, 1, 64, 1, true, 8);
+    expect(error).toMatch(
+      /out of bounds: writes 4 bytes at 0x\w+, \d+ bytes (before|after) a part of 192 bytes of an allocation of 256 bytes/,
+    );
+    expect((simt as Simt).run('warp, barrier', input, 64, 1, 64, 1, true, 0).error).toBeNull();
   });
 
   it('can be off', () => {

@@ -66,7 +66,7 @@ std::string place(const Event& e) {
 }
 
 std::string position(const Event& e, const Region& region) {
-  return ", byte " + std::to_string(e.at - region.begin) + " of " + region.name;
+  return ", byte " + std::to_string(e.at - region.begin) + " of " + region.text();
 }
 
 [[noreturn]] void fail_memory(const Event& e) {
@@ -75,11 +75,11 @@ std::string position(const Event& e, const Region& region) {
   const Region* near = nearest_region(e.at, shared);
   std::string where = ": not memory of the device";
   if (near != nullptr && near->contains(e.at)) {
-    where = ", " + std::to_string(near->end - e.at) + " bytes before the end of " + near->name;
+    where = ", " + std::to_string(near->end - e.at) + " bytes before the end of " + near->text();
   } else if (near != nullptr && e.at >= near->end) {
-    where = ", " + std::to_string(e.at - near->end) + " bytes after " + near->name;
+    where = ", " + std::to_string(e.at - near->end) + " bytes after " + near->text();
   } else if (near != nullptr) {
-    where = ", " + std::to_string(near->begin - e.at) + " bytes before " + near->name;
+    where = ", " + std::to_string(near->begin - e.at) + " bytes before " + near->text();
   }
   fail("out of bounds: " + describe(e) + where + place(e));
 }
@@ -96,7 +96,8 @@ constexpr const char* kCopies = "is copying to: no wait has covered that";
   if (did != kCopies)
     all += this_block ? ", with nothing that orders them"
                       : ", and no fence and atomic operation order the blocks";
-  fail(all + place(e));
+  all += place(e);
+  fail(std::move(all));
 }
 
 // Whether the access stamped `record` comes before one of `thread` now, but for what its flags say.

@@ -137,6 +137,9 @@ __global__ void other_stack_kernel(Planted p) {
 
 // --- alignment
 
+__global__ void misaligned_member_kernel(Planted p) {
+  p.out[threadIdx.x] = reinterpret_cast<const uint4*>(p.in + 1)->w;
+}
 __global__ void misaligned_load_kernel(Planted p) {
   const uint4 v = *reinterpret_cast<const uint4*>(p.in + 1);
   p.out[threadIdx.x] = v.x + v.w;
@@ -243,6 +246,7 @@ bool run_fault(const std::string& name, const Planted& p, Stream& stream) {
          is("host memory", with(parameter_kernel, 0, heap)) ||
          is("constant", with(parameter_kernel, 0, &host_word)) ||
          is("another stack", with(other_stack_kernel, 0)) ||
+         is("misaligned member", with(misaligned_member_kernel, 0)) ||
          is("misaligned load", with(misaligned_load_kernel, 0)) ||
          is("misaligned stream", with(misaligned_stream_kernel, 0)) ||
          is("misaligned ldmatrix", with(misaligned_ldmatrix_kernel, 1024)) ||

@@ -4,8 +4,10 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__) && !defined(__aarch64__)
+#if !defined(__x86_64__) && !defined(__aarch64__) && !defined(REDRAFTER_SIMT_UCONTEXT)
 #define REDRAFTER_SIMT_UCONTEXT
+#endif
+#if defined(REDRAFTER_SIMT_UCONTEXT)
 #include <ucontext.h>
 #endif
 

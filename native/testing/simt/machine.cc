@@ -21,10 +21,11 @@ std::string hex(const void* address) {
   return digits;
 }
 
-void fail(const std::string& what) {
+void fail(std::string what) {
   Machine& m = machine;
   m.problem = std::string(m.kernel) + ", block " + text(m.block_index) + ", thread " +
               text(m.current->index) + ": " + what;
+  std::string().swap(what);  // nothing here is destroyed
   switch_fiber(m.current->fiber, m.outside, true);
   __builtin_unreachable();
 }

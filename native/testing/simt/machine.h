@@ -100,7 +100,7 @@ struct Machine {
 extern Machine machine;
 
 // Ends the launch with this problem; the fibers of the block are left as they are.
-[[noreturn]] void fail(const std::string& what);
+[[noreturn]] void fail(std::string what);
 
 void make_all_ready();
 // Lets another thread run until this one is ready again.

@@ -65,6 +65,19 @@ bool poisoned(const char* from, const char* to) {
   return true;
 }
 
+std::string name(size_t bytes) { return "an allocation of " + std::to_string(bytes) + " bytes"; }
+
+// The allocation that holds the bytes, or null.
+const Allocation* allocation_around(const void* address, size_t bytes) {
+  char* at = static_cast<char*>(const_cast<void*>(address));
+  auto found = allocations.upper_bound(at);
+  if (found == allocations.begin()) return nullptr;
+  --found;
+  const size_t offset = static_cast<size_t>(at - found->first);
+  const size_t size = found->second.bytes;
+  return offset <= size && bytes <= size - offset ? &found->second : nullptr;
+}
+
 }  // namespace
 
 void* allocate_memory(size_t bytes) {
@@ -75,7 +88,7 @@ void* allocate_memory(size_t bytes) {
   if (mapped == nullptr) return nullptr;
   const std::lock_guard<std::mutex> lock(machine.one_launch);
   allocations[mapped + kAlignment] = {mapped, mapped_bytes, bytes};
-  add_region(mapped + kAlignment, bytes, "an allocation of " + std::to_string(bytes) + " bytes");
+  add_region(mapped + kAlignment, bytes, name(bytes), bytes);
   return mapped + kAlignment;
 }
 
@@ -91,22 +104,15 @@ bool free_memory(void* memory) {
 
 bool in_memory(const void* address, size_t bytes) {
   const std::lock_guard<std::mutex> lock(machine.one_launch);
-  char* at = static_cast<char*>(const_cast<void*>(address));
-  auto found = allocations.upper_bound(at);
-  if (found == allocations.begin()) return false;
-  --found;
-  const size_t offset = static_cast<size_t>(at - found->first);
-  return offset <= found->second.bytes && bytes <= found->second.bytes - offset;
+  return allocation_around(address, bytes) != nullptr;
 }
 
 std::string broken_guard() {
   for (const auto& [begin, allocation] : allocations) {
     const bool before = !poisoned(begin - kGuardBytes, begin);
     const char* end = begin + allocation.bytes;
-    if (before || !poisoned(end, end + kGuardBytes)) {
-      return std::string("wrote ") + (before ? "before" : "after") + " an allocation of " +
-             std::to_string(allocation.bytes) + " bytes";
-    }
+    if (before || !poisoned(end, end + kGuardBytes))
+      return std::string("wrote ") + (before ? "before " : "after ") + name(allocation.bytes);
   }
   return "";
 }
@@ -118,8 +124,10 @@ void forbid(const void* memory, size_t bytes) {
 
 void allow(const void* memory, size_t bytes) {
   const std::lock_guard<std::mutex> lock(machine.one_launch);
+  const Allocation* around = allocation_around(memory, bytes);
+  if (around == nullptr) return;
   remove_region(memory, bytes);
-  add_region(memory, bytes, "a part of " + std::to_string(bytes) + " bytes of an allocation");
+  add_region(memory, bytes, name(around->bytes), around->bytes);
 }
 
 }  // namespace redrafter::simt

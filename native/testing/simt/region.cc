@@ -28,9 +28,15 @@ void Page::refine(int wanted) {
   shift = wanted;
 }
 
-Region::Region(uintptr_t begin_, uintptr_t end_, bool shared_, std::string name_)
-    : begin(begin_), end(end_), shared(shared_), name(std::move(name_)) {
+Region::Region(uintptr_t begin_, uintptr_t end_, bool shared_, std::string name_, size_t whole)
+    : begin(begin_), end(end_), shared(shared_), name(std::move(name_)), whole_bytes(whole) {
+  if (whole == 0) whole_bytes = end - begin;
   if (end > begin) pages.resize(((end - 1) >> kPageShift) - (begin >> kPageShift) + 1);
+}
+
+std::string Region::text() const {
+  if (shared || end - begin == whole_bytes) return name;
+  return "a part of " + std::to_string(end - begin) + " bytes of " + name;
 }
 
 std::vector<Region>& device_regions() { return regions; }
@@ -56,10 +62,10 @@ const Region* nearest_region(uintptr_t address, const std::vector<const Region*>
   return nearest;
 }
 
-void add_region(const void* memory, size_t bytes, const std::string& name) {
+void add_region(const void* memory, size_t bytes, const std::string& name, size_t whole) {
   if (bytes == 0) return;
   const auto begin = reinterpret_cast<uintptr_t>(memory);
-  regions.emplace(first_ending_after(begin), begin, begin + bytes, false, name);
+  regions.emplace(first_ending_after(begin), begin, begin + bytes, false, name, whole);
 }
 
 void remove_region(const void* memory, size_t bytes) {
@@ -68,8 +74,9 @@ void remove_region(const void* memory, size_t bytes) {
   while (at != regions.end() && at->begin < end) {
     const Region whole = std::move(*at);
     at = regions.erase(at);
-    if (whole.end > end) at = regions.emplace(at, end, whole.end, false, whole.name);
-    if (whole.begin < begin) at = regions.emplace(at, whole.begin, begin, false, whole.name) + 1;
+    if (whole.end > end) at = regions.emplace(at, end, whole.end, false, whole.name, whole.whole_bytes);
+    if (whole.begin < begin)
+      at = regions.emplace(at, whole.begin, begin, false, whole.name, whole.whole_bytes) + 1;
   }
 }
 

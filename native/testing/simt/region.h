@@ -27,10 +27,12 @@ struct Page {
 struct Region {
   uintptr_t begin = 0, end = 0;
   bool shared = false;
-  std::string name;  // "an allocation of 12 bytes"
+  std::string name;  // "an allocation of 12 bytes", of which this may be a part
+  size_t whole_bytes;
   std::vector<Page> pages;
 
-  Region(uintptr_t begin_, uintptr_t end_, bool shared_, std::string name_);
+  Region(uintptr_t begin_, uintptr_t end_, bool shared_, std::string name_, size_t whole = 0);
+  std::string text() const;  // name, and that it is a part
   bool contains(uintptr_t address) const { return address - begin < end - begin; }
   Page& page(uintptr_t address) { return pages[(address >> kPageShift) - (begin >> kPageShift)]; }
 };
@@ -41,7 +43,7 @@ std::vector<Region>& device_regions();
 Region* find_region(std::vector<Region>& regions, uintptr_t address);
 // Of `others` and the regions of device memory, the one nearest to an address; null when there is none.
 const Region* nearest_region(uintptr_t address, const std::vector<const Region*>& others);
-void add_region(const void* begin, size_t bytes, const std::string& name);
+void add_region(const void* begin, size_t bytes, const std::string& name, size_t whole);
 void remove_region(const void* begin, size_t bytes);
 
 }  // namespace redrafter::simt

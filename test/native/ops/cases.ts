@@ -180,7 +180,7 @@ export const headCases: [number, number, number, number][] = [
   [4, 40, 5000, 64],
   [2, 1100, 140, 8],
   [40, 300, 140, 12],
-  [1, 4, 66000, 6],
+  [1, 4, 132000, 6],
 ];
 
 /** Scalings as checkpoints have them: Llama 3.1, Qwen2.5 with YaRN, DeepSeek-like mscale keys, gpt-oss's truncate. */
