@@ -310,13 +310,13 @@ __device__ __forceinline__ void fold_split(const AttentionParams& p, const Tile&
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const PairAddress at = pair_address<D>(tile, heads, h);
-    if (!at.valid) continue;
     const Factors f = merge_totals(largest[h], sum[h], pairs.largest[h], pairs.sum[h]);
     float* y = p.y + ((tile.row + at.row) * p.heads + at.head) * dim;
 #pragma unroll
     for (int n = 0; n < Shape<D>::kOutputs / 8; ++n) {
       const int i = first_output<D>() + n * 8 + member * 2;
-      if (i >= dim) continue;
+      if (n % 4 == 0) __syncwarp();  // few loads at once: registers
+      if (!at.valid || i >= dim) continue;
       float2& to = *reinterpret_cast<float2*>(y + i);
       float2 total = first ? float2{0.0f, 0.0f} : to;
       total.x = merge_output(total.x, pairs.output[n][2 * h], f);
@@ -395,6 +395,7 @@ __global__ void __launch_bounds__(32 * Shape<D>::kWarps) attention_kernel(Attent
     if (work.arrivals != nullptr && last_to_end(work, tile, int64_t{wanted} * gridDim.y + blockIdx.y)) {
       merge_tile(p, work, tile);
     }
+    __syncthreads();  // the tile gives way to the next
   }
 }
 
@@ -405,7 +406,7 @@ __global__ void __launch_bounds__(kMergeThreads) attention_merge_kernel(Attentio
   const int64_t pieces = p.kv.head_dim / 2;
   const int64_t item = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x, pair = item / pieces;
   if (pair >= work.rows * p.heads) return;
-  merge_splits(p, work, work.first_row + pair / p.heads, pair % p.heads, item % pieces * 2);
+  merge_splits<8>(p, work, work.first_row + pair / p.heads, pair % p.heads, item % pieces * 2);
 }
 
 // --- launches
