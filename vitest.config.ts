@@ -3,6 +3,15 @@ import { defineConfig } from 'vitest/config';
 // The tests of the package share one tarball and one installation, made once by their global set-up.
 const PACKAGE = 'test/package/*.test.ts';
 
+// Faults planted in kernels: there is nothing in it for the CPU.
+const CONTROLS = 'test/native/ops/kernel-controls.test.ts';
+const KERNELS = [
+  ...['attention', 'beam', 'drafter', 'invariance', 'kv-ops', 'matmul', 'rows', 'sample', 'tree'].map(
+    (name) => `test/native/ops/${name}.test.ts`,
+  ),
+  CONTROLS,
+];
+
 export default defineConfig({
   test: {
     pool: 'forks',
@@ -11,7 +20,9 @@ export default defineConfig({
     hookTimeout: 60_000,
     globalSetup: ['test/kit/temporary.ts'],
     projects: [
-      { extends: true, test: { name: 'redrafter', include: ['test/**/*.test.ts'], exclude: [PACKAGE] } },
+      { extends: true, test: { name: 'redrafter', include: ['test/**/*.test.ts'], exclude: [PACKAGE, CONTROLS] } },
+      // The tables of the ops once more, on the CUDA kernels (test/native/ops/levels.ts).
+      { extends: true, test: { name: 'kernels', include: KERNELS, env: { REDRAFTER_TEST_LEVELS: 'kernels' } } },
       { extends: true, test: { name: 'package', include: [PACKAGE], globalSetup: ['test/package/setup.ts'] } },
     ],
   },

@@ -34,6 +34,8 @@ export type ErrorCode =
   | 'ERR_BACKEND'
   /** The model produced values that are not numbers. */
   | 'ERR_NUMERIC'
+  /** A CUDA call failed, or a kernel did. */
+  | 'ERR_CUDA'
   /** The native addon is missing or does not fit this platform. */
   | 'ERR_NATIVE'
   /** A bug in redrafter. */
@@ -59,6 +61,7 @@ const REMEDIES: Record<ErrorCode, string> = {
   ERR_DISPOSED: 'create a new session, or load the model again; keep both until their work has ended',
   ERR_BACKEND: 'run `redrafter info` to see which devices can be used and why others cannot',
   ERR_NUMERIC: 'download or convert the weights again, or load them with another dtype',
+  ERR_CUDA: 'load the model again, or with device cpu; if it happens again, check the device with `nvidia-smi`',
   ERR_NATIVE: 'run `npx redrafter build`, or install the package again on this platform',
   ERR_INTERNAL: 'please report this with the message and how to repeat it',
 };
@@ -128,7 +131,7 @@ export class PlatformError extends RedrafterError {
 
 /** The computation itself failed. */
 export class InternalError extends RedrafterError {
-  declare readonly code: 'ERR_NUMERIC' | 'ERR_INTERNAL';
+  declare readonly code: 'ERR_NUMERIC' | 'ERR_CUDA' | 'ERR_INTERNAL';
 }
 
 function classOf(code: ErrorCode): { name: string; prototype: unknown } {
@@ -158,6 +161,7 @@ function classOf(code: ErrorCode): { name: string; prototype: unknown } {
     case 'ERR_NATIVE':
       return PlatformError;
     case 'ERR_NUMERIC':
+    case 'ERR_CUDA':
     case 'ERR_INTERNAL':
       return InternalError;
   }

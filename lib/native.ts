@@ -240,13 +240,34 @@ export interface NativeInspection {
   totalBytes: number;
 }
 
+/** Why a backend cannot be used, for programs. Stable; new ones may be added as backends are. */
+export type BackendReasonCode =
+  /** The processor lacks instructions that this level needs. */
+  | 'NO_CPU_FEATURE'
+  /** This build of redrafter does not contain the backend: there is no CUDA library beside the addon. */
+  | 'NOT_BUILT'
+  /** The CUDA library cannot be opened: it is damaged, or for another system. */
+  | 'COMPANION_FAILED'
+  /** The CUDA library belongs to another build of redrafter than the addon. */
+  | 'COMPANION_MISMATCH'
+  /** There is no NVIDIA driver. */
+  | 'NO_DRIVER'
+  /** The NVIDIA driver is older than the CUDA library needs. */
+  | 'DRIVER_TOO_OLD'
+  /** There is a driver but no device, or none that this process may use (`CUDA_VISIBLE_DEVICES`). */
+  | 'NO_DEVICE'
+  /** The device is too old: its compute capability is below 8.0. */
+  | 'UNSUPPORTED_DEVICE'
+  /** The device could be used, but models cannot be loaded on it yet. */
+  | 'NO_ENGINE';
+
 export interface NativeBackendStatus {
   device: string;
   backend: 'cpu' | 'cuda';
   level: string | null;
   available: boolean;
   selected: boolean;
-  reason: null | { code: 'NO_CPU_FEATURE' | 'NOT_BUILT'; message: string };
+  reason: null | { code: BackendReasonCode; message: string };
 }
 
 export interface NativeModule {

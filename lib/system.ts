@@ -1,15 +1,13 @@
 import { CallSite, fromThrown } from './errors.js';
-import { native, type NativeInspection as Inspection, type NativeTensorInfo as TensorInfo } from './native.js';
+import {
+  type BackendReasonCode,
+  native,
+  type NativeInspection as Inspection,
+  type NativeTensorInfo as TensorInfo,
+} from './native.js';
 import { checkPath } from './options.js';
 
-export type { Inspection, TensorInfo };
-
-/** Why a backend cannot be used, for programs. Stable; new ones may be added as backends are. */
-export type BackendReasonCode =
-  /** The processor lacks instructions that this level needs. */
-  | 'NO_CPU_FEATURE'
-  /** This build of redrafter does not contain the backend. */
-  | 'NOT_BUILT';
+export type { BackendReasonCode, Inspection, TensorInfo };
 
 /** One way to run a model: a backend, or one instruction-set level of the CPU backend. */
 export interface BackendStatus {
@@ -32,7 +30,10 @@ export interface BackendStatus {
   };
 }
 
-/** The backends and levels there are, the fastest first, and why some cannot be used here. Throws ERR_NATIVE. */
+/**
+ * The backends and levels there are, those of the CPU with the fastest first, and why some cannot be used here. The first call looks for CUDA devices, which starts
+ * the driver where there is one. Throws ERR_NATIVE.
+ */
 export function getBackends(): BackendStatus[] {
   return native().getBackends();
 }

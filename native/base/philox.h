@@ -1,6 +1,7 @@
 // Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
 // (SC 2011). A draw is a pure function of (seed, position), so it does not depend on how many tokens were
-// drafted, how prompts were chunked or which requests shared a batch.
+// drafted, how prompts were chunked or which requests shared a batch. The functions are constexpr for
+// kernels' sake: nvcc compiles such functions for the device, too (--expt-relaxed-constexpr).
 #pragma once
 
 #include <array>
@@ -8,7 +9,7 @@
 
 namespace redrafter {
 
-inline std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> c, std::array<uint32_t, 2> k) {
+constexpr std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> c, std::array<uint32_t, 2> k) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t{0xD2511F53u} * c[0];
     const uint64_t p1 = uint64_t{0xCD9E8D57u} * c[2];
@@ -24,7 +25,7 @@ enum class DrawPurpose : uint32_t { kToken = 0 };
 
 // Uniform in [0, 1) with 53 random bits, for the token at absolute position `position` (0 = first token of
 // the sequence) of choice `choice`.
-inline double philox_uniform(uint64_t seed, uint64_t position, uint32_t choice, DrawPurpose purpose) {
+constexpr double philox_uniform(uint64_t seed, uint64_t position, uint32_t choice, DrawPurpose purpose) {
   const auto r = philox4x32_10({static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32),
                                 choice, static_cast<uint32_t>(purpose)},
                                {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});

@@ -11,6 +11,7 @@ struct ActParams {
 };
 
 void act_cpu(const ActParams&, Stream&);  // oracle
+void act_cuda(const ActParams&, Stream&);
 namespace isa_base {
 void act(const ActParams&, Stream&);
 }

@@ -19,9 +19,13 @@ struct BeamParams {
   int32_t* next_beams;  // [width, columns] out; columns 0 .. step
   float* next_state;    // [width, hidden] out, rows of `state` gathered by parent
   int32_t* live;        // [1] out: beams kept; fewer than width when extensions run out or are NaN
-  float* scratch;       // [rows * width + 2 * width]
+  float* scratch;       // [rows * width + 2 * width]; CUDA has no use for it
 };
 
+// Outputs never overlap inputs. Of next_beams and next_state only the first `live` rows are written; the rest
+// of next_score is -infinity. CUDA gives the same bits as the CPU.
+
 void beam_cpu(const BeamParams&, Stream&);
+void beam_cuda(const BeamParams&, Stream&);
 
 }  // namespace redrafter

@@ -26,7 +26,7 @@ struct CellParams {
   int64_t rows, hidden;
   float* scratch;  // [rows, 7 * hidden]
 
-  bool folded() const { return e == nullptr && cell != Cell::kSum && w.data == nullptr; }
+  constexpr bool folded() const { return e == nullptr && cell != Cell::kSum && w.data == nullptr; }
 };
 
 // z = [h; s] (or its projection P [h; s] + p) is what the mixer starts from.
@@ -53,19 +53,36 @@ struct ResidualParams {
 // lowest id, and log-sum-exp over the draft vocabulary. NaN logits are never chosen; unfilled places hold -1.
 // A row with a NaN has a sum of NaN, so that beam search keeps nothing of it.
 struct HeadTopParams {
-  const float* z;  // [rows, exit]
-  Matrix head;     // [draft_vocab, exit]
-  int64_t rows, top;
+  const float* z;      // [rows, exit]
+  Matrix head;         // [draft_vocab, exit]
+  int64_t rows, top;   // CUDA: top is at most 64
   int32_t* token;      // [rows, top] out: head row, or -1
   float* logit;        // [rows, top] out
   float* log_sum_exp;  // [rows] out
-  float* scratch;      // [rows, draft_vocab]
+  float* scratch;      // [rows, head_top_scratch(draft_vocab)]
 };
+
+// Floats per row: the logits, and 12 bytes for each 128 of them.
+constexpr int64_t head_top_scratch(int64_t draft_vocab) {
+  return draft_vocab + (draft_vocab + 127) / 128 * 3;
+}
 
 void cell_cpu(const CellParams&, Stream&);  // oracles: plain loops
 void mix_cpu(const MixParams&, Stream&);
 void residual_cpu(const ResidualParams&, Stream&);
 void head_top_cpu(const HeadTopParams&, Stream&);
+
+// CUDA: weights and tables are bf16 or f16, each of any of the two; activations are rounded to the dtype of
+// the matrix they meet. An output is a sum over slices of K, added ascending from 0: slice i of n covers the
+// k tiles [i tiles / n, (i + 1) tiles / n), each one chain of matrix instructions, k ascending. n is 4 for W
+// and U of a cell, 8 for U alone with a folded table, for P, for A and for gates of a hidden size that is not
+// a multiple of 16, and 1 for the head. So a row has the same bits in every launch.
+// log_sum_exp: head rows in tiles of 128, each with its largest logit and its sum of exponentials; tiles
+// i, i + 1024, .. are added ascending, then these sums, in an order that depends on the vocabulary alone.
+void cell_cuda(const CellParams&, Stream&);
+void mix_cuda(const MixParams&, Stream&);
+void residual_cuda(const ResidualParams&, Stream&);
+void head_top_cuda(const HeadTopParams&, Stream&);
 
 #define REDRAFTER_DRAFTER_OPS                    \
   void cell(const CellParams&, Stream&);         \

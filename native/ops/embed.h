@@ -12,5 +12,6 @@ struct EmbedParams {
 };
 
 void embed_cpu(const EmbedParams&, Stream&);
+void embed_cuda(const EmbedParams&, Stream&);
 
 }  // namespace redrafter

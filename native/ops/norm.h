@@ -1,5 +1,10 @@
 // Root-mean-square norm over the last axis: y = x / sqrt(mean(x^2) + eps) * weight.
-// Each (row, group) vector is reduced in one fixed order: 16 interleaved partial sums, then a pairwise fold.
+// Each (row, group) vector is reduced in one fixed order.
+// CPU: 16 interleaved partial sums, then a pairwise fold.
+// CUDA: element i belongs to thread i / 4 % T, T being 32 for dim up to 1024 and 256 above. A thread adds its
+// squares in ascending order with fused multiply-adds; the 32 sums of a warp are folded as a butterfly (over
+// distances 16, 8, 4, 2, 1), those of warps are added in ascending order. How x, y and weight are aligned
+// changes nothing.
 #pragma once
 #include "base/tensor.h"
 
@@ -16,5 +21,6 @@ struct NormParams {
 };
 
 void norm_cpu(const NormParams&, Stream&);
+void norm_cuda(const NormParams&, Stream&);
 
 }  // namespace redrafter

@@ -1,11 +1,13 @@
 #include "ops/ops.h"
 
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
 #include "base/check.h"
 #include "base/cpu.h"
+#include "ops/companion.h"
 
 namespace redrafter {
 namespace {
@@ -80,13 +82,31 @@ std::vector<Level> cpu_levels() {
   return levels;
 }
 
-constexpr const char* kNoCuda = "this build has no CUDA backend";
+// CUDA runs its kernels in tests and benchmarks only (cuda_backend): of a device that could be used too, this
+// is why no model can be loaded on it.
+CudaStatus cuda_for_models(int32_t device) {
+  constexpr const char* kNoModels = "models cannot be loaded on CUDA yet";
+  const CudaStatus status = cuda_status(device);
+  if (status.code == nullptr) return {"NO_ENGINE", status.message + " can run the kernels, but " + kNoModels};
+  return {status.code, status.message + "; and " + kNoModels};
+}
+
+// N of "cuda:N", 0 of "cuda"; -1 of anything else.
+int32_t cuda_device(const std::string& device) {
+  if (device == "cuda") return 0;
+  int32_t number = -1;
+  const char* end = device.data() + device.size();
+  if (device.rfind("cuda:", 0) != 0) return -1;
+  const auto [stop, error] = std::from_chars(device.data() + 5, end, number);
+  return error == std::errc() && stop == end ? number : -1;
+}
 
 }  // namespace
 
 const Backend& find_backend(const std::string& device) {
-  const bool cuda = device == "cuda" || device.rfind("cuda:", 0) == 0;
-  REDRAFTER_REQUIRE(!cuda, "ERR_BACKEND", "device \"", device, "\" is not available: ", kNoCuda);
+  if (const int32_t number = cuda_device(device); number >= 0) {
+    fail("ERR_BACKEND", "device \"", device, "\" is not available: ", cuda_for_models(number).message);
+  }
   for (const Level& level : cpu_levels()) {
     const bool any = device == "auto" || device == "cpu";
     if (any && level.missing == nullptr) return level.backend;
@@ -95,7 +115,7 @@ const Backend& find_backend(const std::string& device) {
                       "\" is not available: ", level.missing);
     return level.backend;
   }
-  fail("ERR_INVALID_ARGUMENT", "unknown device \"", device, "\"; expected auto, cpu or cuda");
+  fail("ERR_INVALID_ARGUMENT", "unknown device \"", device, "\"; expected auto, cpu, cuda or cuda:N");
 }
 
 Backend measuring(Backend backend) {
@@ -114,7 +134,8 @@ std::vector<BackendStatus> list_backends() {
                    missing == nullptr ? nullptr : "NO_CPU_FEATURE", missing == nullptr ? "" : missing,
                    backend.level == automatic});
   }
-  all.push_back({"cuda", "cuda", "", "NOT_BUILT", kNoCuda, false});
+  const CudaStatus cuda = cuda_for_models(0);
+  all.push_back({"cuda", "cuda", "", cuda.code, cuda.message, false});
   return all;
 }
 

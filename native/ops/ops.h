@@ -73,12 +73,13 @@ struct BackendStatus {
   std::string device;  // as find_backend takes it
   const char* backend;
   std::string level;      // empty where no level can be named
-  const char* code;       // null when available; NO_CPU_FEATURE, NOT_BUILT
+  const char* code;       // null when available; BackendReasonCode of lib/system.ts
   std::string message;    // for people, with the code
   bool selected = false;  // what "auto" takes
 };
 
-// "auto" (CUDA when it works, else the CPU), "cpu", "cuda", or a CPU level by name: "cpu:avx2", "cpu:oracle".
+// "auto" or "cpu" (the best level here), a CPU level by name ("cpu:avx2", "cpu:oracle"), "cuda" or "cuda:N".
+// Models cannot be loaded on CUDA yet, so that one always throws; companion.h has its kernels.
 // Throws ERR_BACKEND with the reason when it is not available.
 const Backend& find_backend(const std::string& device);
 

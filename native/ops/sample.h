@@ -30,7 +30,21 @@ struct SampleParams {
 
 int64_t sample_scratch(int64_t vocab);
 
+// CUDA. Greedy rows get the same tokens as on the CPU. So do seeded rows, but for draws next to a border:
+// there the two may take neighbours of each other, because
+//  - the weights exp((logit - largest) / temperature) are fp32 on both, with an exp that differs by up to 2
+//  units in
+//    the last place (and so may make, or part, equal weights);
+//  - a weight counts as a whole number, floor(weight * 2^s) with the largest s for which vocab * 2^s <= 2^63
+//  (46 for
+//    128k ids, 48 for 32k), where the CPU adds doubles. Only weights below 2^(23 - s) lose anything to it,
+//    each less than 2^-s of the largest weight; the draw itself is u * (sum of what is kept), rounded down.
+// Whole numbers add up to the same in any order, so a token depends on its row alone: on no other row, nor on
+// how the work is shared between threads or blocks. Every row is chosen, those of a tree that the walk does
+// not reach, too: rows run side by side. `scratch` is not used.
+
 void sample_cpu(const SampleParams&, Stream&);
+void sample_cuda(const SampleParams&, Stream&);
 
 // Raw log-probabilities (log-softmax of the logits as they are, before temperature and filters) of one token
 // per row, and of the top_k most probable, descending, ties by lowest id.
@@ -44,6 +58,13 @@ struct LogprobParams {
   int64_t rows, vocab, top_k;
 };
 
+// Both backends add exp(logit - largest) in fp64 and round the result to fp32 once, so that they differ by
+// the rare rounding of that. CPU: in order of id. CUDA: parts of 4096 ids, each relative to its own largest;
+// id i belongs to thread i / 4 % T of its part, T being 32 for fewer than 1024 ids and 256 else, which adds
+// in ascending order; then butterflies over the threads of a warp and over warps; part i belongs to lane i %
+// 32, which adds in ascending order, then a butterfly. Fewer than 2^-53 * (64 + vocab / 2^17) of the sum get
+// lost.
 void logprob_cpu(const LogprobParams&, Stream&);
+void logprob_cuda(const LogprobParams&, Stream&);
 
 }  // namespace redrafter

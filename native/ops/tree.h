@@ -17,6 +17,7 @@ struct TreePackParams {
 };
 
 void tree_pack_cpu(const TreePackParams&, Stream&);
+void tree_pack_cuda(const TreePackParams&, Stream&);
 
 // From the root, follow the child that equals the target's token until none does.
 struct TreeAcceptParams {
@@ -28,6 +29,9 @@ struct TreeAcceptParams {
   int32_t* path_length;  // [1] out: accepted drafted tokens + 1
 };
 
+// Both ops give the same on every backend. In CUDA a tree is packed in one block, whose shared memory
+// (width * (length + 3) * 4 bytes) has to hold the beams.
 void tree_accept_cpu(const TreeAcceptParams&, Stream&);
+void tree_accept_cuda(const TreeAcceptParams&, Stream&);
 
 }  // namespace redrafter

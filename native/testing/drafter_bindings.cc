@@ -48,7 +48,8 @@ struct Chain {
     const size_t vocab = static_cast<size_t>(r.head.rows);
     for (auto* v : {&state, &next}) v->resize(h);
     for (auto* v : {&z, &z_next}) v->resize(exit);
-    for (auto* v : {&head_scratch, &logit}) v->resize(vocab);
+    logit.resize(vocab);
+    head_scratch.resize(static_cast<size_t>(head_top_scratch(r.head.rows)));
     cell_scratch.resize(7 * h);
     mix_scratch.resize(2 * h);
     id.resize(vocab);

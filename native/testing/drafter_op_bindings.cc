@@ -84,7 +84,7 @@ Napi::Value head_top(OpCall& call) {
   int32_t* token = call.out<int32_t>(rows * top);
   float *logit = call.out<float>(rows * top), *sum = call.out<float>(rows);
   call.backend().head_top({p.in<float>("z", rows * head.cols), head, rows, top, token, logit, sum,
-                           call.scratch(rows * head.rows)},
+                           call.scratch(rows * head_top_scratch(head.rows))},
                           call.stream());
   auto result = Napi::Object::New(call.env());
   result["token"] = call.take(token);
@@ -122,11 +122,12 @@ Napi::Value tree_pack(OpCall& call) {
   const Fields& p = call.params();
   const int64_t width = p.integer("width"), length = p.integer("length"), most = 1 + width * length;
   REDRAFTER_REQUIRE(width > 0, "ERR_INVALID_ARGUMENT", "width");
-  const int32_t* beams = p.in<int32_t>("beams", width * (length + 1));
+  const int32_t* given = p.host<int32_t>("beams", width * (length + 1));
   for (int64_t row = 1; row < width; ++row) {
-    REDRAFTER_REQUIRE(beams[row * (length + 1)] == beams[0], "ERR_INVALID_ARGUMENT",
+    REDRAFTER_REQUIRE(given[row * (length + 1)] == given[0], "ERR_INVALID_ARGUMENT",
                       "the rows have no common root");
   }
+  const int32_t* beams = p.in<int32_t>("beams", width * (length + 1));
   int32_t *token = call.out<int32_t>(most), *parent = call.out<int32_t>(most),
           *depth = call.out<int32_t>(most);
   int32_t *unpack = call.out<int32_t>(width * (length + 1)), *nodes = call.out<int32_t>(1);

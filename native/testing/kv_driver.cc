@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "kv/cache.h"
+#include "testing/levels.h"
 #include "testing/op_call.h"
 
 namespace redrafter::testing {
@@ -160,7 +161,7 @@ Napi::Value kv_cache(const Info& info) {
     const KvShape shape{integer(p.Get("layers")), integer(p.Get("kvHeads")), integer(p.Get("headDim")),
                         integer(p.Get("blocks"))};
     const std::string level = info[0].As<Napi::String>().Utf8Value();
-    const Backend& backend = find_backend(level.rfind("cuda", 0) == 0 ? level : "cpu:" + level);
+    const Backend& backend = level_backend(level);
     const auto driver = std::make_shared<Driver>(shape, backend);
     auto object = Napi::Object::New(env);
     using Method = Napi::Value (*)(Driver&, const Info&);

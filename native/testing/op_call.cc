@@ -1,6 +1,9 @@
 #include "testing/op_call.h"
 
 #include <algorithm>
+#include <optional>
+
+#include "testing/levels.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -10,37 +13,44 @@ namespace redrafter::testing {
 namespace {
 
 constexpr uint32_t kPoison = 0xFFC5C5C5u;  // a quiet NaN as fp32, a large negative number as int32
-constexpr size_t kGuardBytes = 128;
+constexpr size_t kGuardBytes = 128, kWorkspaceGuardBytes = 1024;
 
 // With AddressSanitizer a guard word may not even be read while the op runs.
-void close_guards(char* memory, size_t bytes) {
+void close_guards(char* memory, size_t bytes, size_t guard) {
 #if defined(__SANITIZE_ADDRESS__)
-  ASAN_POISON_MEMORY_REGION(memory, kGuardBytes);
-  ASAN_POISON_MEMORY_REGION(memory + kGuardBytes + bytes, kGuardBytes);
+  ASAN_POISON_MEMORY_REGION(memory, guard);
+  ASAN_POISON_MEMORY_REGION(memory + guard + bytes, guard);
 #else
-  (void)memory, (void)bytes;
+  (void)memory, (void)bytes, (void)guard;
 #endif
 }
 
-void open_guards(char* memory, size_t bytes) {
+void open_guards(char* memory, size_t bytes, size_t guard) {
 #if defined(__SANITIZE_ADDRESS__)
-  ASAN_UNPOISON_MEMORY_REGION(memory, bytes + 2 * kGuardBytes);
+  ASAN_UNPOISON_MEMORY_REGION(memory, bytes + 2 * guard);
 #else
-  (void)memory, (void)bytes;
+  (void)memory, (void)bytes, (void)guard;
 #endif
 }
 
-const Backend& backend_named(const Napi::Value& level) {
+bool is_poison(const uint8_t* bytes, size_t at) {
+  return bytes[at] == static_cast<uint8_t>(kPoison >> (at % 4 * 8));
+}
+
+std::optional<int64_t> workspace_limit;
+
+std::string level_named(const Napi::Value& level) {
   REDRAFTER_REQUIRE(level.IsString(), "ERR_INVALID_ARGUMENT", "level is not a string");
-  const std::string name = level.As<Napi::String>().Utf8Value();
-  return find_backend(name.rfind("cuda", 0) == 0 ? name : "cpu:" + name);
+  return level.As<Napi::String>().Utf8Value();
 }
 
-int thread_count(const Napi::Value& threads) {
+// On the CPU so many threads; in the emulator the seed of the order in which threads run.
+int thread_count(const std::string& level, const Napi::Value& threads) {
   REDRAFTER_REQUIRE(threads.IsNumber(), "ERR_INVALID_ARGUMENT", "threads is not a number");
   const int64_t count = threads.As<Napi::Number>().Int64Value();
   REDRAFTER_REQUIRE(count >= 1 && count <= 64, "ERR_INVALID_ARGUMENT", "threads is not in 1..64");
-  return static_cast<int>(count);
+  if (is_emulated(level)) set_order(static_cast<uint64_t>(count));
+  return level.rfind("cuda", 0) == 0 ? 1 : static_cast<int>(count);
 }
 
 }  // namespace
@@ -116,49 +126,109 @@ Matrix Fields::matrix(const char* key) const {
   for (int64_t row = 0; row < w.rows; row += step) {
     const char* from =
         static_cast<const char*>(source) + row * w.cols * static_cast<int64_t>(dtype_bytes(w.dtype));
-    call_.backend().matmul_pack({from, row, std::min(step, w.rows - row), w}, call_.stream());
+    call_.pack({from, row, std::min(step, w.rows - row), w});
   }
   return w;
 }
 
 OpCall::OpCall(const Napi::CallbackInfo& info)
     : env_(info.Env()),
-      backend_(backend_named(info[0])),
-      pool_(thread_count(info[1])),
+      level_(level_named(info[0])),
+      backend_(level_backend(level_)),
+      pool_(thread_count(level_, info[1])),
       stream_(backend_, &pool_),
-      params_(*this, info[2]) {}
+      guard_bytes_(is_emulated(level_) ? 0 : kGuardBytes),
+      params_(*this, info[2]) {
+  check_stream();
+  if (workspace_limit && *workspace_limit < stream().workspace_bytes) limit_workspace(*workspace_limit);
+}
+
+// The bytes of the workspace that an op must leave alone begin with guard words, too.
+void OpCall::limit_workspace(int64_t bytes) {
+  Stream& s = stream();
+  workspace_bytes_ = s.workspace_bytes;
+  s.workspace_bytes = bytes;
+  const int64_t guarded = std::min<int64_t>(kWorkspaceGuardBytes, workspace_bytes_ - bytes);
+  const std::vector<uint32_t> poison(static_cast<size_t>(guarded) / 4, kPoison);
+  upload(static_cast<char*>(s.workspace) + bytes, poison.data(),
+         std::min<size_t>(kWorkspaceGuardBytes, poison.size() * 4));
+  if (is_emulated(level_)) {
+    forbid(static_cast<char*>(s.workspace) + bytes, static_cast<size_t>(workspace_bytes_ - bytes));
+  }
+}
+
+void OpCall::pack(const PackParams& p) {
+  const int64_t limit = stream().workspace_bytes;
+  const bool lifted = limit < kPackWorkspaceBytes && limit < workspace_bytes_;
+  if (lifted) {
+    if (is_emulated(level_)) allow(stream().workspace, static_cast<size_t>(workspace_bytes_));
+    stream().workspace_bytes = workspace_bytes_;
+  }
+  backend_.matmul_pack(p, stream());
+  if (lifted) limit_workspace(limit);
+}
+
+void OpCall::check_workspace() {
+  const Stream& s = stream();
+  if (workspace_bytes_ <= s.workspace_bytes) return;
+  std::vector<uint8_t> bytes(std::min<size_t>(
+      kWorkspaceGuardBytes, static_cast<size_t>(workspace_bytes_ - s.workspace_bytes) / 4 * 4));
+  download(bytes.data(), static_cast<char*>(s.workspace) + s.workspace_bytes, bytes.size());
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    REDRAFTER_REQUIRE(is_poison(bytes.data(), i), "ERR_INTERNAL", "an op wrote behind its workspace of ",
+                      s.workspace_bytes, " bytes");
+  }
+}
+
+void OpCall::check_counters() {
+  std::vector<uint32_t> counters(static_cast<size_t>(stream().counter_count));
+  download(counters.data(), stream().counters, counters.size() * sizeof(uint32_t));
+  const auto count = counters.size() - static_cast<size_t>(std::count(counters.begin(), counters.end(), 0u));
+  REDRAFTER_REQUIRE(count == 0, "ERR_INTERNAL", "an op left ", count, " counters that are not zero");
+}
+
+void OpCall::check_stream() {
+  const Stream& s = stream();
+  REDRAFTER_REQUIRE(s.error == nullptr, "ERR_BACKEND", s.failed == nullptr ? "" : s.failed, ": ", s.error);
+}
 
 void* OpCall::allocate(size_t bytes) {
-  Region region{DeviceBuffer(backend_, bytes + 2 * kGuardBytes), bytes};
+  Region region{DeviceBuffer(backend_, bytes + 2 * guard_bytes_), bytes};
+  REDRAFTER_REQUIRE(region.memory.bytes() == 0 || region.memory.as<char>() != nullptr, "ERR_OOM",
+                    "cannot allocate ", bytes, " bytes on ", level_);
   const std::vector<uint32_t> poison((region.memory.bytes() + 3) / 4, kPoison);
   upload(region.memory.as<char>(), poison.data(), region.memory.bytes());
-  close_guards(region.memory.as<char>(), bytes);
+  close_guards(region.memory.as<char>(), bytes, guard_bytes_);
   regions_.push_back(std::move(region));
-  return regions_.back().memory.as<char>() + kGuardBytes;
+  return regions_.back().memory.as<char>() + guard_bytes_;
 }
 
 OpCall::~OpCall() {
-  for (const Region& region : regions_) open_guards(region.memory.as<char>(), region.bytes);
+  for (const Region& region : regions_) open_guards(region.memory.as<char>(), region.bytes, guard_bytes_);
 }
 
 size_t OpCall::size_of(const void* data) const {
   for (const Region& region : regions_) {
-    if (region.memory.as<char>() + kGuardBytes == data) return region.bytes;
+    if (region.memory.as<char>() + guard_bytes_ == data) return region.bytes;
   }
   fail("ERR_INVALID_ARGUMENT", "not a buffer of this call");
 }
 
+void set_workspace_limit(std::optional<int64_t> bytes) { workspace_limit = bytes; }
+
 void OpCall::check_guards() {
+  check_workspace();
+  check_counters();
+  if (guard_bytes_ == 0) return;
   std::vector<uint8_t> bytes;
   for (const Region& region : regions_) {
-    open_guards(region.memory.as<char>(), region.bytes);
+    open_guards(region.memory.as<char>(), region.bytes, guard_bytes_);
     bytes.resize(region.memory.bytes());
     download(bytes.data(), region.memory.as<char>(), bytes.size());
     for (size_t i = 0; i < bytes.size(); ++i) {
-      if (i >= kGuardBytes && i < kGuardBytes + region.bytes) continue;
-      const uint8_t expected = static_cast<uint8_t>(kPoison >> (i % 4 * 8));
-      REDRAFTER_REQUIRE(bytes[i] == expected, "ERR_INTERNAL", "a guard word was overwritten ",
-                        i < kGuardBytes ? "before" : "after", " a buffer of ", region.bytes, " bytes");
+      if (i >= guard_bytes_ && i < guard_bytes_ + region.bytes) continue;
+      REDRAFTER_REQUIRE(is_poison(bytes.data(), i), "ERR_INTERNAL", "a guard word was overwritten ",
+                        i < guard_bytes_ ? "before" : "after", " a buffer of ", region.bytes, " bytes");
     }
   }
 }

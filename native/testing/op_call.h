@@ -3,6 +3,7 @@
 // are checked before the op runs, so that a wrong test gets an error and a wrong op is found.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -78,7 +79,7 @@ class Fields {
 
 class OpCall {
  public:
-  explicit OpCall(const Napi::CallbackInfo& info);  // (level, threads, params)
+  explicit OpCall(const Napi::CallbackInfo& info);  // (level, threads, params), see test/kit/ops.ts
   OpCall(const OpCall&) = delete;
   OpCall& operator=(const OpCall&) = delete;
   ~OpCall();
@@ -97,8 +98,14 @@ class OpCall {
     return static_cast<T*>(allocate(static_cast<size_t>(count) * sizeof(T)));
   }
   float* scratch(int64_t count) { return out<float>(count); }
-  void upload(void* to, const void* from, size_t bytes) { backend_.upload(to, from, bytes, stream()); }
-  void download(void* to, const void* from, size_t bytes) { backend_.download(to, from, bytes, stream()); }
+  void upload(void* to, const void* from, size_t bytes) {
+    backend_.upload(to, from, bytes, stream());
+    check_stream();
+  }
+  void download(void* to, const void* from, size_t bytes) {
+    backend_.download(to, from, bytes, stream());
+    check_stream();
+  }
 
   // The contents of a buffer of this call as a new typed array.
   template <typename T>
@@ -108,7 +115,11 @@ class OpCall {
     if (bytes != 0) download(array.Data(), data, bytes);
     return array;
   }
-  // Throws ERR_INTERNAL when a guard word was overwritten.
+  // matmul_pack; with the whole workspace where the limit is less than it can do with.
+  void pack(const PackParams& p);
+  // Throws ERR_BACKEND when something has failed on the stream.
+  void check_stream();
+  // Throws ERR_INTERNAL when a guard word was overwritten, or a counter of the stream is not zero.
   void check_guards();
 
  private:
@@ -117,11 +128,18 @@ class OpCall {
     size_t bytes;
   };
   size_t size_of(const void* data) const;
+  void limit_workspace(int64_t bytes);
+  void check_workspace();
+  void check_counters();
 
   Napi::Env env_;
+  std::string level_;
   const Backend& backend_;
   ThreadPool pool_;
   BackendStream stream_;
+  // Before and behind every buffer. The emulator has guards of its own, which also stop what reads them.
+  size_t guard_bytes_;
+  int64_t workspace_bytes_ = 0;  // what the backend gave, where that is limited
   std::vector<Region> regions_;
   Fields params_;
 };
@@ -136,6 +154,9 @@ T* Fields::in(const char* key, int64_t count) const {
   return to;
 }
 
+// Streams opened from now on have at most so many bytes of workspace.
+void set_workspace_limit(std::optional<int64_t> bytes);
+
 using OpBody = Napi::Value (*)(OpCall&);
 
 template <OpBody body>
@@ -143,6 +164,7 @@ Napi::Value call_op(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     OpCall call(info);
     const Napi::Value result = body(call);
+    call.check_stream();
     call.check_guards();
     return result;
   });

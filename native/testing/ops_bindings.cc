@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "model/weights.h"
+#include "testing/levels.h"
 #include "testing/op_call.h"
 
 namespace redrafter::testing {
@@ -20,6 +21,26 @@ Napi::Value levels(const Napi::CallbackInfo& info) {
     }
     return names;
   });
+}
+
+// missing(level): why it cannot run here, or null
+Napi::Value missing(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    try {
+      level_backend(info[0].As<Napi::String>());
+      return info.Env().Null();
+    } catch (const Error& error) {
+      return Napi::String::New(info.Env(), error.what());
+    }
+  });
+}
+
+// limitWorkspace(bytes or null)
+Napi::Value limit_workspace(const Napi::CallbackInfo& info) {
+  std::optional<int64_t> bytes;
+  if (info[0].IsNumber()) bytes = info[0].As<Napi::Number>().Int64Value();
+  set_workspace_limit(bytes);
+  return info.Env().Undefined();
 }
 
 // convert(bytes, from, to): the elements in another dtype, and the index of the first that overflows or -1
@@ -168,6 +189,8 @@ Napi::Value logprob(OpCall& call) {
 
 void add_row_ops(Napi::Object ops) {
   ops["convert"] = Napi::Function::New(ops.Env(), convert);
+  ops["limitWorkspace"] = Napi::Function::New(ops.Env(), limit_workspace);
+  ops["missing"] = Napi::Function::New(ops.Env(), missing);
   ops["levels"] = Napi::Function::New(ops.Env(), levels);
   add_op<pack>(ops, "pack");
   add_op<embed>(ops, "embed");

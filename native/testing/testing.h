@@ -8,11 +8,12 @@
 
 namespace redrafter::testing {
 
-void add_canary(Napi::Env env, Napi::Object exports);   // canary.cc
-void add_drafter(Napi::Env env, Napi::Object exports);  // drafter_bindings.cc
-void add_faults(Napi::Env env, Napi::Object exports);   // fault_bindings.cc
-void add_io(Napi::Env env, Napi::Object exports);       // io_bindings.cc
-void add_ops(Napi::Env env, Napi::Object exports);      // ops_bindings.cc
+void add_canary(Napi::Env env, Napi::Object exports);     // canary.cc
+void add_companion(Napi::Env env, Napi::Object exports);  // companion_bindings.cc
+void add_drafter(Napi::Env env, Napi::Object exports);    // drafter_bindings.cc
+void add_faults(Napi::Env env, Napi::Object exports);     // fault_bindings.cc
+void add_io(Napi::Env env, Napi::Object exports);         // io_bindings.cc
+void add_ops(Napi::Env env, Napi::Object exports);        // ops_bindings.cc
 #if defined(REDRAFTER_HAS_SIMT)
 void add_simt(Napi::Env env, Napi::Object exports);  // simt_bindings.cc
 #endif

@@ -18,6 +18,18 @@ export function expectSameBytes(actual: ArrayBufferView, expected: ArrayBufferVi
   expect(differingBytes(actual, expected), `differing bytes ${what}`).toBe(0);
 }
 
+/** The bits of a NaN need not survive a cache of 16-bit numbers; that it is one must. */
+export function expectSameCache<Cache extends { k: Float32Array; v: Float32Array }>(
+  actual: Cache,
+  expected: Cache,
+  what = '',
+): void {
+  for (const key of ['k', 'v'] as const) {
+    const [a, b] = [actual, expected].map((kv) => kv[key].map((x) => (Number.isNaN(x) ? NaN : x)));
+    expectSameBytes(a ?? new Float32Array(), b ?? new Float32Array(1), `in ${key} ${what}`);
+  }
+}
+
 /** Values with a proven bound on the error of each. */
 export interface Bounded {
   value: Float64Array;

@@ -1,4 +1,7 @@
-/** The ops as the tests call them: `(level, threads, parameters)`, fresh typed arrays back. */
+/**
+ * The ops as the tests call them: `(level, threads, parameters)`, fresh typed arrays back. `threads` is the order of the
+ * work: a number of threads on the CPU, the seed of the order of threads in the emulator, nothing on a device.
+ */
 
 export type DType = 'f32' | 'f16' | 'bf16';
 
@@ -12,10 +15,15 @@ export interface MatrixArg {
   chunk?: number;
 }
 
-/** All blocks of one layer of the paged cache: k [block, kvHeads, headDim, 16], v [block, kvHeads, 16, headDim padded]. */
+/**
+ * All blocks of one layer of the paged cache, in the CPU's layout on every backend: k [block, kvHeads, headDim, 16],
+ * v [block, kvHeads, 16, headDim padded].
+ */
 export interface KvArg {
   k: Float32Array;
   v: Float32Array;
+  /** Of the weights, and so of the cache where the backend has 16-bit ones. */
+  dtype?: DType;
   kvHeads: number;
   headDim: number;
 }
@@ -188,6 +196,10 @@ type Op<Args, Result> = (level: string, threads: number, args: Args) => Result;
 export interface Ops {
   /** Levels of the CPU backend that this processor runs, the oracle first. */
   levels(): string[];
+  /** Why a level cannot run here, or null. */
+  missing(level: string): string | null;
+  /** Calls from now on have at most so many bytes of workspace; with null, what the backend gives. */
+  limitWorkspace(bytes: number | null): void;
   /** Elements in another dtype, and the index of the first finite one that became infinite, or -1. */
   convert(bytes: Uint8Array, from: DType, to: DType): { bytes: Uint8Array; overflow: number };
   pack: Op<{ w: MatrixArg }, Uint8Array>;

@@ -21,7 +21,7 @@ describe('RedrafterError', () => {
       [api.StateError, 'ERR_BUSY', 'ERR_DISPOSED'],
       [api.AbortError, 'ERR_ABORTED'],
       [api.PlatformError, 'ERR_BACKEND', 'ERR_NATIVE'],
-      [api.InternalError, 'ERR_NUMERIC', 'ERR_INTERNAL'],
+      [api.InternalError, 'ERR_NUMERIC', 'ERR_CUDA', 'ERR_INTERNAL'],
     ] as const;
     for (const [type, ...codes] of classes) {
       for (const code of codes) {

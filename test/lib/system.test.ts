@@ -21,14 +21,10 @@ describe('getBackends', () => {
     expect(new Set(all.map(({ device }) => device)).size).toBe(all.length);
     expect(all.find(({ device }) => device === 'cpu:base')).toMatchObject({ available: true, reason: null });
     expect(all.map(({ device }) => device)).not.toContain('cpu:oracle');
-    expect(all.find(({ backend }) => backend === 'cuda')).toEqual({
-      device: 'cuda',
-      backend: 'cuda',
-      level: null,
-      available: false,
-      selected: false,
-      reason: { code: 'NOT_BUILT', message: 'this build has no CUDA backend' },
-    });
+    // Why exactly depends on the machine: test/native/companion.test.ts.
+    const cuda = all.find(({ backend }) => backend === 'cuda');
+    expect(cuda).toMatchObject({ device: 'cuda', level: null, available: false, selected: false });
+    expect(cuda?.reason?.message).toMatch(/models cannot be loaded on CUDA yet$/);
   });
 
   it.runIf(process.arch === 'x64')('agrees with the processor', () => {

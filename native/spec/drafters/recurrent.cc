@@ -28,7 +28,7 @@ void RecurrentDrafter::carve(Arena& arena) {
   top_token_ = arena.take<int32_t>(w * w);
   top_logit_ = arena.take<float>(w * w);
   log_sum_exp_ = arena.take<float>(w);
-  head_scratch_ = arena.take<float>(w * weights_.head.rows);
+  head_scratch_ = arena.take<float>(w * head_top_scratch(weights_.head.rows));
   score_ = arena.take<float>(w);
   score_next_ = arena.take<float>(w);
   beams_ = arena.take<int32_t>(w * columns);

@@ -56,7 +56,7 @@ void run_vote(void* const (&arguments)[kWarpLanes]) {
 
 constexpr Collective kBallot = {"__ballot_sync", run_vote}, kAny = {"__any_sync", run_vote},
                      kAll = {"__all_sync", run_vote};
-constexpr Collective kSyncWarp = {"__syncwarp", [](void* const (&)[kWarpLanes]) {}};
+constexpr Collective kSyncWarp = {"__syncwarp", [](void* const (&)[kWarpLanes]) {}, true};
 
 unsigned vote(const Collective& collective, unsigned mask, int predicate) {
   VoteArguments arguments{predicate != 0, 0};

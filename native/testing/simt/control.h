@@ -9,4 +9,14 @@ namespace redrafter::simt {
 // Where the orders of blocks and threads, and the moments of asynchronous copies, are drawn from.
 void set_seed(uint64_t seed);
 
+// Whether this build can check what kernels do with memory, and switching that off and on; see check.h. It is
+// on at first.
+bool can_check();
+void set_checking(bool on);
+
+// Device memory that no kernel may touch, though it is part of an allocation; and may again. An access must
+// not cross the border of what is allowed. A freed allocation is forgotten.
+void forbid(const void* memory, size_t bytes);
+void allow(const void* memory, size_t bytes);
+
 }  // namespace redrafter::simt

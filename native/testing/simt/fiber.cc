@@ -1,11 +1,9 @@
 #include "testing/simt/fiber.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -94,17 +92,23 @@ Fiber *leaving = nullptr, *entering = nullptr;  // of the switch under way
 
 }  // namespace
 
+char* fiber_stacks = nullptr;
+
 char* fiber_stack(int index) {
-  static std::vector<char*> stacks;
-  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  while (static_cast<int>(stacks.size()) <= index) {
-    void* memory = mmap(nullptr, page + kStackBytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  static int usable = 0;
+  if (fiber_stacks == nullptr) {
+    void* memory =
+        mmap(nullptr, kAllStackBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
-    mprotect(memory, page, PROT_NONE);
-    stacks.push_back(static_cast<char*>(memory) + page);
+    fiber_stacks = static_cast<char*>(memory);
   }
-  return stacks[static_cast<size_t>(index)];
+  const auto stack = [](int number) {
+    return fiber_stacks + static_cast<size_t>(number) * (kStackBytes + kStackGuardBytes) + kStackGuardBytes;
+  };
+  for (; usable <= index; ++usable) {
+    if (mprotect(stack(usable), kStackBytes, PROT_READ | PROT_WRITE) != 0) return nullptr;
+  }
+  return stack(index);
 }
 
 void prepare_fiber(Fiber& fiber, char* stack, int index, void (*entry)()) {

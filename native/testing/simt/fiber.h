@@ -4,8 +4,10 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__) && !defined(__aarch64__)
+#if !defined(__x86_64__) && !defined(__aarch64__) && !defined(REDRAFTER_SIMT_UCONTEXT)
 #define REDRAFTER_SIMT_UCONTEXT
+#endif
+#if defined(REDRAFTER_SIMT_UCONTEXT)
 #include <ucontext.h>
 #endif
 
@@ -22,8 +24,11 @@ struct Fiber {
   void* fake_stack = nullptr;  // of AddressSanitizer
 };
 
-constexpr size_t kStackBytes = 128 * 1024;
+constexpr size_t kStackBytes = 128 * 1024, kStackGuardBytes = 64 * 1024;
 
+// All stacks lie together: from fiber_stacks, once there is one, on.
+extern char* fiber_stacks;
+constexpr size_t kAllStackBytes = 1024 * (kStackBytes + kStackGuardBytes);
 // The stack number `index` of the process, made when first asked for; below it lies a page that faults. Null
 // when there is no memory.
 char* fiber_stack(int index);

@@ -2,8 +2,10 @@
 #include <deque>
 #include <numeric>
 
+#include "testing/simt/check.h"
 #include "testing/simt/control.h"
 #include "testing/simt/machine.h"
+#include "testing/simt/memory.h"
 
 namespace redrafter::simt {
 namespace {
@@ -18,11 +20,10 @@ void thread_main() {
   run_next(true);
 }
 
-void run_block(uint64_t number) {
+void run_block(uint64_t place) {
   Machine& m = machine;
-  const uint64_t x = m.grid.x, y = m.grid.y;
-  m.block_index = {static_cast<unsigned>(number % x), static_cast<unsigned>(number / x % y),
-                   static_cast<unsigned>(number / x / y)};
+  m.block_index = block_index_of(place);
+  note_block();
   m.ready.clear();
   m.finished = 0;
   m.barrier = {};
@@ -35,9 +36,10 @@ void run_block(uint64_t number) {
     thread.waits_in = nullptr;
     thread.copies.clear();
     thread.groups = 0;
+    thread.fence = thread.fence_after_barrier = thread.fence_after_warp = 0;
     thread.warp = &m.warps[static_cast<size_t>(i / kWarpLanes)];
     prepare_fiber(thread.fiber, fiber_stack(i), i, thread_main);
-    if (thread.lane() == 0) *thread.warp = {&thread, 0, 0, nullptr, {}};
+    if (thread.lane() == 0) *thread.warp = {&thread, 0, 0, nullptr, m.block_start, {}};
     ++thread.warp->lanes;
   }
   make_all_ready();
@@ -69,7 +71,7 @@ const char* keep(const std::string& problem) {
 }  // namespace
 
 void launch(const char* name, dim3 grid, dim3 block, size_t shared_bytes, Stream& stream,
-            void (*body)(const void* closure), const void* closure, size_t) {
+            void (*body)(const void* closure), const void* closure, size_t closure_bytes) {
   Machine& m = machine;
   const std::lock_guard<std::mutex> lock(m.one_launch);
   m.kernel = name;
@@ -81,18 +83,26 @@ void launch(const char* name, dim3 grid, dim3 block, size_t shared_bytes, Stream
     m.problem = std::string(name) + ": " + wrong;
   } else {
     m.thread_count = static_cast<int>(block.x * block.y * block.z);
-    std::vector<uint64_t> order(uint64_t{grid.x} * grid.y * grid.z);
+    std::vector<uint64_t>& order = m.block_order;
+    order.resize(uint64_t{grid.x} * grid.y * grid.z);
     std::iota(order.begin(), order.end(), uint64_t{0});
     for (uint32_t left = static_cast<uint32_t>(order.size()); left > 1; --left)
       std::swap(order[left - 1], order[m.random.below(left)]);
     if (fiber_stack(m.thread_count - 1) == nullptr) m.problem = "no memory for the stacks of a block";
+    if (m.problem.empty() && !poison_shared(shared_bytes))
+      m.problem = "no memory for the shared memory of a block";
+    note_launch(closure, closure_bytes);
     for (size_t i = 0; i < order.size() && m.problem.empty(); ++i) {
       if (poison_shared(shared_bytes)) {
-        run_block(order[i]);
+        run_block(i);
       } else {
         m.problem = "no memory for the shared memory of a block";
       }
     }
+  }
+  if (m.problem.empty() && !checking) {
+    if (const std::string guard = broken_guard(); !guard.empty())
+      m.problem = std::string(name) + ": " + guard;
   }
   if (m.problem.empty()) return;
   stream.error = keep(m.problem);
@@ -103,6 +113,17 @@ void set_seed(uint64_t seed) {
   const std::lock_guard<std::mutex> lock(machine.one_launch);
   machine.random.state = seed * 0x9E3779B97F4A7C15u + 0x1234567u;
   if (machine.random.state == 0) machine.random.state = 1;
+}
+
+void set_checking(bool on) {
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
+  checking = on && can_check();
+}
+
+uint3 block_index_of(uint64_t place) {
+  const uint64_t number = machine.block_order[place], x = machine.grid.x, y = machine.grid.y;
+  return {static_cast<unsigned>(number % x), static_cast<unsigned>(number / x % y),
+          static_cast<unsigned>(number / x / y)};
 }
 
 // --- indices

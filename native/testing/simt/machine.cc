@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <map>
 
+#include "testing/simt/check.h"
+
 namespace redrafter::simt {
 
 Machine machine;
@@ -19,10 +21,11 @@ std::string hex(const void* address) {
   return digits;
 }
 
-void fail(const std::string& what) {
+void fail(std::string what) {
   Machine& m = machine;
   m.problem = std::string(m.kernel) + ", block " + text(m.block_index) + ", thread " +
               text(m.current->index) + ": " + what;
+  std::string().swap(what);  // nothing here is destroyed
   switch_fiber(m.current->fiber, m.outside, true);
   __builtin_unreachable();
 }
@@ -111,6 +114,7 @@ void join_warp(const Collective& collective, unsigned mask, void* arguments) {
   } else {
     warp.arrived = 0;
     collective.run(warp.arguments);
+    if (collective.orders_memory) note_warp_barrier(warp);
     make_ready(warp);
   }
   run_next();
@@ -129,6 +133,7 @@ int join_block(const char* name, bool predicate) {
   } else {
     m.predicates = m.barrier.count;
     m.barrier.arrived = 0;
+    note_barrier();
     make_all_ready();
   }
   run_next();

@@ -25,11 +25,12 @@ struct Random {
   uint32_t below(uint32_t count) { return static_cast<uint32_t>(uint64_t{next()} * count >> 32); }
 };
 
-// An asynchronous copy under way: 16 bytes, or zeros where `from` is null.
+// An asynchronous copy that no wait has covered: 16 bytes, or zeros where `from` is null.
 struct AsyncCopy {
   void* to;
   const void* from;
   int group;  // -1 until it is committed
+  bool done;
 };
 
 struct Warp;
@@ -42,6 +43,8 @@ struct Thread {
   Warp* warp = nullptr;
   std::vector<AsyncCopy> copies;
   int groups = 0;  // committed so far
+  // When it called __threadfence last, and the barriers of block and warp it had passed then; see check.h.
+  uint64_t fence = 0, fence_after_barrier = 0, fence_after_warp = 0;
 
   int lane() const { return number % kWarpLanes; }
 };
@@ -51,12 +54,14 @@ struct Thread {
 struct Collective {
   const char* name;
   void (*run)(void* const (&arguments)[kWarpLanes]);
+  bool orders_memory = false;
 };
 struct Warp {
   Thread* threads = nullptr;
   int lanes = 0;
   int arrived = 0;
   const Collective* collective = nullptr;
+  uint64_t synced = 0;  // when it met in __syncwarp last
   void* arguments[kWarpLanes];
 };
 
@@ -87,12 +92,15 @@ struct Machine {
   int predicates = 0;  // of the barrier that was passed last
   Fiber outside;       // who launched
   Thread* current = nullptr;
+  std::vector<uint64_t> block_order;  // of the launch
+  // Moments of the checker, see check.h; order_changed is the last one that orders accesses.
+  uint64_t clock = 0, launch_start = 0, block_start = 0, barrier_time = 0, order_changed = 0;
   std::string problem;  // the first of the launch that runs, or empty
 };
 extern Machine machine;
 
 // Ends the launch with this problem; the fibers of the block are left as they are.
-[[noreturn]] void fail(const std::string& what);
+[[noreturn]] void fail(std::string what);
 
 void make_all_ready();
 // Lets another thread run until this one is ready again.
@@ -110,6 +118,9 @@ void finish_copies(Thread& thread, int last_group);
 bool in_shared(const void* address, size_t bytes);
 bool poison_shared(size_t dynamic_bytes);  // false without memory
 bool shared_guards_intact();
+
+// The block at a place in the order of the launch.
+uint3 block_index_of(uint64_t place);
 
 std::string text(const uint3& index);
 std::string hex(const void* address);

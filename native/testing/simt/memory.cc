@@ -8,8 +8,9 @@
 #include <map>
 #include <mutex>
 
+#include "testing/simt/control.h"
 #include "testing/simt/machine.h"
-#include "testing/simt/runtime.h"
+#include "testing/simt/region.h"
 
 namespace redrafter::simt {
 namespace {
@@ -22,7 +23,6 @@ struct Allocation {
   char* mapped;
   size_t mapped_bytes, bytes;
 };
-std::mutex mutex;
 std::map<char*, Allocation> allocations;  // by the address handed out
 
 int pattern_file() {
@@ -65,6 +65,19 @@ bool poisoned(const char* from, const char* to) {
   return true;
 }
 
+std::string name(size_t bytes) { return "an allocation of " + std::to_string(bytes) + " bytes"; }
+
+// The allocation that holds the bytes, or null.
+const Allocation* allocation_around(const void* address, size_t bytes) {
+  char* at = static_cast<char*>(const_cast<void*>(address));
+  auto found = allocations.upper_bound(at);
+  if (found == allocations.begin()) return nullptr;
+  --found;
+  const size_t offset = static_cast<size_t>(at - found->first);
+  const size_t size = found->second.bytes;
+  return offset <= size && bytes <= size - offset ? &found->second : nullptr;
+}
+
 }  // namespace
 
 void* allocate_memory(size_t bytes) {
@@ -73,41 +86,48 @@ void* allocate_memory(size_t bytes) {
   const size_t mapped_bytes = (kAlignment + bytes + kGuardBytes + page - 1) / page * page;
   char* mapped = map_pattern(mapped_bytes);
   if (mapped == nullptr) return nullptr;
-  const std::lock_guard<std::mutex> lock(mutex);
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
   allocations[mapped + kAlignment] = {mapped, mapped_bytes, bytes};
+  add_region(mapped + kAlignment, bytes, name(bytes), bytes);
   return mapped + kAlignment;
 }
 
 bool free_memory(void* memory) {
-  const std::lock_guard<std::mutex> lock(mutex);
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
   const auto found = allocations.find(static_cast<char*>(memory));
   if (found == allocations.end()) return false;
+  remove_region(memory, found->second.bytes);
   munmap(found->second.mapped, found->second.mapped_bytes);
   allocations.erase(found);
   return true;
 }
 
 bool in_memory(const void* address, size_t bytes) {
-  const std::lock_guard<std::mutex> lock(mutex);
-  char* at = static_cast<char*>(const_cast<void*>(address));
-  auto found = allocations.upper_bound(at);
-  if (found == allocations.begin()) return false;
-  --found;
-  const size_t offset = static_cast<size_t>(at - found->first);
-  return offset <= found->second.bytes && bytes <= found->second.bytes - offset;
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
+  return allocation_around(address, bytes) != nullptr;
 }
 
 std::string broken_guard() {
-  const std::lock_guard<std::mutex> lock(mutex);
   for (const auto& [begin, allocation] : allocations) {
     const bool before = !poisoned(begin - kGuardBytes, begin);
     const char* end = begin + allocation.bytes;
-    if (before || !poisoned(end, end + kGuardBytes)) {
-      return std::string("wrote ") + (before ? "before" : "after") + " an allocation of " +
-             std::to_string(allocation.bytes) + " bytes";
-    }
+    if (before || !poisoned(end, end + kGuardBytes))
+      return std::string("wrote ") + (before ? "before " : "after ") + name(allocation.bytes);
   }
   return "";
+}
+
+void forbid(const void* memory, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
+  remove_region(memory, bytes);
+}
+
+void allow(const void* memory, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
+  const Allocation* around = allocation_around(memory, bytes);
+  if (around == nullptr) return;
+  remove_region(memory, bytes);
+  add_region(memory, bytes, name(around->bytes), around->bytes);
 }
 
 }  // namespace redrafter::simt

@@ -19,6 +19,7 @@ struct Planted {
 };
 
 // False when there is no kernel of this name.
-bool run_planted(const std::string& name, const Planted& p, Stream& stream);
+bool run_planted(const std::string& name, const Planted& p, Stream& stream);  // planted.cu
+bool run_fault(const std::string& name, const Planted& p, Stream& stream);    // faults.cu
 
 }  // namespace redrafter::testing

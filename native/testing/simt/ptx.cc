@@ -3,7 +3,10 @@
 
 #include <algorithm>
 
+#include "testing/simt/check.h"
 #include "testing/simt/machine.h"
+
+#define CALLER __builtin_return_address(0)
 
 namespace redrafter::simt {
 namespace {
@@ -98,7 +101,8 @@ void check_shared(const void* address, const char* what) {
          " is not in the shared memory of the block");
 }
 
-void do_copy(const AsyncCopy& copy) {
+void do_copy(AsyncCopy& copy) {
+  copy.done = true;
   if (copy.from == nullptr) {
     std::memset(copy.to, 0, 16);
   } else {
@@ -119,6 +123,7 @@ Words4 ldmatrix(int matrices, bool transposed, const void* row) {
                                  : transposed  ? kLdmatrixX4Transposed
                                                : kLdmatrixX4;
   check_shared(row, collective.name);
+  check_access(row, 16, Access::kRead, collective.name, CALLER);
   LdmatrixArguments arguments{row, {}};
   join_warp(collective, 0xffffffffu, &arguments);
   return arguments.words;
@@ -127,12 +132,11 @@ Words4 ldmatrix(int matrices, bool transposed, const void* row) {
 void copy_async(void* shared, const void* global, bool valid) {
   check_shared(shared, "copy_async_16");
   check_aligned(global, "copy_async_16");
-  const AsyncCopy copy{shared, valid ? global : nullptr, -1};
-  if ((machine.random.next() & 3) == 0) {
-    do_copy(copy);
-  } else {
-    machine.current->copies.push_back(copy);
-  }
+  if (valid) check_access(global, 16, Access::kRead, "copy_async_16", CALLER);
+  check_access(shared, 16, Access::kCopyStart, "copy_async_16", CALLER);
+  AsyncCopy copy{shared, valid ? global : nullptr, -1, false};
+  if ((machine.random.next() & 3) == 0) do_copy(copy);
+  machine.current->copies.push_back(copy);
 }
 
 void copy_async_commit() {
@@ -144,21 +148,20 @@ void copy_async_commit() {
 void copy_async_wait(int pending) { finish_copies(*machine.current, machine.current->groups - 1 - pending); }
 
 void progress_copies(Thread& thread) {
-  std::erase_if(thread.copies, [](const AsyncCopy& copy) {
-    const bool now = (machine.random.next() & 7) == 0;
-    if (now) do_copy(copy);
-    return now;
-  });
+  for (AsyncCopy& copy : thread.copies) {
+    if (!copy.done && (machine.random.next() & 7) == 0) do_copy(copy);
+  }
 }
 
 void finish_copies(Thread& thread, int last_group) {
-  std::erase_if(thread.copies, [&](const AsyncCopy& copy) {
-    const bool now = copy.group >= 0 ? copy.group <= last_group : last_group >= thread.groups;
-    if (now) do_copy(copy);
-    return now;
+  std::erase_if(thread.copies, [&](AsyncCopy& copy) {
+    if (copy.group >= 0 ? copy.group > last_group : last_group < thread.groups) return false;
+    if (!copy.done) do_copy(copy);
+    check_access(copy.to, 16, Access::kCopyEnd, nullptr);
+    return true;
   });
 }
 
-void check_aligned_read(const void* address, size_t, const char* what) { check_aligned(address, what); }
+void check_aligned_16(const void* address, const char* what) { check_aligned(address, what); }
 
 }  // namespace redrafter::simt

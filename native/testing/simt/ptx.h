@@ -18,7 +18,7 @@ Words4 ldmatrix(int matrices, bool transposed, const void* row);
 void copy_async(void* shared, const void* global, bool valid);
 void copy_async_commit();
 void copy_async_wait(int pending);
-void check_aligned_read(const void* address, size_t bytes, const char* what);
+void check_aligned_16(const void* address, const char* what);
 
 }  // namespace simt
 
@@ -52,7 +52,7 @@ __device__ __forceinline__ void copy_async_wait() {
 }
 
 __device__ __forceinline__ uint4 load_stream_16(const void* global) {
-  simt::check_aligned_read(global, 16, "load_stream_16");
+  simt::check_aligned_16(global, "load_stream_16");
   uint4 v;
   std::memcpy(&v, global, sizeof v);
   return v;

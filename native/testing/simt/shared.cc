@@ -1,45 +1,47 @@
-// Shared memory of a block: the static variables of all kernels, which lie in one section, and the dynamic
-// part, which lies between guard words. Both are a NaN pattern when a block starts.
+// Shared memory of a block: the static variables of all kernels, and the dynamic part between guard words.
+// All of it is a NaN pattern when a block starts.
 #include <sys/mman.h>
 
 #include <algorithm>
 
 #include "testing/simt/machine.h"
-
-// Made by the linker; null when no kernel has such a variable.
-extern "C" {
-extern char __start_simt_shared[] __attribute__((weak, visibility("hidden")));
-extern char __stop_simt_shared[] __attribute__((weak, visibility("hidden")));
-}
+#include "testing/simt/variables.h"
 
 namespace redrafter::simt {
 namespace {
 
-constexpr size_t kGuardBytes = 4096;
+constexpr size_t kGuardBytes = 512;
 char* dynamic = nullptr;  // its first guard
 
-void fill(char* from, char* to) {
-  std::fill(reinterpret_cast<uint32_t*>(from), reinterpret_cast<uint32_t*>(to), kPoison);
+char pattern(uintptr_t address) { return static_cast<char>(kPoison >> (address % 4 * 8)); }
+
+void fill(uintptr_t from, uintptr_t to) {
+  for (; from % 4 != 0 && from < to; ++from) *reinterpret_cast<char*>(from) = pattern(from);
+  auto* word = reinterpret_cast<uint32_t*>(from);
+  std::fill(word, word + (to - from) / 4, kPoison);
+  for (from += (to - from) / 4 * 4; from < to; ++from) *reinterpret_cast<char*>(from) = pattern(from);
 }
 
-bool poisoned(const char* from, const char* to) {
-  return std::all_of(reinterpret_cast<const uint32_t*>(from), reinterpret_cast<const uint32_t*>(to),
-                     [](uint32_t word) { return word == kPoison; });
+bool filled(uintptr_t from, uintptr_t to) {
+  for (; from < to; ++from) {
+    if (*reinterpret_cast<const char*>(from) != pattern(from)) return false;
+  }
+  return true;
 }
 
-char* dynamic_end() { return dynamic + kGuardBytes + (machine.shared_bytes + 3) / 4 * 4; }
+uintptr_t dynamic_begin() { return reinterpret_cast<uintptr_t>(dynamic) + kGuardBytes; }
 
 }  // namespace
 
 void* dynamic_shared() { return dynamic + kGuardBytes; }
 
 bool in_shared(const void* address, size_t bytes) {
-  const auto at = reinterpret_cast<uintptr_t>(address);
-  const auto within = [&](const char* from, const char* to) {
-    return at >= reinterpret_cast<uintptr_t>(from) && at + bytes <= reinterpret_cast<uintptr_t>(to);
-  };
-  return within(dynamic + kGuardBytes, dynamic + kGuardBytes + machine.shared_bytes) ||
-         within(__start_simt_shared, __stop_simt_shared);
+  const auto at = reinterpret_cast<uintptr_t>(address), end = at + bytes;
+  if (at >= dynamic_begin() && end <= dynamic_begin() + machine.shared_bytes) return true;
+  const auto& all = shared_variables();
+  const auto after =
+      std::upper_bound(all.begin(), all.end(), at, [](uintptr_t a, const auto& v) { return a < v.end; });
+  return after != all.end() && at >= after->begin && end <= after->end;
 }
 
 bool poison_shared(size_t dynamic_bytes) {
@@ -49,18 +51,16 @@ bool poison_shared(size_t dynamic_bytes) {
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return false;
     dynamic = static_cast<char*>(memory);
-    fill(dynamic, dynamic + kGuardBytes);
+    fill(dynamic_begin() - kGuardBytes, dynamic_begin());
   }
-  fill(dynamic + kGuardBytes, dynamic_end() + std::min<size_t>(kGuardBytes, 512));
-  if (__start_simt_shared != nullptr) {
-    char* end = __stop_simt_shared;
-    fill(__start_simt_shared, end - (end - __start_simt_shared) % 4);
-  }
+  fill(dynamic_begin(), dynamic_begin() + dynamic_bytes + kGuardBytes);
+  for (const SharedVariable& variable : shared_variables()) fill(variable.begin, variable.end);
   return true;
 }
 
 bool shared_guards_intact() {
-  return poisoned(dynamic, dynamic + kGuardBytes) && poisoned(dynamic_end(), dynamic_end() + 512);
+  const uintptr_t end = dynamic_begin() + machine.shared_bytes;
+  return filled(dynamic_begin() - kGuardBytes, dynamic_begin()) && filled(end, end + kGuardBytes);
 }
 
 }  // namespace redrafter::simt

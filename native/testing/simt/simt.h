@@ -25,10 +25,15 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
-// All variables of this kind lie together, so that they can be filled anew for every block. An alignment is
-// written
+// All variables of this kind lie together, so that they can be found (variables.h) and filled anew for every
+// block. GCC forgets the section of a variable in a template, but not that it is not initialised. An
+// alignment is written
 // `__shared__ __align__(16) T name[n]`.
+#if defined(__clang__)
 #define __shared__ static __attribute__((section("simt_shared")))
+#else
+#define __shared__ static __attribute__((noinit))
+#endif
 
 #define threadIdx (::redrafter::simt::thread_index())
 #define blockIdx (::redrafter::simt::block_index())

@@ -1,16 +1,21 @@
 /** What every backend is tested on. Data only: a new backend or level runs the same tables. */
-import { testing } from '../../kit/testing.js';
+import { describe } from 'vitest';
+
+import { range } from '../../kit/arrays.js';
+import { KERNELS, LEVELS, PROPERTIES } from './levels.js';
 import type { CellArgs, DType, RopeTableArgs } from '../../kit/ops.js';
 
-export const ops = testing.ops;
-
-/** Levels under test, the plain-loop oracle first. */
-export const LEVELS = ops.levels();
 /** Levels whose results are the oracle's bit for bit where an op is one chain of fused multiply-adds. */
 export const FUSED = LEVELS.filter((level) => ['avx2', 'avx512', 'neon'].includes(level));
 /** Whether two vector levels run here that must agree bit for bit. */
-export const PAIR = FUSED.length === 2;
-export const DTYPES: DType[] = ['f32', 'f16', 'bf16'];
+const PAIR = FUSED.length === 2;
+/** What two such levels must agree on; reported as skipped where only one runs. */
+export function describePair(name: string, body: () => void): void {
+  if (!KERNELS) describe.runIf(PAIR)(name, body);
+}
+export const DTYPES = PROPERTIES.dtypes;
+/** The dtype in which weights of other tests are given: the finest there is. */
+export const FINEST = DTYPES[0] ?? 'f32';
 
 export interface MatmulCase {
   rows: number;
@@ -41,6 +46,9 @@ const MATMUL_SHAPES: [number, number, number][] = [
   [2, 64, 1500],
   [40, 300, 40],
   [33, 700, 16],
+  [3, 40, 2100],
+  [1, 1500, 33],
+  [70, 130, 100],
 ];
 
 export const matmulCases: MatmulCase[] = DTYPES.flatMap((dtype) =>
@@ -54,6 +62,28 @@ export const matmulCases: MatmulCase[] = DTYPES.flatMap((dtype) =>
     gap: i % 4 === 3 ? 5 : 0,
   })),
 );
+
+/** Rows with equal maxima and other awkward rows: [logits, expected argmax]. */
+export const argmaxCases: [logits: number[], token: number][] = [
+  [[1, 3, 3, 2], 1],
+  [[3, 3, 3, 3], 0],
+  [[-0, 0, -0], 0],
+  [[0, -0, 0], 0],
+  [[-1, -0, 0], 1],
+  [[NaN, 1, 2], 2],
+  [[NaN, NaN, -5], 2],
+  [[2, NaN, 2], 0],
+  [[NaN, NaN, NaN], -1],
+  [[-Infinity, -Infinity], 0],
+  [[NaN, -Infinity, -Infinity], 1],
+  [[-Infinity, -3e38], 1],
+  [[1, Infinity, Infinity], 1],
+  [[7], 0],
+  [[...range(1000).map((i) => i % 7), 6], 6],
+  [[...range(4000).map((i) => i % 1900), 1900, 1900], 4000],
+];
+export const argmaxFaults = (argmax: (logits: Float32Array) => number): string[] =>
+  argmaxCases.filter(([row, expected]) => argmax(Float32Array.from(row)) !== expected).map(([row]) => row.join());
 
 /** rows, groups, dim */
 export const normCases: [number, number, number][] = [
@@ -81,7 +111,7 @@ export const actCases: [number, number][] = [
   [20, 2600],
 ];
 
-export const HEAD_DIMS = [8, 24, 64, 80, 128];
+export const HEAD_DIMS = [8, 24, 64, 80, 128, 10, 96, 256];
 
 export interface AttentionCase {
   heads: number;
@@ -111,6 +141,8 @@ export const cellCases: CellCase[] = (['sum', 'elman', 'gru'] as const).flatMap(
       [9, 100],
       [64, 33],
       [40, 100],
+      [3, 48],
+      [40, 160],
     ].map(([rows = 1, hidden = 1], i) => ({ cell, rows, hidden, dtype, bias: i % 2 === 0 })),
   ),
 );
@@ -127,7 +159,16 @@ export const residualCases: [number, number, DType, boolean][] = DTYPES.flatMap(
   ].map(([rows = 1, exit = 1], i): [number, number, DType, boolean] => [rows, exit, dtype, i % 2 === 1]),
 );
 
-/** rows, exit, draft vocabulary, top */
+/** rows, exit, dtype, bias, hidden; the last are long enough for x to come in several parts. */
+export const mixCases: [number, number, DType, boolean, number][] = [
+  ...residualCases.map(([rows, exit, dtype, bias], i): [number, number, DType, boolean, number] => {
+    return [rows, exit, dtype, bias, 30 + i];
+  }),
+  [40, 20, 'bf16', true, 300],
+  [3, 18, 'f16', false, 1100],
+];
+
+/** rows, exit, draft vocabulary, top; the last for parts of z, and for more tiles of the vocabulary than threads. */
 export const headCases: [number, number, number, number][] = [
   [1, 16, 1, 1],
   [2, 24, 15, 4],
@@ -136,6 +177,10 @@ export const headCases: [number, number, number, number][] = [
   [45, 20, 130, 45],
   [2, 8, 5, 9],
   [45, 12, 1200, 10],
+  [4, 40, 5000, 64],
+  [2, 1100, 140, 8],
+  [40, 300, 140, 12],
+  [1, 4, 132000, 6],
 ];
 
 /** Scalings as checkpoints have them: Llama 3.1, Qwen2.5 with YaRN, DeepSeek-like mscale keys, gpt-oss's truncate. */

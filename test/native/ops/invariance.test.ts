@@ -1,11 +1,11 @@
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 
 import { at, joinBytes, range } from '../../kit/arrays.js';
 import { Random } from '../../kit/random.js';
-import { LEVELS } from './cases.js';
+import { describeLevels, describeOnce } from './levels.js';
 import { drafterOps, rowFaults, type RowOp, SHARED_SIZES, sharedOps, targetOps } from './invariance.js';
 
-describe.each(LEVELS)('a row has the same bits in every launch of 1 to 64 rows, %s', (level) => {
+describeLevels('a row has the same bits in every launch of 1 to 64 rows', (level) => {
   it.each(targetOps)('$name', (op) => {
     expect(rowFaults(op, level)).toEqual([]);
   });
@@ -17,7 +17,7 @@ describe.each(LEVELS)('a row has the same bits in every launch of 1 to 64 rows, 
   });
 });
 
-describe('control', () => {
+describeOnce('control', () => {
   const k = 200;
   const w = new Random(1).floats(k);
 

@@ -3,43 +3,84 @@ import { at, columns, joinBytes, range, rowOf } from '../../kit/arrays.js';
 import { encode, randomMatrix } from '../../kit/bf16.js';
 import { differingBytes } from '../../kit/compare.js';
 import { NEIGHBOURS, surround } from '../../kit/poison.js';
+import type { DType } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
-import { DTYPES, ops } from './cases.js';
+import { DTYPES, FINEST } from './cases.js';
+import { KERNELS, ops, PROPERTIES, withWorkspace } from './levels.js';
 
 export interface RowOp {
   name: string;
   /** Floats of input per row. */
   width: number;
+  /** That every number of rows up to 64 is tried in the emulator, too, as the kernels depend on it. */
+  everySize?: true;
   /** The bytes of everything row `target` results in. */
   run(level: string, threads: number, x: Float32Array, target: number): Uint8Array;
 }
 
+export interface Launch {
+  rows: number;
+  /** The row that is looked at. */
+  at: number;
+  kind: (typeof NEIGHBOURS)[number];
+  threads: number;
+  workspace: number | null;
+}
+
+/**
+ * The launches of so many rows that a row is looked at in. Emulated kernels are slow: there, every number of rows sees
+ * every place and every workspace, while neighbours and orders of threads take turns.
+ */
+export function launches(rows: number): Launch[] {
+  const places = [0, Math.floor(rows / 2), rows - 1];
+  if (!KERNELS) {
+    return [...new Set(places)].flatMap((place) =>
+      NEIGHBOURS.map((kind) => ({ rows, at: place, kind, threads: 1 + (rows % 2), workspace: null })),
+    );
+  }
+  const { orders, workspaces } = PROPERTIES;
+  return places.map((place, i) => ({
+    rows,
+    at: place,
+    kind: at(NEIGHBOURS, (rows + i) % NEIGHBOURS.length),
+    threads: at(orders, (3 * rows + i) % orders.length),
+    workspace: at(workspaces, (rows + i) % workspaces.length),
+  }));
+}
+
+export const describeLaunch = ({ rows, at: place, kind, threads, workspace }: Launch): string =>
+  `row ${place} of ${rows} beside ${kind.name}` +
+  (KERNELS ? `, order ${threads}, workspace ${workspace ?? 'as given'}` : '');
+
+const EVERY_SIZE = [...range(64, 1), ...PROPERTIES.largeLaunches];
+const SOME_SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, ...PROPERTIES.largeLaunches];
+
 /** Launches of the given numbers of rows whose result for one row differs from that of the row alone. */
-export function rowFaults(op: RowOp, level: string, sizes = range(64, 1)): string[] {
+export function rowFaults(
+  op: RowOp,
+  level: string,
+  sizes = KERNELS && !op.everySize ? SOME_SIZES : EVERY_SIZE,
+): string[] {
   const random = new Random(op.width);
   const row = random.floats(op.width);
   const alone = op.run(level, 1, row, 0);
-  const faults: string[] = [];
-  for (const rows of sizes) {
-    for (const where of new Set([0, Math.floor(rows / 2), rows - 1])) {
-      for (const kind of NEIGHBOURS) {
-        const x = surround(row, where, rows, kind.fill(random, rows * op.width));
-        const together = op.run(level, 1 + (rows % 2), x, where);
-        if (differingBytes(alone, together) > 0) faults.push(`row ${where} of ${rows} beside ${kind.name}`);
-      }
-    }
-  }
-  return faults;
+  return sizes.flatMap(launches).flatMap((launch) => {
+    const { rows, at: where, kind, threads, workspace } = launch;
+    const x = surround(row, where, rows, kind.fill(random, rows * op.width));
+    const together = withWorkspace(workspace, () => op.run(level, threads, x, where));
+    return differingBytes(alone, together) > 0 ? [describeLaunch(launch)] : [];
+  });
 }
 
 const weights = new Random(99);
 
-function matmulOp(dtype: 'f32' | 'f16' | 'bf16', n: number, k: number): RowOp {
+export function matmulOp(dtype: DType, n: number, k: number): RowOp {
   const w = randomMatrix(weights, dtype, n, k);
   const bias = weights.floats(n);
   return {
     name: `matmul ${dtype} ${n} x ${k}`,
     width: k + n,
+    everySize: true,
     run: (level, threads, x, target) => {
       const rows = x.length / (k + n);
       const args = { x: columns(x, k + n, 0, k), residual: columns(x, k + n, k, k + n), w, bias, rows };
@@ -78,7 +119,7 @@ function embedOp(hidden: number): RowOp {
     width: hidden,
     run: (level, threads, x, target) => {
       const rows = x.length / hidden;
-      const table = { source: x, dtype: 'f32' as const, rows, cols: hidden };
+      const table = { source: encode(FINEST, x), dtype: FINEST, rows, cols: hidden };
       return joinBytes(
         rowOf(ops.embed(level, threads, { table, token: Int32Array.from(range(rows)) }), hidden, target),
       );
@@ -89,7 +130,7 @@ function embedOp(hidden: number): RowOp {
 /** Row 11 of the sequence each time; neighbours sit at positions and slots of their own. */
 function ropeOp(heads: number, kvHeads: number, headDim: number): RowOp {
   const width = (heads + 2 * kvHeads) * headDim;
-  const cosSin = ops.ropeTable('oracle', 1, { scaling: 'none', theta: 10000, headDim, positions: 80 });
+  const cosSin = ops.ropeTable('oracle', 1, { scaling: 'none', theta: 10000, headDim, positions: 144 });
   return {
     name: `rope ${heads}/${kvHeads} x ${headDim}`,
     width,
@@ -103,13 +144,13 @@ function ropeOp(heads: number, kvHeads: number, headDim: number): RowOp {
         context: slot.map((s) => s + 1),
         tailBegin: new Int32Array(rows + 1),
         tailSlots: new Int32Array(),
-        blockTables: Int32Array.from([3, 0, 4, 1, 2]),
-        tableStride: 5,
+        blockTables: Int32Array.from([3, 0, 4, 1, 2, 8, 7, 5, 6]),
+        tableStride: 9,
       };
       const padded = Math.ceil(headDim / 16) * 16;
       const kv = {
-        k: new Float32Array(5 * kvHeads * headDim * 16),
-        v: new Float32Array(5 * kvHeads * 16 * padded),
+        k: new Float32Array(9 * kvHeads * headDim * 16),
+        v: new Float32Array(9 * kvHeads * 16 * padded),
         kvHeads,
         headDim,
       };
@@ -168,12 +209,12 @@ function cellOp(cell: 'sum' | 'elman' | 'gru', hidden: number): RowOp {
       ? {}
       : {
           w: randomMatrix(weights, 'bf16', gates, hidden),
-          u: randomMatrix(weights, 'f32', gates, hidden),
+          u: randomMatrix(weights, FINEST, gates, hidden),
           wBias: weights.floats(gates),
           uBias: weights.floats(gates),
         };
   return {
-    name: `cell ${cell}`,
+    name: `cell ${cell} ${hidden}`,
     width: 2 * hidden,
     run: (level, threads, x, target) => {
       const rows = x.length / (2 * hidden);
@@ -192,7 +233,7 @@ function foldedCellOp(cell: 'elman' | 'gru', hidden: number): RowOp {
   const table = { source: encode('bf16', values), dtype: 'bf16' as const, rows: 20, cols: gates };
   const parts = { table, u: randomMatrix(weights, 'bf16', gates, hidden), uBias: weights.floats(gates) };
   return {
-    name: `folded cell ${cell}`,
+    name: `folded cell ${cell} ${hidden}`,
     width: hidden,
     run: (level, threads, x, target) => {
       const rows = x.length / hidden;
@@ -258,7 +299,7 @@ export const targetOps: RowOp[] = [
 /** Shapes of which a launch is large enough to be shared between threads. */
 export const sharedOps: RowOp[] = [
   matmulOp('bf16', 300, 120),
-  matmulOp('f32', 200, 90),
+  matmulOp(FINEST, 200, 90),
   normOp(8, 600),
   actOp(1500),
   ropeOp(16, 4, 64),
@@ -272,8 +313,10 @@ export const drafterOps: RowOp[] = [
   cellOp('sum', 24),
   cellOp('elman', 24),
   cellOp('gru', 24),
+  cellOp('gru', 32),
   foldedCellOp('elman', 24),
   foldedCellOp('gru', 24),
+  foldedCellOp('gru', 32),
   mixOp(20, 24),
   residualOp(40),
   headTopOp(24, 70, 8),

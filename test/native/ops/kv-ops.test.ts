@@ -1,12 +1,13 @@
-import { describe, it } from 'vitest';
+import { it } from 'vitest';
 
 import { at, range } from '../../kit/arrays.js';
-import { expectSameBytes } from '../../kit/compare.js';
+import { expectSameCache } from '../../kit/compare.js';
+import type { DType } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
-import { LEVELS, ops } from './cases.js';
-import { BLOCK, Paged } from './paged.js';
+import { describeLevels, KERNELS, ops, trials } from './levels.js';
+import { BLOCK, cacheDtype, Paged } from './paged.js';
 
-const SHAPES: [number, number][] = [
+const SHAPES: [kvHeads: number, headDim: number][] = [
   [1, 8],
   [2, 24],
   [3, 64],
@@ -14,18 +15,18 @@ const SHAPES: [number, number][] = [
 ];
 
 /** A cache in which every slot of one sequence of 7 blocks holds values of its own. */
-function filled(random: Random, kvHeads: number, headDim: number): Paged {
-  const paged = new Paged(kvHeads, headDim, 9, random);
+function filled(random: Random, [kvHeads, headDim]: [number, number], dtype: DType): Paged {
+  const paged = new Paged(kvHeads, headDim, 9, random, dtype);
   paged.sequence(7 * BLOCK);
   for (const slot of range(7 * BLOCK)) paged.write(0, slot, random.floats(paged.slotFloats()));
   return paged;
 }
 
-describe.each(LEVELS)('kv_compact %s', (level) => {
+describeLevels('kv_compact', (level) => {
   it('equals a copy out of place, and touches nothing else', () => {
     const random = new Random(1);
-    for (let trial = 0; trial < 60; trial++) {
-      const paged = filled(random, ...random.pick(SHAPES));
+    for (let trial = 0; trial < trials(60, 4); trial++) {
+      const paged = filled(random, random.pick(SHAPES), cacheDtype(trial));
       const toSlot = random.integer(0, 50);
       // Strictly increasing and never behind its destination: the path of a tree that begins at toSlot.
       const from: number[] = [];
@@ -42,18 +43,17 @@ describe.each(LEVELS)('kv_compact %s', (level) => {
       values.forEach((value, i) => {
         paged.write(0, toSlot + i, value);
       });
-      expectSameBytes(result.k, paged.kv.k, `k, trial ${trial}`);
-      expectSameBytes(result.v, paged.kv.v, `v, trial ${trial}`);
+      expectSameCache(result, paged.untouched(), `trial ${trial}`);
     }
   });
 });
 
-describe.each(LEVELS)('kv_copy_block %s', (level) => {
+describeLevels('kv_copy_block', (level) => {
   it('copies the first tokens, zeros the rest, touches nothing else', () => {
     const random = new Random(2);
-    for (const [kvHeads, headDim] of SHAPES) {
-      for (const tokens of range(BLOCK + 1)) {
-        const paged = filled(random, kvHeads, headDim);
+    for (const shape of SHAPES) {
+      for (const tokens of KERNELS ? [0, 1, 6, 15, 16] : range(BLOCK + 1)) {
+        const paged = filled(random, shape, cacheDtype(tokens));
         const [source, target] = random.permutation(7);
         const table = at(paged.tables, 0);
         const [from, to] = [at(table, source ?? 0), at(table, target ?? 0)];
@@ -63,8 +63,7 @@ describe.each(LEVELS)('kv_copy_block %s', (level) => {
           const value = t < tokens ? paged.read(0, (source ?? 0) * BLOCK + t) : zeros;
           paged.write(0, (target ?? 0) * BLOCK + t, value);
         }
-        expectSameBytes(result.k, paged.kv.k, `k, ${tokens} tokens`);
-        expectSameBytes(result.v, paged.kv.v, `v, ${tokens} tokens`);
+        expectSameCache(result, paged.untouched(), `${tokens} tokens`);
       }
     }
   });

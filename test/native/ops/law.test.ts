@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { at, range } from '../../kit/arrays.js';
 import { Random } from '../../kit/random.js';
 import { chiSquareTail, lawTest, philox, uniformAt } from '../../kit/statistics.js';
-import { LEVELS, ops } from './cases.js';
+import { LEVELS, ops } from './levels.js';
 
 const ALPHA = 1e-6;
 

@@ -5,7 +5,8 @@ import { decode, encode, fromF16, randomMatrix, toBf16, toF16 } from '../../kit/
 import { differingBytes, expectSameBytes, expectSameNumbers, expectWithin } from '../../kit/compare.js';
 import type { MatmulArgs, MatrixArg } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
-import { DTYPES, FUSED, LEVELS, type MatmulCase, matmulCases, ops } from './cases.js';
+import { DTYPES, FINEST, FUSED, type MatmulCase, matmulCases } from './cases.js';
+import { describeLevels, describeOnce, KERNELS, ops, PROPERTIES, withWorkspace } from './levels.js';
 import * as reference from './reference.js';
 
 const SHAPES: [number, number][] = [
@@ -16,10 +17,47 @@ const SHAPES: [number, number][] = [
   [100, 33],
 ];
 
-/** The panel layout, element by element, as base/tensor.h states it. */
-function packed(w: MatrixArg): Uint8Array {
-  const panels = Math.ceil(w.rows / 16);
-  const out = w.dtype === 'f32' ? new Float32Array(panels * w.cols * 16) : new Uint16Array(panels * w.cols * 16);
+/** Room for many rows, for some, and for pieces of one. */
+const PACK_WORKSPACES = KERNELS ? [null, 250, 32] : [null];
+
+/**
+ * Rows, n, k that take each way through the CUDA kernels, and workspaces beside those of every op: few rows of many
+ * outputs with and without slices of K; x too large to stay; every number of columns, with slices shared between
+ * blocks; many rows with all slices in one block, x rounded first (two blocks of rows at a time) or not.
+ */
+const VARIANTS: { rows: number; n: number; k: number; workspaces?: number[] }[] = [
+  { rows: 1, n: 4300, k: 512 },
+  { rows: 3, n: 34000, k: 20 },
+  { rows: 8, n: 20, k: 4112 },
+  { rows: 13, n: 530, k: 600 },
+  { rows: 20, n: 40, k: 1100 },
+  { rows: 50, n: 280, k: 1100 },
+  { rows: 200, n: 300, k: 130, workspaces: [40_000] },
+  { rows: 150, n: 300, k: 1100, workspaces: [300_000] },
+  { rows: 200, n: 300, k: 40 },
+  { rows: 8200, n: 16, k: 130 },
+];
+
+/** The layouts of base/tensor.h, element by element: panels on the CPU, fragments of matrix instructions in CUDA. */
+const packed = KERNELS ? fragments : panels;
+
+function fragments(w: MatrixArg): Uint8Array {
+  const tiles = Math.ceil(w.cols / 16);
+  const out = new Uint16Array(Math.ceil(w.rows / 16) * tiles * 256);
+  for (let n = 0; n < w.rows; n++) {
+    for (let k = 0; k < w.cols; k++) {
+      const tile = Math.floor(n / 16) * tiles + Math.floor(k / 16);
+      const lane = (n % 8) * 4 + Math.floor((k % 8) / 2);
+      const register = Math.floor((n % 16) / 8) + 2 * Math.floor((k % 16) / 8);
+      out[tile * 256 + lane * 8 + register * 2 + (k % 2)] = at(w.source, n * w.cols + k);
+    }
+  }
+  return new Uint8Array(out.buffer);
+}
+
+function panels(w: MatrixArg): Uint8Array {
+  const count = Math.ceil(w.rows / 16) * w.cols * 16;
+  const out = w.dtype === 'f32' ? new Float32Array(count) : new Uint16Array(count);
   for (let n = 0; n < w.rows; n++) {
     for (let k = 0; k < w.cols; k++) {
       out[Math.floor(n / 16) * w.cols * 16 + k * 16 + (n % 16)] = at(w.source, n * w.cols + k);
@@ -47,7 +85,7 @@ function dense(y: Float32Array, c: MatmulCase): Float32Array {
   return Float32Array.from({ length: c.rows * c.n }, (_, i) => at(y, Math.floor(i / c.n) * (c.n + c.gap) + (i % c.n)));
 }
 
-describe('16-bit floats of the test kit', () => {
+describeOnce('16-bit floats of the test kit', () => {
   it('convert f16 there and back for every pattern', () => {
     for (let half = 0; half < 0x10000; half++) {
       const value = fromF16(half);
@@ -62,18 +100,21 @@ describe('16-bit floats of the test kit', () => {
   });
 });
 
-describe.each(LEVELS)('pack %s', (level) => {
-  it.each(DTYPES)('%s has the panel layout with zero padding, in one call or in pieces', (dtype) => {
+describeLevels('pack', (level) => {
+  it.each(DTYPES)('%s has its layout with zero padding, in one call or in pieces', (dtype) => {
     for (const [rows, cols] of SHAPES) {
       const w = randomMatrix(new Random(rows), dtype, rows, cols);
       for (const chunk of [rows, 1, 7]) {
-        expectSameBytes(ops.pack(level, 1, { w: { ...w, chunk } }), packed(w), `${rows} x ${cols} by ${chunk}`);
+        for (const workspace of PACK_WORKSPACES) {
+          const bytes = withWorkspace(workspace, () => ops.pack(level, 1, { w: { ...w, chunk } }));
+          expectSameBytes(bytes, packed(w), `${rows} x ${cols} by ${chunk}, workspace ${workspace ?? 'as given'}`);
+        }
       }
     }
   });
 });
 
-describe.each(LEVELS)('embed %s', (level) => {
+describeLevels('embed', (level) => {
   it.each(DTYPES)('%s gathers exactly', (dtype) => {
     for (const [rows, cols] of SHAPES) {
       const random = new Random(rows);
@@ -92,7 +133,7 @@ describe.each(LEVELS)('embed %s', (level) => {
   });
 });
 
-describe.each(LEVELS)('matmul %s', (level) => {
+describeLevels('matmul', (level) => {
   it.each(DTYPES)('%s is within the bound of its chain', (dtype) => {
     matmulCases
       .filter((c) => c.dtype === dtype)
@@ -101,14 +142,42 @@ describe.each(LEVELS)('matmul %s', (level) => {
         expectWithin(dense(ops.matmul(level, 1, args), c), reference.matmul(args), JSON.stringify(c));
       });
   });
-  it('gives the same bits with one and two threads', () => {
+  it('gives the same bits with one and two threads, and with little workspace', () => {
     matmulCases.forEach((c, seed) => {
       const args = matmulArgs(c, new Random(seed));
-      expectSameBytes(dense(ops.matmul(level, 2, args), c), dense(ops.matmul(level, 1, args), c), JSON.stringify(c));
+      const y = dense(ops.matmul(level, 1, args), c);
+      for (const workspace of PROPERTIES.workspaces) {
+        const other = withWorkspace(workspace, () => ops.matmul(level, 2, args));
+        expectSameBytes(dense(other, c), y, `${JSON.stringify(c)}, workspace ${workspace ?? 'as given'}`);
+      }
     });
   });
+  it.each(VARIANTS)('$rows rows, $n x $k: every variant is within the bound and gives a row its bits', (variant) => {
+    const { rows, n, k } = variant;
+    const c = { rows, n, k, dtype: 'bf16', bias: true, residual: 'apart', gap: rows % 2 } as const;
+    const args = matmulArgs(c, new Random(rows + k));
+    const y = dense(ops.matmul(level, 1, args), c);
+    expectWithin(y, reference.matmul(args), JSON.stringify(c));
+    for (const workspace of [...PROPERTIES.workspaces, ...(variant.workspaces ?? [])]) {
+      const other = withWorkspace(workspace, () => ops.matmul(level, 2, args));
+      expectSameBytes(dense(other, c), y, `workspace ${workspace ?? 'as given'}`);
+    }
+    for (const row of [0, rows >> 1, rows - 1]) {
+      const x = args.x.subarray(row * (k + c.gap), row * (k + c.gap) + k);
+      const residual = args.residual?.subarray(row * (n + c.gap), row * (n + c.gap) + n);
+      const alone = ops.matmul(level, 1, {
+        ...args,
+        x: x.slice(),
+        rows: 1,
+        xStride: k,
+        yStride: n,
+        ...(residual === undefined ? {} : { residual: residual.slice() }),
+      });
+      expectSameBytes(alone, y.subarray(row * n, (row + 1) * n), `row ${row}`);
+    }
+  });
   it('leaves the gaps between rows of y alone', () => {
-    const c = { rows: 3, n: 17, k: 5, dtype: 'f32', bias: true, residual: 'in place', gap: 4 } as const;
+    const c = { rows: 3, n: 17, k: 5, dtype: FINEST, bias: true, residual: 'in place', gap: 4 } as const;
     const args = matmulArgs(c, new Random(1));
     const y = ops.matmul(level, 1, args);
     for (const row of range(c.rows)) {
@@ -117,7 +186,7 @@ describe.each(LEVELS)('matmul %s', (level) => {
     }
   });
   it('rejects sizes that do not fit', () => {
-    const w = randomMatrix(new Random(1), 'f32', 4, 3);
+    const w = randomMatrix(new Random(1), FINEST, 4, 3);
     const invalid: unknown = expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' });
     const run = (args: MatmulArgs) => (): unknown => ops.matmul(level, 1, args);
     expect(run({ x: new Float32Array(5), w, rows: 2 })).toThrow(invalid);

@@ -1,27 +1,33 @@
 /** A paged cache of one layer and batches over it, as the tests build them. */
 import { at, range } from '../../kit/arrays.js';
+import { decode, encode } from '../../kit/bf16.js';
+import type { Bounded } from '../../kit/compare.js';
+import type { BatchArg, DType, KvArg } from '../../kit/ops.js';
+import { halfUnit, PROPERTIES, rounded } from './levels.js';
 import { bounded } from './reference.js';
 import * as reference from './reference.js';
-import type { Bounded } from '../../kit/compare.js';
-import type { BatchArg, KvArg } from '../../kit/ops.js';
 import type { Random } from '../../kit/random.js';
 
 export const BLOCK = 16;
 export const padded = (headDim: number): number => Math.ceil(headDim / 16) * 16;
 
-/** Slots that nothing was written to hold NaN. */
+/** A dtype that the caches of this project can have; case `i` of a table takes the i-th in turn. */
+export const cacheDtype = (i: number): DType => at(PROPERTIES.caches, i % PROPERTIES.caches.length);
+
+/** Slots that nothing was written to hold NaN. Numbers are rounded to the dtype of the cache. */
 export class Paged {
-  readonly kv: KvArg;
+  readonly kv: KvArg & { dtype: DType };
   private next = 0;
   private readonly order: Int32Array;
   readonly tables: number[][] = [];
 
-  constructor(kvHeads: number, headDim: number, blocks: number, random: Random) {
+  constructor(kvHeads: number, headDim: number, blocks: number, random: Random, dtype: DType = cacheDtype(0)) {
     this.kv = {
       k: new Float32Array(blocks * kvHeads * headDim * BLOCK).fill(NaN),
       v: new Float32Array(blocks * kvHeads * BLOCK * padded(headDim)).fill(NaN),
       kvHeads,
       headDim,
+      dtype,
     };
     this.order = random.permutation(blocks);
   }
@@ -44,8 +50,9 @@ export class Paged {
   }
 
   /** Keys of all heads, then values of all heads; the padding of the values becomes zero. */
-  write(sequence: number, slot: number, values: Float32Array): void {
-    const { k, v, kvHeads, headDim } = this.kv;
+  write(sequence: number, slot: number, numbers: Float32Array): void {
+    const { k, v, kvHeads, headDim, dtype } = this.kv;
+    const values = decode(dtype, encode(dtype, numbers));
     const origin = this.origin(sequence, slot);
     const keys = kvHeads * headDim;
     for (let n = 0; n < keys; n++) k[origin.k + n * BLOCK] = at(values, n);
@@ -66,6 +73,12 @@ export class Paged {
       values.set(kv.v.subarray(from, from + headDim), keys + h * headDim);
     }
     return values;
+  }
+  /** k and v as an op that changes nothing returns them: with zeros as padding where the cache is not in this layout. */
+  untouched(): { k: Float32Array; v: Float32Array } {
+    const { k, v, headDim, dtype } = this.kv;
+    const isPadding = (i: number): boolean => dtype !== 'f32' && i % padded(headDim) >= headDim;
+    return { k, v: v.map((x, i) => (isPadding(i) ? 0 : x)) };
   }
   slotFloats(): number {
     return 2 * this.kv.kvHeads * this.kv.headDim;
@@ -112,18 +125,24 @@ export function batchOf(paged: Paged, rows: Row[]): BatchArg {
 }
 
 /**
- * Attention in float64. The bound: a score is a chain of headDim terms and the scale; its error, the rounding of
+ * Attention in float64. The bound: a score is a sum of headDim products and the scale; its error, the rounding of
  * score - max and that of exp perturb every weight by a factor within 1 +- e; numerator and denominator each take
- * one, plus their own chains of as many additions as there are positions.
+ * one, plus their own sums of as many terms as there are positions. Tensor cores take q and the weights rounded to the
+ * dtype of the cache. q is rounded here, too. A weight, at most 1 in its chunk of positions, is within half a unit:
+ * relative, once in the numerator and once in the denominator; and for f16 absolute, weighed by the values, as the
+ * denominator is at least the largest weight. There, chunks have at least 16 positions, and each is scaled by an exp
+ * of its own, whose argument is a difference of two maxima, before it joins the sums.
  */
 export function attention(paged: Paged, rows: Row[], qkv: Float32Array, heads: number, scale: number): Bounded {
-  const { kvHeads, headDim: dim } = paged.kv;
+  const { kvHeads, headDim: dim, dtype } = paged.kv;
   const out = bounded(rows.length * heads * dim);
+  const weight = halfUnit(dtype);
   rows.forEach((row, r) => {
     const entries = row.slots.map((slot) => paged.read(row.sequence, slot));
     for (let head = 0; head < heads; head++) {
       const kvHead = Math.floor(head / (heads / kvHeads));
-      const q = qkv.subarray((r * (heads + 2 * kvHeads) + head) * dim, (r * (heads + 2 * kvHeads) + head + 1) * dim);
+      const first = (r * (heads + 2 * kvHeads) + head) * dim;
+      const q = rounded(dtype, qkv.subarray(first, first + dim));
       let scoreError = 0;
       const scores = entries.map((entry) => {
         let [sum, magnitude] = [0, 0];
@@ -132,33 +151,53 @@ export function attention(paged: Paged, rows: Row[], qkv: Float32Array, heads: n
           sum += term;
           magnitude += Math.abs(term);
         }
-        scoreError = Math.max(scoreError, reference.gamma(dim + 1) * magnitude * scale);
+        scoreError = Math.max(scoreError, reference.chain(dim, 1) * magnitude * scale);
         return sum * scale;
       });
       const largest = Math.max(...scores);
       const weights = scores.map((s) => Math.exp(s - largest));
       const total = weights.reduce((a, b) => a + b, 0);
       const spread = Math.max(...scores.map((s) => Math.abs(s - largest)));
-      const relative = 2 * (2 * scoreError + reference.U * spread + reference.EXP);
+      const chunks = PROPERTIES.roundsInputs ? Math.ceil(row.slots.length / 16) : 0;
+      const scaling = chunks * (reference.U * spread + reference.EXP + 2 * reference.U);
+      const relative = 2 * (2 * scoreError + reference.U * spread + reference.EXP + scaling + weight.relative);
       for (let i = 0; i < dim; i++) {
-        let [sum, magnitude] = [0, 0];
+        let [sum, magnitude, absolute] = [0, 0, 0];
         entries.forEach((entry, j) => {
-          const term = (at(weights, j) / total) * at(entry, (kvHeads + kvHead) * dim + i);
+          const value = at(entry, (kvHeads + kvHead) * dim + i);
+          const term = (at(weights, j) / total) * value;
           sum += term;
           magnitude += Math.abs(term);
+          absolute += 2 * weight.absolute * Math.abs(value);
         });
         const n = (r * heads + head) * dim + i;
         out.value[n] = sum;
-        out.bound[n] = (relative + reference.gamma(2 * row.slots.length + 8)) * magnitude * 1.01 + 1e-30;
+        out.bound[n] = (relative + reference.chain(2 * row.slots.length, 8)) * magnitude * 1.01 + absolute + 1e-30;
       }
     }
   });
   return out;
 }
 
+/** Random K and V in every slot that the rows see and that nothing was written to. */
+function fill(paged: Paged, rows: Row[], random: Random): void {
+  for (const row of rows) {
+    for (const slot of row.slots) {
+      if (Number.isNaN(at(paged.read(row.sequence, slot), 0))) {
+        paged.write(row.sequence, slot, random.floats(paged.slotFloats()));
+      }
+    }
+  }
+}
+
+export interface Mixed {
+  paged: Paged;
+  rows: Row[];
+}
+
 /** Rows of every kind over three sequences: a plain row, a prompt chunk, a draft tree. */
-export function mixedBatch(random: Random, kvHeads: number, headDim: number): { paged: Paged; rows: Row[] } {
-  const paged = new Paged(kvHeads, headDim, 24, random);
+export function mixedBatch(random: Random, kvHeads: number, headDim: number, dtype?: DType): Mixed {
+  const paged = new Paged(kvHeads, headDim, 24, random, dtype);
   const [plain, prompt, tree] = [paged.sequence(60), paged.sequence(40), paged.sequence(64)];
   const position = random.integers(1, 0, 60)[0] ?? 0;
   const rows = [plainRow(plain, position)];
@@ -168,12 +207,20 @@ export function mixedBatch(random: Random, kvHeads: number, headDim: number): { 
   const paths = [[...range(committed), committed]];
   while (paths.length < 30) paths.push([...random.pick(paths), committed + paths.length]);
   for (const slots of paths) rows.push({ sequence: tree, context: committed, slots });
-  for (const row of rows) {
-    for (const slot of row.slots) {
-      if (Number.isNaN(at(paged.read(row.sequence, slot), 0))) {
-        paged.write(row.sequence, slot, random.floats(paged.slotFloats()));
-      }
-    }
-  }
+  fill(paged, rows, random);
+  return { paged, rows };
+}
+
+/** For each context a sequence with a draft tree behind it, and one row of a prompt chunk at its end. */
+export function longBatch(random: Random, contexts: number[], kvHeads: number, headDim: number, dtype?: DType): Mixed {
+  const blocks = contexts.map((context) => Math.ceil((context + 12) / BLOCK)).reduce((a, b) => a + b, 0);
+  const paged = new Paged(kvHeads, headDim, blocks, random, dtype);
+  const rows = contexts.flatMap((context) => {
+    const sequence = paged.sequence(context + 12);
+    const paths = [[...range(context), context]];
+    while (paths.length < 7) paths.push([...random.pick(paths), context + paths.length]);
+    return [prefillRow(sequence, context - 1), ...paths.map((slots): Row => ({ sequence, context, slots }))];
+  });
+  fill(paged, rows, random);
   return { paged, rows };
 }

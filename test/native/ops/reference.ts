@@ -1,16 +1,23 @@
 /**
  * The ops as plain float64 loops, written from the contracts and independently of the native code, each with
  * a bound on the error that fp32 may make. u = 2^-24 is the unit roundoff; a chain of n roundings is within
- * gamma(n) = n u / (1 - n u) of the exact sum of magnitudes. exp is allowed EXP relative error (ops/math_simd.h).
+ * gamma(n) = n u / (1 - n u) of the exact sum of magnitudes. exp is allowed EXP relative error (ops/math_simd.h; 2 units
+ * in the last place in CUDA). How often sums of products round depends on the backend: see PROPERTIES.
  */
 import { at } from '../../kit/arrays.js';
 import { decode } from '../../kit/bf16.js';
 import type { Bounded } from '../../kit/compare.js';
 import type { CellArgs, MatmulArgs, MatrixArg, MixArgs, NormArgs, ResidualArgs, RopeTableArgs } from '../../kit/ops.js';
+import { PROPERTIES, rounded } from './levels.js';
 
 export const U = 2 ** -24;
 export const EXP = 3e-7;
 export const gamma = (n: number): number => (n * U) / (1 - n * U);
+/** As gamma, of a sum of n products and `more` roundings behind it. */
+export function chain(n: number, more: number): number {
+  const roundings = PROPERTIES.roundings(n) * PROPERTIES.unit + more * U;
+  return roundings / (1 - roundings);
+}
 /** Below this, results may be flushed or clamped. */
 const TINY = 1e-35;
 
@@ -29,33 +36,34 @@ function dot(w: Float32Array, cols: number, n: number, x: Float32Array, offset: 
   return [sum, magnitude];
 }
 
-/** One chain of K terms (K roundings, one more per product where it is not fused), then bias, then residual. */
+/** A sum of K products (one more rounding where a product is not fused), then bias, then residual. */
 export function matmul(args: MatmulArgs): Bounded {
   const { rows: n, cols: k } = args.w;
   const [xStride, yStride] = [args.xStride ?? k, args.yStride ?? n];
   const w = decode(args.w.dtype, args.w.source);
+  const x = rounded(args.w.dtype, args.x);
   const out = bounded(args.rows * n);
   for (let m = 0; m < args.rows; m++) {
     for (let i = 0; i < n; i++) {
-      const [sum, magnitude] = dot(w, k, i, args.x, m * xStride);
+      const [sum, magnitude] = dot(w, k, i, x, m * xStride);
       const bias = args.bias === undefined ? 0 : at(args.bias, i);
       const residual = args.residual === undefined ? 0 : at(args.residual, m * yStride + i);
       out.value[m * n + i] = sum + bias + residual;
-      out.bound[m * n + i] = gamma(k + 3) * (magnitude + Math.abs(bias) + Math.abs(residual)) + TINY;
+      out.bound[m * n + i] = chain(k, 3) * (magnitude + Math.abs(bias) + Math.abs(residual)) + TINY;
     }
   }
   return out;
 }
 
 /**
- * ceil(dim / 16) squares per partial sum, a fold of depth 4, division, eps: relative error of the mean; half of it
- * through the square root; then root, reciprocal and two products.
+ * The sum of squares, division, eps: relative error of the mean; half of it through the square root; then root,
+ * reciprocal and two products.
  */
 export function norm(args: NormArgs): Bounded {
   const { rows, groups, dim } = args;
   const [xStride, yStride] = [args.xStride ?? groups * dim, args.yStride ?? groups * dim];
   const out = bounded(rows * yStride);
-  const relative = gamma((Math.ceil(dim / 16) + 1 + 4 + 2) / 2 + 4);
+  const relative = gamma((PROPERTIES.normRoundings(dim) + 2) / 2 + 4);
   for (let r = 0; r < rows; r++) {
     const source = args.gather === undefined ? r : at(args.gather, r);
     for (let g = 0; g < groups; g++) {
@@ -181,14 +189,18 @@ export function residual(args: ResidualArgs): Bounded {
   return out;
 }
 
-/** log-sum-exp of logits with the bound of an fp32 sum of fp32 exponentials in lanes. */
+/**
+ * log-sum-exp of logits with the bound of an fp32 sum of fp32 exponentials in lanes. The arguments of the exponentials
+ * whose product a term is add up to its distance from the largest logit.
+ */
 export function logSumExp(logits: Float32Array): { value: number; bound: number } {
   const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
   const sum = logits.reduce((total, x) => total + Math.exp(x - largest), 0);
   const value = largest + Math.log(sum);
   // Relative error of the sum: that of each exp, the rounding of its argument, and the additions.
   const spread = logits.reduce((most, x) => Math.max(most, x > largest - 20 ? largest - x : 0), 0);
-  const relative = EXP + U * spread + gamma(Math.ceil(logits.length / 16) + 20);
+  const { exponentials } = PROPERTIES;
+  const relative = exponentials * (EXP + U) + U * spread + gamma(Math.ceil(logits.length / 16) + 20);
   return { value, bound: relative + gamma(3) * (Math.abs(value) + Math.abs(Math.log(sum))) + 1e-7 * U };
 }
 

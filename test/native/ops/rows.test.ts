@@ -1,15 +1,17 @@
 /** Norm, activation and rotary embedding. */
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 
 import { at, joinBytes } from '../../kit/arrays.js';
-import { type Bounded, expectSameBytes, expectSameNumbers, expectWithin } from '../../kit/compare.js';
+import { decode, encode } from '../../kit/bf16.js';
+import { type Bounded, expectSameBytes, expectSameCache, expectSameNumbers, expectWithin } from '../../kit/compare.js';
 import type { NormArgs } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
-import { actCases, attentionCases, FUSED, LEVELS, normCases, ops, PAIR, ropeCases } from './cases.js';
-import { batchOf, mixedBatch } from './paged.js';
+import { actCases, attentionCases, describePair, FUSED, normCases, ropeCases } from './cases.js';
+import { describeLevels, describeOnce, halfUnit, ops } from './levels.js';
+import { batchOf, cacheDtype, mixedBatch } from './paged.js';
 import * as reference from './reference.js';
 
-describe.each(LEVELS)('norm %s', (level) => {
+describeLevels('norm', (level) => {
   const cases = normCases.flatMap(([rows, groups, dim], seed): NormArgs[] => {
     const random = new Random(seed);
     const [xStride, yStride] = [groups * dim + 3, groups * dim + (seed % 2)];
@@ -48,7 +50,7 @@ describe.each(LEVELS)('norm %s', (level) => {
   });
 });
 
-describe.each(LEVELS)('act %s', (level) => {
+describeLevels('act', (level) => {
   it('is within its bound', () => {
     actCases.forEach(([rows, dim], seed) => {
       const gateUp = new Random(seed).floats(rows * 2 * dim, 4);
@@ -69,7 +71,7 @@ describe.each(LEVELS)('act %s', (level) => {
   });
 });
 
-describe('rope table', () => {
+describeOnce('rope table', () => {
   it.each(ropeCases)('$scaling, head size $headDim', (args) => {
     expectWithin(ops.ropeTable('oracle', 1, args), reference.ropeTable(args));
   });
@@ -84,11 +86,13 @@ describe('rope table', () => {
   });
 });
 
-describe.each(LEVELS)('rope %s', (level) => {
+describeLevels('rope', (level) => {
   it('rotates q and k by position and appends k and v at the slot of the row', () => {
     attentionCases.forEach(({ heads, kvHeads, headDim: dim }, seed) => {
       const random = new Random(seed);
-      const { paged, rows } = mixedBatch(random, kvHeads, dim);
+      const dtype = cacheDtype(seed);
+      const { paged, rows } = mixedBatch(random, kvHeads, dim, dtype);
+      const half = dim / 2;
       paged.kv.k.fill(NaN);
       paged.kv.v.fill(NaN);
       const width = (heads + 2 * kvHeads) * dim;
@@ -101,7 +105,6 @@ describe.each(LEVELS)('rope %s', (level) => {
       expectSameBytes(joinBytes(shared.qkv, shared.k, shared.v), joinBytes(result.qkv, result.k, result.v));
 
       const rotated: Bounded = reference.bounded(qkv.length);
-      const half = dim / 2;
       qkv.forEach((x, n) => {
         const [row, head, i] = [Math.floor(n / width), Math.floor((n % width) / dim), n % dim];
         const position = at(batch.position, row);
@@ -119,17 +122,23 @@ describe.each(LEVELS)('rope %s', (level) => {
       rows.forEach((row, r) => {
         const written = paged.read(row.sequence, at(batch.slot, r), result);
         const kv = [r * width + heads * dim, (r + 1) * width] as const;
-        expectWithin(written, { value: rotated.value.slice(...kv), bound: rotated.bound.slice(...kv) }, `row ${r}`);
+        // The cache holds it rounded; values, which are not rotated, exactly so.
+        const [value, bound] = [rotated.value.slice(...kv), rotated.bound.slice(...kv)];
+        const { relative, absolute } = halfUnit(dtype);
+        value.forEach((x, i) => {
+          if (i < kvHeads * dim) bound[i] = at(bound, i) + relative * (Math.abs(x) + at(bound, i)) + absolute;
+          else value[i] = at(decode(dtype, encode(dtype, Float32Array.of(x))), 0);
+        });
+        expectWithin(written, { value, bound }, `row ${r}`);
         paged.write(row.sequence, at(batch.slot, r), written);
       });
       // Nothing else moved, and the padding of v is zero where a row was written.
-      expectSameBytes(result.k, paged.kv.k);
-      expectSameBytes(result.v, paged.kv.v);
+      expectSameCache(result, paged.untouched());
     });
   });
 });
 
-describe.runIf(PAIR)('avx2 and avx512 agree bit for bit', () => {
+describePair('avx2 and avx512 agree bit for bit', () => {
   it('act', () => {
     actCases.forEach(([rows, dim], seed) => {
       const gateUp = new Random(seed).floats(rows * 2 * dim, 20);

@@ -1,10 +1,10 @@
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 
 import { at, ints, range } from '../../kit/arrays.js';
 import { expectSameNumbers } from '../../kit/compare.js';
 import type { Tree } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
-import { LEVELS, ops } from './cases.js';
+import { describeLevels, ops, trials } from './levels.js';
 
 interface Beams {
   beams: Int32Array;
@@ -64,7 +64,7 @@ function walk(token: Int32Array, parent: Int32Array, chosen: Int32Array): number
   return path;
 }
 
-describe.each(LEVELS)('tree_pack %s', (level) => {
+describeLevels('tree_pack', (level) => {
   it('packs the worked example', () => {
     const beams = ints(7, 1, 2, 7, 1, 3, 7, 4, 2);
     expectSameTree(ops.treePack(level, 1, { beams, width: 3, length: 2 }), {
@@ -91,7 +91,7 @@ describe.each(LEVELS)('tree_pack %s', (level) => {
   it('equals a trie filled beam by beam, for 2,500 random sets of beams', () => {
     const random = new Random(1);
     let shared = 0;
-    for (let trial = 0; trial < 2500; trial++) {
+    for (let trial = 0; trial < trials(2500, 8); trial++) {
       const args = randomBeams(random);
       const tree = ops.treePack(level, 1, args);
       expectSameTree(tree, trie(args));
@@ -104,15 +104,15 @@ describe.each(LEVELS)('tree_pack %s', (level) => {
       }
       if (!tree.parent.every((parent, node) => parent < node)) expect.fail('a child before its parent');
     }
-    expect(shared).toBeGreaterThan(1000);
+    expect(shared).toBeGreaterThan(trials(1000, 8));
   });
 });
 
-describe.each(LEVELS)('tree_accept %s', (level) => {
+describeLevels('tree_accept', (level) => {
   it('walks like a map of children does, for 2,500 random trees', () => {
     const random = new Random(2);
     const lengths = new Set<number>();
-    for (let trial = 0; trial < 2500; trial++) {
+    for (let trial = 0; trial < trials(2500, 8); trial++) {
       const { token, parent } = ops.treePack(level, 1, randomBeams(random));
       // Mostly a token of some child, so that walks get long; sometimes anything, sometimes -1.
       const chosen = token.map((_, node) => {

@@ -1,0 +1,233 @@
+// The draft head. A block multiplies 128 of its rows by all beams and keeps of the logits what can matter:
+// per beam the best of them as sorted keys (top.cuh), their largest and the sum of exponentials. A second
+// kernel merges those of one beam.
+#include "ops/drafter.h"
+#include "ops/strip.cuh"
+#include "ops/top.cuh"
+
+namespace redrafter {
+namespace {
+
+constexpr int kThreads = 256, kWarps = kThreads / kWarpThreads;
+constexpr int kMostRows = 64;  // of a block
+constexpr int kTileOutputs = kWarps * static_cast<int>(kFragmentRows);
+constexpr int kTileKeys = kTileOutputs / kWarpThreads;  // per lane
+constexpr int kLogitStride = kTileOutputs + 4;
+constexpr int kChunkBytes = 16 * 1024;  // of z; there are two
+using Weights = WeightStream<1, 6>;
+constexpr int kSharedBytes = kWarps * Weights::kRingBytes + 2 * kChunkBytes;
+static_assert(kMostRows * kLogitStride * static_cast<int>(sizeof(float)) <= kSharedBytes);
+
+// What the tiles leave for the merge, in scratch.
+struct Tiles {
+  int64_t count;
+  uint64_t* best;  // [rows, count] key of the best logit
+  float* sum;      // [rows, count] sum of exp(logit - best); NaN when a logit is
+  float* logit;    // [rows, head.rows]
+};
+
+// The logits of this block in shared memory, [row][kLogitStride].
+template <typename T, int kColumns>
+__device__ __forceinline__ float* tile_logits(const HeadTopParams& p, int64_t first_row, int rows) {
+  constexpr int kChunkTiles = kChunkBytes / (8 * kColumns * kStagedRowBytes);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpThreads;
+  const int64_t exit = p.head.cols, tiles = fragment_tiles(exit);
+  char* shared = dynamic_shared<char>();
+  Weights weights(shared + warp * Weights::kRingBytes, p.head,
+                  static_cast<int64_t>(blockIdx.x) * kWarps + warp, 0, 1, 0, tiles);
+  // Two buffers: who is ahead stages the other one, and waits for the rest at the next barrier.
+  char* chunk = shared + kWarps * Weights::kRingBytes;
+  char* other = chunk + kChunkBytes;
+  StripSums<1, kColumns> sums = {};
+  for (int64_t tile = 0; tile < tiles; tile += kChunkTiles) {
+    const int count = static_cast<int>(min(tiles - tile, static_cast<int64_t>(kChunkTiles)));
+    stage_rows<T>(chunk, p.z + first_row * exit, exit, rows, exit, tile, count, thread, kThreads);
+    __syncthreads();
+    multiply_strips<T>(sums, weights, chunk, rows, count);
+    char* staged = chunk;
+    chunk = other;
+    other = staged;
+  }
+  __syncthreads();
+  auto* logits = reinterpret_cast<float*>(shared);
+  visit_outputs(sums, [&](int output, int row, float sum) {
+    if (row < rows) logits[row * kLogitStride + warp * kFragmentRows + output] = sum;
+  });
+  __syncthreads();
+  return logits;
+}
+
+__device__ __forceinline__ uint64_t warp_max_key(uint64_t key) {
+#pragma unroll
+  for (int offset = kWarpThreads / 2; offset > 0; offset /= 2) {
+    const uint64_t other = __shfl_xor_sync(kAllLanes, key, offset);
+    key = other > key ? other : key;
+  }
+  return key;
+}
+
+template <typename T, int kColumns>
+__global__ __launch_bounds__(kThreads, 2) void head_tile_kernel(HeadTopParams p, Tiles to) {
+  const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kMostRows;
+  const int rows = static_cast<int>(min(p.rows - first_row, int64_t{8} * kColumns));
+  const float* logits = tile_logits<T, kColumns>(p, first_row, rows);
+  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTileOutputs;
+  for (int here = warp; here < rows; here += kWarps) {
+    const int64_t row = first_row + here;
+    float logit[kTileKeys], sum = 0.0f;
+    uint64_t best = 0;
+#pragma unroll
+    for (int i = 0; i < kTileKeys; ++i) {
+      const int64_t id = first + i * kWarpThreads + lane;
+      logit[i] = -INFINITY;
+      if (id >= p.head.rows) continue;
+      logit[i] = logits[here * kLogitStride + i * kWarpThreads + lane];
+      to.logit[row * p.head.rows + id] = logit[i];
+      const uint64_t key = top_key(logit[i], id);
+      best = key > best ? key : best;
+    }
+    best = warp_max_key(best);
+    const float largest = top_value(best);
+#pragma unroll
+    for (int i = 0; i < kTileKeys; ++i) sum += logit[i] == -INFINITY ? 0.0f : expf(logit[i] - largest);
+    sum = warp_sum(sum);
+    if (lane != 0) continue;
+    to.best[row * to.count + blockIdx.x] = best;
+    to.sum[row * to.count + blockIdx.x] = sum;
+  }
+}
+
+constexpr int kMergeThreads = 1024, kMergeWarps = kMergeThreads / kWarpThreads;
+
+// log-sum-exp of a row whose largest logit is given: each thread takes every kMergeThreads-th tile,
+// ascending. In thread 0.
+__device__ __forceinline__ float merge_sums(const Tiles& from, int64_t row, float largest) {
+  __shared__ float sums[kMergeWarps];
+  float sum = 0.0f;
+  for (int64_t t = row * from.count + threadIdx.x; t < (row + 1) * from.count; t += kMergeThreads) {
+    sum += from.sum[t] * expf(top_value(from.best[t]) - largest);
+  }
+  sum = warp_sum(sum);
+  if (threadIdx.x % kWarpThreads == 0) sums[threadIdx.x / kWarpThreads] = sum;
+  __syncthreads();
+  sum = sums[0];
+  for (int i = 1; i < kMergeWarps; ++i) sum += sums[i];
+  return largest + logf(sum);
+}
+
+template <int kKeys>
+using KeyList = uint64_t[kKeys];
+template <int kKeys>
+using WarpLists = uint64_t[kMergeWarps][kKeys * kWarpThreads];
+
+// The best of the keys key_of(0) .. key_of(count - 1), descending: in the list of warp 0 and in lists[0].
+// Barriers of the whole block.
+template <int kKeys, typename KeyOf>
+__device__ __forceinline__ void best_of_block(KeyList<kKeys>& best, WarpLists<kKeys>& lists, int64_t count,
+                                              const KeyOf& key_of) {
+  constexpr int kList = kWarpThreads * kKeys;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+#pragma unroll
+  for (int i = 0; i < kKeys; ++i) best[i] = 0;
+  for (int64_t first = int64_t{warp} * kList; first < count; first += int64_t{kMergeWarps} * kList) {
+    uint64_t list[1][kKeys];
+    const uint64_t last = __shfl_sync(kAllLanes, best[kKeys - 1], kWarpThreads - 1);
+    bool better = false;
+#pragma unroll
+    for (int i = 0; i < kKeys; ++i) {
+      const int64_t at = first + i * kWarpThreads + lane;
+      list[0][i] = at < count ? key_of(at) : 0;
+      better = better || list[0][i] > last;
+    }
+    if (!__any_sync(kAllLanes, better)) continue;
+    sort_lists(list);
+    merge_lists(best, list[0]);
+  }
+  int half = kMergeWarps;  // warps that have keys, rounded up to a power of two, and then half of them
+  while (half > 1 && int64_t{half} / 2 * kList >= count) half /= 2;
+  for (half /= 2; half > 0; half /= 2) {
+    if (warp >= half && warp < 2 * half) {
+#pragma unroll
+      for (int i = 0; i < kKeys; ++i) lists[warp][i * kWarpThreads + lane] = best[i];
+    }
+    __syncthreads();
+    if (warp >= half) continue;
+    uint64_t other[kKeys];
+#pragma unroll
+    for (int i = 0; i < kKeys; ++i) other[i] = lists[warp + half][i * kWarpThreads + lane];
+    merge_lists(best, other);
+  }
+  if (warp == 0) {
+#pragma unroll
+    for (int i = 0; i < kKeys; ++i) lists[0][i * kWarpThreads + lane] = best[i];
+  }
+  __syncthreads();
+}
+
+// One block per beam. What is sought lies in the `top` tiles with the best keys, and is no worse than the
+// last of these: so little is left of the vocabulary.
+template <int kKeys>
+__global__ __launch_bounds__(kMergeThreads, 1) void head_merge_kernel(HeadTopParams p, Tiles from) {
+  __shared__ WarpLists<kKeys> lists;
+  const int64_t row = blockIdx.x;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  KeyList<kKeys> best;
+  best_of_block<kKeys>(best, lists, from.count, [&](int64_t t) { return from.best[row * from.count + t]; });
+  const uint64_t least = lists[0][p.top - 1], largest = lists[0][0];
+  const float log_sum_exp = merge_sums(from, row, top_value(largest));
+  if (threadIdx.x == 0) p.log_sum_exp[row] = log_sum_exp;
+  __shared__ uint64_t tiles[kKeys * kWarpThreads];
+  if (threadIdx.x < kKeys * kWarpThreads) tiles[threadIdx.x] = lists[0][threadIdx.x];
+  __syncthreads();
+  const int64_t tile_count = min(from.count, p.top);
+  best_of_block<kKeys>(best, lists, tile_count * kTileOutputs, [&](int64_t i) -> uint64_t {
+    const uint64_t tile = tiles[i / kTileOutputs];
+    if (tile == 0) return 0;  // no number in it
+    const int64_t id = top_id(tile) / kTileOutputs * kTileOutputs + i % kTileOutputs;
+    if (id >= p.head.rows) return 0;
+    const uint64_t key = top_key(from.logit[row * p.head.rows + id], id);
+    return key >= least ? key : 0;
+  });
+  if (threadIdx.x >= kWarpThreads) return;
+#pragma unroll
+  for (int i = 0; i < kKeys; ++i) {
+    const int64_t place = i * kWarpThreads + lane;
+    if (place >= p.top) continue;
+    p.token[row * p.top + place] = top_id(best[i]);
+    p.logit[row * p.top + place] = top_value(best[i]);
+  }
+}
+
+template <typename T>
+void launch_tiles(const HeadTopParams& p, const Tiles& tiles, Stream& stream) {
+  const auto start = [&](void (*kernel)(HeadTopParams, Tiles)) {
+    launch("head_top", kernel,
+           dim3(static_cast<uint32_t>(tiles.count), static_cast<uint32_t>(ceil_div(p.rows, kMostRows))),
+           kThreads, kSharedBytes, stream, p, tiles);
+  };
+  if (p.rows <= 8) return start(head_tile_kernel<T, 1>);
+  if (p.rows <= 16) return start(head_tile_kernel<T, 2>);
+  if (p.rows <= 32) return start(head_tile_kernel<T, 4>);
+  start(head_tile_kernel<T, 8>);
+}
+
+}  // namespace
+
+void head_top_cuda(const HeadTopParams& p, Stream& stream) {
+  if (p.top > 2 * kWarpThreads) {
+    cuda_ok(cudaErrorInvalidValue, "head_top", stream);
+    return;
+  }
+  const int64_t count = ceil_div(p.head.rows, kTileOutputs);
+  auto* best = reinterpret_cast<uint64_t*>(p.scratch);
+  auto* sum = reinterpret_cast<float*>(best + p.rows * count);
+  const Tiles tiles = {count, best, sum, sum + p.rows * count};
+  with_element(p.head.dtype, [&](auto element) { launch_tiles<decltype(element)>(p, tiles, stream); });
+  launch("head_top", p.top <= kWarpThreads ? head_merge_kernel<1> : head_merge_kernel<2>,
+         dim3(static_cast<uint32_t>(p.rows)), kMergeThreads, 0, stream, p, tiles);
+}
+
+}  // namespace redrafter

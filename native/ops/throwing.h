@@ -1,0 +1,124 @@
+// A Backend that throws, made of a table that does not (ops/cuda.h): ERR_CUDA for what a call has left in the
+// stream, ERR_OOM where there is no memory. The functions of a Backend carry no state, so where the table
+// comes from is a type, Source, with three static functions:
+//   const Backend& table();
+//   void enter();            before each call: makes the device current in this thread
+//   std::string memory();    how much memory is free, for messages; may be empty
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "base/check.h"
+#include "ops/ops.h"
+
+namespace redrafter {
+
+// A name as a template argument.
+template <size_t size>
+struct OpName {
+  char text[size];
+  constexpr OpName(const char (&name)[size]) { std::copy_n(name, size, text); }
+};
+
+// Throws when a call on the stream has failed. Kernels run on behind the calls, so a fault of one may be
+// noticed in a later one.
+inline void throw_if_failed(const char* op, const Stream& stream) {
+  if (stream.error == nullptr) return;
+  fail("ERR_CUDA", "CUDA failed in ", op, ": ", stream.error, " (",
+       stream.failed == nullptr ? "unknown call" : stream.failed, ")");
+}
+
+template <typename Source, auto member, OpName name, typename Params>
+void throwing_op(const Params& params, Stream& stream) {
+  const Op<Params> op = Source::table().*member;
+  REDRAFTER_REQUIRE(op != nullptr, "ERR_BACKEND", "this backend has no op \"", name.text, "\"");
+  Source::enter();
+  op(params, stream);
+  throw_if_failed(name.text, stream);
+}
+
+template <typename Source, auto member, OpName name>
+void throwing_copy(void* to, const void* from, size_t bytes, Stream& stream) {
+  Source::enter();
+  (Source::table().*member)(to, from, bytes, stream);
+  throw_if_failed(name.text, stream);
+}
+
+template <typename Source>
+void* throwing_allocate(size_t bytes) {
+  Source::enter();
+  void* memory = Source::table().allocate(bytes);
+  if (memory == nullptr) {
+    const std::string free = Source::memory();
+    fail("ERR_OOM", "cannot allocate ", bytes, " bytes of device memory", free.empty() ? "" : "; ", free);
+  }
+  return memory;
+}
+
+template <typename Source>
+void entered_release(void* memory) {
+  Source::enter();
+  Source::table().release(memory);
+}
+
+// Nobody closes a stream that did not open, so this does.
+template <typename Source>
+void throwing_open_stream(Stream& stream) {
+  Source::enter();
+  Source::table().open_stream(stream);
+  if (stream.error == nullptr) return;
+  const Stream failed = stream;
+  Source::table().close_stream(stream);
+  if (std::strcmp(failed.error, "out of memory") == 0) {  // as CUDA calls cudaErrorMemoryAllocation
+    const std::string free = Source::memory();
+    fail("ERR_OOM", "cannot allocate what a stream needs of device memory", free.empty() ? "" : "; ", free);
+  }
+  throw_if_failed("open_stream", failed);
+}
+
+template <typename Source>
+void entered_close_stream(Stream& stream) {
+  Source::enter();
+  Source::table().close_stream(stream);
+}
+
+template <typename Source>
+Backend throwing_backend(const char* level) {
+#define REDRAFTER_OP(op) .op = &throwing_op<Source, &Backend::op, #op>
+  return {.name = Source::table().name,
+          .level = level,
+          REDRAFTER_OP(matmul_pack),
+          REDRAFTER_OP(embed),
+          REDRAFTER_OP(norm),
+          REDRAFTER_OP(matmul),
+          REDRAFTER_OP(rope),
+          REDRAFTER_OP(attention),
+          REDRAFTER_OP(act),
+          REDRAFTER_OP(sample),
+          REDRAFTER_OP(logprob),
+          REDRAFTER_OP(cell),
+          REDRAFTER_OP(mix),
+          REDRAFTER_OP(residual),
+          REDRAFTER_OP(head_top),
+          REDRAFTER_OP(beam),
+          REDRAFTER_OP(tree_pack),
+          REDRAFTER_OP(tree_accept),
+          REDRAFTER_OP(kv_compact),
+          REDRAFTER_OP(kv_copy_block),
+          REDRAFTER_OP(kv_export),
+          REDRAFTER_OP(kv_import),
+          .matrix_bytes = Source::table().matrix_bytes,
+          .kv_layout = Source::table().kv_layout,
+          .allocate = &throwing_allocate<Source>,
+          .release = &entered_release<Source>,
+          .upload = &throwing_copy<Source, &Backend::upload, "upload">,
+          .download = &throwing_copy<Source, &Backend::download, "download">,
+          .copy = &throwing_copy<Source, &Backend::copy, "copy">,
+          .open_stream = &throwing_open_stream<Source>,
+          .close_stream = &entered_close_stream<Source>};
+#undef REDRAFTER_OP
+}
+
+}  // namespace redrafter

@@ -1,0 +1,28 @@
+// Ops that are wrong, for the tests that must notice: small kernels, each with one fault, and the same
+// without one.
+#pragma once
+
+#include <string>
+
+#include "ops/ops.h"
+
+namespace redrafter::testing {
+
+// Puts the op with this fault into the table:
+//   matmul     "no-fault-matmul"     right
+//              "fixed-split"         right: K in four parts, whatever M is
+//              "split-by-rows"       K in four parts, but in one where there are more than 8 rows
+//              "leak"                adds the other rows, times zero
+//              "atomic-sum"          parts of K are added in the order in which threads come
+//              "overrun"             writes one element behind y
+//              "workspace-overrun"   writes one element behind the workspace
+//              "counter-left"        leaves a counter that is not zero
+//   attention  "no-fault-attention"  right
+//              "no-sibling-mask"     a node sees all nodes of the tree before it
+//              "no-nan-guard"        slots beyond the context are multiplied by a weight of zero
+//   sample     "last-wins"           of equal logits the last one; all rows greedy
+//              "no-op"               there is none
+// False when there is no such fault.
+bool plant(const std::string& fault, Backend& table);
+
+}  // namespace redrafter::testing
