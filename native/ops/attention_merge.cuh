@@ -26,10 +26,11 @@ __device__ __forceinline__ float merge_output(float before, float split, Factors
 // Zero has one sign: which zeros were added on the way may differ.
 __device__ __forceinline__ float finished(float output, float sum) { return output / sum + 0.0f; }
 
-// Merges all splits of one row and head into two elements of y, from i on.
-inline __device__ void merge_splits(const AttentionParams& p, const Work& work, int64_t row, int64_t head,
-                                    int64_t i) {
-  constexpr int kAtOnce = 8;
+// Merges all splits of one row and head into two elements of y, from i on. kAtOnce are read before any is
+// used, to wait once for all of them.
+template <int kAtOnce>
+__device__ __forceinline__ void merge_splits(const AttentionParams& p, const Work& work, int64_t row,
+                                             int64_t head, int64_t i) {
   const int64_t dim = p.kv.head_dim, pair = (row - work.first_row) * p.heads + head;
   const int splits = static_cast<int>(split_count(int64_t{p.batch.position[row]} + 1));
   const float2* totals = work.totals + pair * work.splits;
@@ -38,7 +39,6 @@ inline __device__ void merge_splits(const AttentionParams& p, const Work& work, 
   float2 total{0.0f, 0.0f};
 #pragma unroll 1
   for (int begin = 0; begin < splits; begin += kAtOnce) {
-    // Read before any is used, to wait once for all of them.
     float2 of_split[kAtOnce], output[kAtOnce];
 #pragma unroll
     for (int s = 0; s < kAtOnce; ++s) {
@@ -66,9 +66,9 @@ inline __device__ bool last_to_end(const Work& work, const Tile& tile, int64_t c
   if (threadIdx.x == 0) {
     last = atomicAdd(work.arrivals + counter, 1u) + 1 == split_count(tile.seen);
     if (last) work.arrivals[counter] = 0;
+    __threadfence();
   }
   __syncthreads();
-  if (last) __threadfence();
   return last;
 }
 
@@ -78,7 +78,7 @@ inline __device__ void merge_tile(const AttentionParams& p, const Work& work, co
 #pragma unroll 1
   for (int item = threadIdx.x; item < tile.count * heads.count * pieces; item += blockDim.x) {
     const int pair = item / pieces, head = heads.first + pair % heads.count;
-    if (head < heads.end) merge_splits(p, work, tile.row + pair / heads.count, head, item % pieces * 2);
+    if (head < heads.end) merge_splits<4>(p, work, tile.row + pair / heads.count, head, item % pieces * 2);
   }
 }
 

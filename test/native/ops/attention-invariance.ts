@@ -63,7 +63,7 @@ function attend(
   path: Float32Array[],
 ): Float32Array {
   const { heads, kvHeads, headDim } = shape;
-  const slots = Math.max(view.slots.length + 12, ...view.slots, ...view.others) + 2;
+  const slots = Math.max(view.slots.length + 12, ...view.slots, ...view.others) + 8;
   const blocks = Math.ceil(slots / BLOCK) + 2;
   const paged = new Paged(kvHeads, headDim, blocks, random, cacheDtype(headDim / 8));
   const other = random.uniform() < 0.5 ? paged.sequence(24) : -1;
