@@ -282,7 +282,7 @@ __device__ __forceinline__ void add_values(const Pages& pages, const Tile& tile,
 
 template <int D>
 __device__ __forceinline__ void leave_split(const AttentionParams& p, const Work& work, const Tile& tile,
-                                            const Heads& heads, int64_t split, const Pairs<D>& pairs) {
+                                            const Heads& heads, int split, const Pairs<D>& pairs) {
   const int dim = static_cast<int>(p.kv.head_dim), member = threadIdx.x % 4;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
@@ -304,13 +304,15 @@ __device__ __forceinline__ void leave_split(const AttentionParams& p, const Work
 // The same merge by the block that walks all splits: y holds the output so far, each element at one thread.
 template <int D>
 __device__ __forceinline__ void fold_split(const AttentionParams& p, const Tile& tile, const Heads& heads,
-                                           bool first, bool last, const Pairs<D>& pairs, float (&largest)[2],
-                                           float (&sum)[2]) {
+                                           bool first, bool last, const Pairs<D>& pairs,
+                                           float2 (&totals)[2][32 * Shape<D>::kWarps]) {
   const int dim = static_cast<int>(p.kv.head_dim), member = threadIdx.x % 4;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const PairAddress at = pair_address<D>(tile, heads, h);
-    const Factors f = merge_totals(largest[h], sum[h], pairs.largest[h], pairs.sum[h]);
+    float2& so_far = totals[h][threadIdx.x];
+    const Factors f = merge_totals(so_far.x, so_far.y, pairs.largest[h], pairs.sum[h]);
+    const float sum = so_far.y;
     float* y = p.y + ((tile.row + at.row) * p.heads + at.head) * dim;
 #pragma unroll
     for (int n = 0; n < Shape<D>::kOutputs / 8; ++n) {
@@ -321,7 +323,7 @@ __device__ __forceinline__ void fold_split(const AttentionParams& p, const Tile&
       float2 total = first ? float2{0.0f, 0.0f} : to;
       total.x = merge_output(total.x, pairs.output[n][2 * h], f);
       total.y = merge_output(total.y, pairs.output[n][2 * h + 1], f);
-      to = last ? float2{finished(total.x, sum[h]), finished(total.y, sum[h])} : total;
+      to = last ? float2{finished(total.x, sum), finished(total.y, sum)} : total;
     }
   }
 }
@@ -332,7 +334,7 @@ __device__ __forceinline__ void fold_split(const AttentionParams& p, const Tile&
 // Positions begin .. end-1 for the rows of a tile and one KV head.
 template <typename T, int D>
 __device__ __forceinline__ void attend(const AttentionParams& p, const Work& work, const Tile& tile,
-                                       const Shared<D>& shared, int64_t split, int begin, int end) {
+                                       const Shared<D>& shared, int split, int begin, int end) {
   constexpr int kChunk = Shape<D>::kChunk, kStages = Shape<D>::kStages;
   const Heads heads = heads_of_block(p, work);
   const Pages pages = pages_of(p, tile, heads.kv_head);
@@ -351,7 +353,10 @@ __device__ __forceinline__ void attend(const AttentionParams& p, const Work& wor
   Pairs<D> pairs;
   load_pairs<T>(p, tile, heads, pairs);
   pairs.start_split();
-  float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+  // Maximum and sum over the splits so far, of a block that takes them all; in shared memory to save
+  // registers.
+  __shared__ float2 totals[2][32 * Shape<D>::kWarps];
+  totals[0][threadIdx.x] = totals[1][threadIdx.x] = float2{-INFINITY, 0.0f};
 #pragma unroll 1
   for (int chunk = 0, at = begin; at < end; ++chunk, at += kChunk) {
     copy_async_wait<kStages - 2>();
@@ -370,7 +375,7 @@ __device__ __forceinline__ void attend(const AttentionParams& p, const Work& wor
     if (work.splits > 0) {
       leave_split(p, work, tile, heads, split, pairs);
     } else {
-      fold_split(p, tile, heads, at < kShortSplit, next >= end, pairs, largest, sum);
+      fold_split(p, tile, heads, at < kShortSplit, next >= end, pairs, totals);
       pairs.start_split();
     }
   }
@@ -379,12 +384,12 @@ __device__ __forceinline__ void attend(const AttentionParams& p, const Work& wor
 }
 
 template <typename T, int D>
-__global__ void __launch_bounds__(32 * Shape<D>::kWarps) attention_kernel(AttentionParams p, Work work) {
+__global__ void __launch_bounds__(32 * Shape<D>::kWarps, 1) attention_kernel(AttentionParams p, Work work) {
   __shared__ Tile tile;
   const Shared<D> shared(dynamic_shared<uint16_t>());
   shared.clear(static_cast<int>(head_dim_padded(p.kv.head_dim)));
   // Of the splits, the last ones first: they may be longer, and have the draft trees.
-  const int64_t split = gridDim.z - 1 - blockIdx.z;
+  const int split = static_cast<int>(gridDim.z - 1 - blockIdx.z);
   for (int wanted = blockIdx.x; find_tile(p.batch, work, wanted, tile); wanted += gridDim.x) {
     describe_tile(p.batch, Shape<D>::kWindow, tile);
     const bool all = work.splits == 0;

@@ -66,9 +66,9 @@ inline __device__ bool last_to_end(const Work& work, const Tile& tile, int64_t c
   if (threadIdx.x == 0) {
     last = atomicAdd(work.arrivals + counter, 1u) + 1 == split_count(tile.seen);
     if (last) work.arrivals[counter] = 0;
+    __threadfence();
   }
   __syncthreads();
-  if (last) __threadfence();
   return last;
 }
 

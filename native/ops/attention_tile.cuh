@@ -207,7 +207,7 @@ __device__ __forceinline__ void copy_slots(const Pages& pages, int begin, int en
   constexpr int kPieces = D / 8;
   const int piece = threadIdx.x % kPieces * 8;
   if (piece >= pages.padded) return;
-#pragma unroll 2
+#pragma unroll 1
   for (int row = threadIdx.x / kPieces; row < rows && begin + row < end; row += blockDim.x / kPieces) {
     uint16_t* k = to + row * Shape<D>::kPitch + piece;
     copy_async_16(k, pages.k_row(begin + row) + piece);
