@@ -129,7 +129,7 @@ describeLevels('beam search', (level) => {
   it('starts with fewer beams than its width when the vocabulary is smaller', () => {
     const lives = [1, 2, 3].map((length) => search(level, 3, 2, 5, length).length);
     expect(lives).toEqual([2, 4, 5]);
-    const all = enumerate(3, 2, 64, 3);
+    const all = enumerate(3, 2, 100, 3);
     expectSameBeams(search(level, 3, 2, 64, 3), all ?? []);
   });
   it('writes target ids through the map', () => {
