@@ -4,12 +4,12 @@
  */
 import { join } from 'node:path';
 
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 
 import { temporaryDirectory, writeTinyDrafter, writeTinyLlama } from '../kit/checkpoint.js';
 import { Random } from '../kit/random.js';
 import { testing } from '../kit/testing.js';
-import { LEVELS } from '../native/ops/levels.js';
+import { describeLevels } from '../native/ops/levels.js';
 import { differingElements } from './compare.js';
 
 interface Decoded {
@@ -40,7 +40,7 @@ const drafters = (['sum', 'elman', 'gru'] as const).map((cell) => {
   return cell;
 });
 
-describe.each(LEVELS)('decoding %s', (level) => {
+describeLevels('decoding', (level) => {
   it.each(drafters)('%s: every beam shape gives the ids and the cache of plain decoding', (cell) => {
     const random = new Random(6);
     for (const prompt of [1, 17, 75]) {
