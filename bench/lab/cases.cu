@@ -34,6 +34,8 @@ Batch tree_batch(Memory& memory, int64_t context, int64_t nodes) {
   b.tail_slots = memory.of(tail_slots);
   b.block_tables = memory.of(table);
   b.table_stride = blocks;
+  b.sequences = 1;
+  b.max_positions = context + 5;
   return b;
 }
 
@@ -70,7 +72,6 @@ Case attention_case(const ModelShape& m, int64_t nodes, int64_t context) {
               AttentionParams p{};
               p.qkv = qkv, p.y = y, p.batch = batch, p.heads = m.heads, p.scale = 0.088f;
               p.kv = layers[static_cast<size_t>(turn) % layers.size()];
-              p.max_positions = context + nodes;
               backend.attention(p, stream);
             };
           }};
@@ -147,19 +148,21 @@ Case sample_case(const ModelShape& m, int64_t rows, bool greedy) {
           }};
 }
 
-Case compact_case(const ModelShape& m, int64_t count_of) {
-  return {"kv_compact",
-          "one layer",
-          count_of,
-          {8.0 * count(count_of * m.kv_heads * m.head_dim), 0},
-          [=](Memory& memory) -> Run {
+Case compact_case(const ModelShape& m, int64_t path_length) {
+  const double moved = 2 * 2 * 2 * count(path_length * m.kv_heads * m.head_dim * m.layers);
+  return {"kv_compact", "all layers", path_length, {moved, 0}, [=](Memory& memory) -> Run {
             const Batch batch = tree_batch(memory, 512, 64);
-            const KvLayer kv = cache_layer(memory, m, 576);
-            std::vector<int32_t> from;
-            for (int64_t i = 0; i < count_of; ++i) from.push_back(static_cast<int32_t>(512 + 3 * i));
-            const int32_t* slots = memory.of(from);
+            KvLayer kv = cache_layer(memory, m, 576 * m.layers);
+            std::vector<int32_t> path;
+            for (int64_t i = 0; i < path_length; ++i) path.push_back(static_cast<int32_t>(3 * i));
+            const int32_t* nodes = memory.of(path);
+            const int32_t* committed = memory.of(std::vector<int32_t>{512});
+            const int32_t* length = memory.of(std::vector<int32_t>{static_cast<int32_t>(path_length)});
+            const int64_t layer_stride = (576 / kBlockTokens) * kv.k_block_stride;
             return [=, &backend = memory.backend()](Stream& stream, int64_t) {
-              backend.kv_compact({kv, batch.block_tables, slots, 512, count_of}, stream);
+              backend.kv_compact({kv, batch.block_tables, committed, nodes, length, 1, batch.table_stride,
+                                  path_length, m.layers, layer_stride},
+                                 stream);
             };
           }};
 }

@@ -42,12 +42,13 @@ Case cell_case(const ModelShape& m, const Drafter& d, int64_t rows) {
             }
             const int32_t* token = memory.of(some_tokens(rows, m.vocab));
             const float* s = memory.floats(rows * d.hidden);
-            float* s_next = memory.empty<float>(rows * d.hidden);
+            float *s_next = memory.empty<float>(rows * d.hidden),
+                  *scratch = memory.empty<float>(rows * 7 * d.hidden);
             return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
               CellParams p{};
               p.cell = d.cell, p.token = token, p.table = table, p.s = s, p.s_next = s_next;
               p.w = w[static_cast<size_t>(turn) % w.size()], p.u = u[static_cast<size_t>(turn) % u.size()];
-              p.rows = rows, p.hidden = d.hidden;
+              p.rows = rows, p.hidden = d.hidden, p.scratch = scratch;
               backend.cell(p, stream);
             };
           }};
@@ -95,7 +96,7 @@ Case head_case(const Drafter& d, int64_t rows) {
             const float* z = memory.floats(rows * d.exit);
             int32_t* token = memory.empty<int32_t>(rows * rows);
             float *logit = memory.empty<float>(rows * rows), *sum = memory.empty<float>(rows);
-            float* scratch = memory.empty<float>(rows * d.vocab);
+            float* scratch = memory.empty<float>(rows * head_top_scratch(d.vocab));
             return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
               backend.head_top(
                   {z, head[static_cast<size_t>(turn) % head.size()], rows, rows, token, logit, sum, scratch},
@@ -129,38 +130,48 @@ Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
             for (int64_t i = 0; i < d.blocks; ++i) blocks.push_back(memory.matrix(d.exit, d.exit));
             const Matrix head = memory.matrix(d.vocab, d.exit);
             const int64_t columns = kBeamLength + 1, nodes = 1 + width * kBeamLength;
-            const int32_t* token = memory.of(some_tokens(width, m.vocab));
-            const float *h = memory.floats(d.hidden), *score = memory.floats(width);
-            float *s = memory.floats(width * d.hidden), *s_next = memory.empty<float>(width * d.hidden);
+            const int32_t* root = memory.of(std::vector<int32_t>{17});
+            const float* h = memory.floats(d.hidden);
+            float *s = memory.empty<float>(width * d.hidden), *s_next = memory.empty<float>(width * d.hidden);
             float *z = memory.empty<float>(width * d.exit), *z_next = memory.empty<float>(width * d.exit);
             float* mixed = memory.empty<float>(width * 2 * d.hidden);
             int32_t *top = memory.empty<int32_t>(width * width), *live = memory.empty<int32_t>(1);
             float *logit = memory.empty<float>(width * width), *sum = memory.empty<float>(width);
-            float *next_score = memory.empty<float>(width), *scratch = memory.empty<float>(width * d.vocab);
-            int32_t* beams = memory.of(some_tokens(width * columns, 1));
-            int32_t* next_beams = memory.of(some_tokens(width * columns, 1));
-            int32_t* tree = memory.empty<int32_t>(3 * nodes + width * columns + 1);
+            float *score = memory.empty<float>(width), *next_score = memory.empty<float>(width);
+            float* scratch = memory.empty<float>(width * head_top_scratch(d.vocab));
+            float* cell_scratch = memory.empty<float>(width * 7 * d.hidden);
+            int32_t* beams = memory.empty<int32_t>(width * columns);
+            int32_t *next_beams = memory.empty<int32_t>(width * columns),
+                    *unpack = memory.empty<int32_t>(width * columns);
+            int32_t *tree = memory.empty<int32_t>(3 * nodes), *made = memory.empty<int32_t>(1);
             return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+              int32_t *from_beams = beams, *to_beams = next_beams;
+              float *from_score = score, *to_score = next_score;
+              backend.beam_start({root, 1, columns, d.hidden, from_score, from_beams, s}, stream);
               for (int64_t step = 1; step <= kBeamLength; ++step) {
                 const int64_t rows = step == 1 ? 1 : width;
                 CellParams cell{};
-                cell.cell = d.cell, cell.token = token, cell.table = table, cell.s = s, cell.s_next = s_next;
-                cell.w = w, cell.u = u, cell.rows = rows, cell.hidden = d.hidden;
+                cell.cell = d.cell, cell.token = from_beams + step - 1, cell.token_stride = columns,
+                cell.table = table;
+                cell.s = s, cell.s_next = s_next, cell.w = w, cell.u = u, cell.rows = rows,
+                cell.hidden = d.hidden;
+                cell.scratch = cell_scratch;
                 backend.cell(cell, stream);
                 backend.mix({h, s_next, projection, nullptr, z, rows, d.hidden, d.exit, mixed}, stream);
-                const float* from = z;
-                float* to = z_next;
+                float *from = z, *to = z_next;
                 for (const Matrix& a : blocks) {
                   backend.residual({from, to, a, nullptr, rows, d.exit}, stream);
-                  from = std::exchange(to, const_cast<float*>(from));
+                  std::swap(from, to);
                 }
                 backend.head_top({from, head, rows, width, top, logit, sum, scratch}, stream);
-                backend.beam({top, logit, sum, nullptr, score, beams, s_next, rows, width, columns, step,
-                              d.hidden, next_score, next_beams, s, live, scratch},
+                backend.beam({top, logit, sum, nullptr, from_score, from_beams, s_next, rows, width, columns,
+                              step, d.hidden, to_score, to_beams, s, live, nullptr},
                              stream);
+                std::swap(from_beams, to_beams);
+                std::swap(from_score, to_score);
               }
-              backend.tree_pack({next_beams, width, kBeamLength, tree, tree + nodes, tree + 2 * nodes,
-                                 tree + 3 * nodes, tree + 3 * nodes + width * columns},
+              backend.tree_pack({from_beams, root, live, 1, width, kBeamLength, tree, tree + nodes,
+                                 tree + 2 * nodes, unpack, made},
                                 stream);
             };
           }};

@@ -89,9 +89,10 @@ void check_attention(const Backend& backend, Stream& stream, const ModelShape& m
     b.tail_slots = memory.of(tail);
     b.block_tables = tables;
     b.table_stride = blocks;
+    b.sequences = 1;
+    b.max_positions = position + 1;
     AttentionParams p{};
     p.qkv = qkv + (64 - rows) * width, p.y = y, p.kv = kv, p.batch = b, p.heads = m.heads, p.scale = 0.088f;
-    p.max_positions = position + 1;
     backend.attention(p, stream);
     std::vector<uint32_t> bits = fetch(memory, y, rows * out);
     bits.erase(bits.begin(), bits.end() - out);  // the row at `position`

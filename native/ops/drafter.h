@@ -66,10 +66,8 @@ struct HeadTopParams {
   float* scratch;      // [rows, head_top_scratch(draft_vocab)]
 };
 
-// Floats per row: the logits, and 12 bytes for each 128 of them.
-constexpr int64_t head_top_scratch(int64_t draft_vocab) {
-  return draft_vocab + (draft_vocab + 127) / 128 * 3;
-}
+// Floats per row: on the CPU the logits; on CUDA, for each 128 of them, up to 64 keys of 8 bytes and a sum.
+constexpr int64_t head_top_scratch(int64_t draft_vocab) { return (draft_vocab + 127) / 128 * 129; }
 
 void cell_cpu(const CellParams&, Stream&);  // oracles: plain loops
 void mix_cpu(const MixParams&, Stream&);

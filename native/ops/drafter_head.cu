@@ -18,12 +18,11 @@ using Weights = WeightStream<1, 6>;
 constexpr int kSharedBytes = kWarps * Weights::kRingBytes + 2 * kChunkBytes;
 static_assert(kMostRows * kLogitStride * static_cast<int>(sizeof(float)) <= kSharedBytes);
 
-// What the tiles leave for the merge, in scratch.
+// What the tiles leave for the merge, in scratch; the logits themselves go no further than shared memory.
 struct Tiles {
   int64_t count;
-  uint64_t* best;  // [rows, count] key of the best logit
+  uint64_t* keys;  // [rows, count, top] of the best logits, descending
   float* sum;      // [rows, count] sum of exp(logit - best); NaN when a logit is
-  float* logit;    // [rows, head.rows]
 };
 
 // The logits of this block in shared memory, [row][kLogitStride].
@@ -62,15 +61,6 @@ __device__ __forceinline__ float* tile_logits(const HeadTopParams& p, int64_t fi
   return logits;
 }
 
-__device__ __forceinline__ uint64_t warp_max_key(uint64_t key) {
-#pragma unroll
-  for (int offset = kWarpThreads / 2; offset > 0; offset /= 2) {
-    const uint64_t other = __shfl_xor_sync(kAllLanes, key, offset);
-    key = other > key ? other : key;
-  }
-  return key;
-}
-
 template <typename T, int kColumns>
 __global__ __launch_bounds__(kThreads, 2) void head_tile_kernel(HeadTopParams p, Tiles to) {
   const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kMostRows;
@@ -82,25 +72,28 @@ __global__ __launch_bounds__(kThreads, 2) void head_tile_kernel(HeadTopParams p,
   for (int here = warp; here < rows; here += kWarps) {
     const int64_t row = first_row + here;
     float logit[kTileKeys], sum = 0.0f;
-    uint64_t best = 0;
+    uint64_t lists[2][2];
+    static_assert(kTileKeys == 4);
 #pragma unroll
     for (int i = 0; i < kTileKeys; ++i) {
       const int64_t id = first + i * kWarpThreads + lane;
-      logit[i] = -INFINITY;
-      if (id >= p.head.rows) continue;
-      logit[i] = logits[here * kLogitStride + i * kWarpThreads + lane];
-      to.logit[row * p.head.rows + id] = logit[i];
-      const uint64_t key = top_key(logit[i], id);
-      best = key > best ? key : best;
+      const bool is_row = id < p.head.rows;
+      logit[i] = is_row ? logits[here * kLogitStride + i * kWarpThreads + lane] : -INFINITY;
+      lists[i / 2][i % 2] = is_row ? top_key(logit[i], id) : 0;
     }
-    best = warp_max_key(best);
-    const float largest = top_value(best);
+    sort_lists(lists);
+    merge_lists(lists[0], lists[1]);
+    const float largest = top_value(__shfl_sync(kAllLanes, lists[0][0], 0));
 #pragma unroll
     for (int i = 0; i < kTileKeys; ++i) sum += logit[i] == -INFINITY ? 0.0f : expf(logit[i] - largest);
     sum = warp_sum(sum);
-    if (lane != 0) continue;
-    to.best[row * to.count + blockIdx.x] = best;
-    to.sum[row * to.count + blockIdx.x] = sum;
+    const int64_t tile = row * to.count + blockIdx.x;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int64_t place = i * kWarpThreads + lane;
+      if (place < p.top) to.keys[tile * p.top + place] = lists[0][i];
+    }
+    if (lane == 0) to.sum[tile] = sum;
   }
 }
 
@@ -108,11 +101,11 @@ constexpr int kMergeThreads = 1024, kMergeWarps = kMergeThreads / kWarpThreads;
 
 // log-sum-exp of a row whose largest logit is given: each thread takes every kMergeThreads-th tile,
 // ascending. In thread 0.
-__device__ __forceinline__ float merge_sums(const Tiles& from, int64_t row, float largest) {
+__device__ __forceinline__ float merge_sums(const Tiles& from, int64_t row, int64_t top, float largest) {
   __shared__ float sums[kMergeWarps];
   float sum = 0.0f;
   for (int64_t t = row * from.count + threadIdx.x; t < (row + 1) * from.count; t += kMergeThreads) {
-    sum += from.sum[t] * expf(top_value(from.best[t]) - largest);
+    sum += from.sum[t] * expf(top_value(from.keys[t * top]) - largest);
   }
   sum = warp_sum(sum);
   if (threadIdx.x % kWarpThreads == 0) sums[threadIdx.x / kWarpThreads] = sum;
@@ -172,30 +165,16 @@ __device__ __forceinline__ void best_of_block(KeyList<kKeys>& best, WarpLists<kK
   __syncthreads();
 }
 
-// One block per beam. What is sought lies in the `top` tiles with the best keys, and is no worse than the
-// last of these: so little is left of the vocabulary.
+// One block per beam.
 template <int kKeys>
 __global__ __launch_bounds__(kMergeThreads, 1) void head_merge_kernel(HeadTopParams p, Tiles from) {
   __shared__ WarpLists<kKeys> lists;
-  const int64_t row = blockIdx.x;
+  const int64_t row = blockIdx.x, count = from.count * p.top;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   KeyList<kKeys> best;
-  best_of_block<kKeys>(best, lists, from.count, [&](int64_t t) { return from.best[row * from.count + t]; });
-  const uint64_t least = lists[0][p.top - 1], largest = lists[0][0];
-  const float log_sum_exp = merge_sums(from, row, top_value(largest));
+  best_of_block<kKeys>(best, lists, count, [&](int64_t i) { return from.keys[row * count + i]; });
+  const float log_sum_exp = merge_sums(from, row, p.top, top_value(lists[0][0]));
   if (threadIdx.x == 0) p.log_sum_exp[row] = log_sum_exp;
-  __shared__ uint64_t tiles[kKeys * kWarpThreads];
-  if (threadIdx.x < kKeys * kWarpThreads) tiles[threadIdx.x] = lists[0][threadIdx.x];
-  __syncthreads();
-  const int64_t tile_count = min(from.count, p.top);
-  best_of_block<kKeys>(best, lists, tile_count * kTileOutputs, [&](int64_t i) -> uint64_t {
-    const uint64_t tile = tiles[i / kTileOutputs];
-    if (tile == 0) return 0;  // no number in it
-    const int64_t id = top_id(tile) / kTileOutputs * kTileOutputs + i % kTileOutputs;
-    if (id >= p.head.rows) return 0;
-    const uint64_t key = top_key(from.logit[row * p.head.rows + id], id);
-    return key >= least ? key : 0;
-  });
   if (threadIdx.x >= kWarpThreads) return;
 #pragma unroll
   for (int i = 0; i < kKeys; ++i) {
@@ -227,9 +206,8 @@ void head_top_cuda(const HeadTopParams& p, Stream& stream) {
     return;
   }
   const int64_t count = ceil_div(p.head.rows, kTileOutputs);
-  auto* best = reinterpret_cast<uint64_t*>(p.scratch);
-  auto* sum = reinterpret_cast<float*>(best + p.rows * count);
-  const Tiles tiles = {count, best, sum, sum + p.rows * count};
+  auto* keys = reinterpret_cast<uint64_t*>(p.scratch);
+  const Tiles tiles = {count, keys, reinterpret_cast<float*>(keys + p.rows * count * p.top)};
   with_element(p.head.dtype, [&](auto element) { launch_tiles<decltype(element)>(p, tiles, stream); });
   launch("head_top", p.top <= kWarpThreads ? head_merge_kernel<1> : head_merge_kernel<2>,
          dim3(static_cast<uint32_t>(p.rows)), kMergeThreads, 0, stream, p, tiles);
