@@ -126,7 +126,8 @@ function listPrebuilds(): string[] {
   const root = join(packageRoot, 'prebuilds');
   try {
     return readdirSync(root).flatMap((platform) =>
-      readdirSync(join(root, platform)).map((file) => {
+      readdirSync(join(root, platform)).flatMap((file) => {
+        if (!file.endsWith('.node')) return []; // the CUDA library
         const libc = /\.(glibc|musl)\./.exec(file)?.[1];
         return platform.startsWith('linux') && libc !== undefined ? `${platform} (${libc})` : platform;
       }),

@@ -1,5 +1,6 @@
 // Makes the npm package (npm run package): the binary of this platform, then the tarball. The last line printed is its
 // path. --keep-prebuilds packs prebuilds/ as it lies, which is how a release puts the binaries of all platforms together.
+// --cuda packs the CUDA library too; without, it is left out, as long as models cannot be loaded on CUDA.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -8,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { npm, root, run } from './tools.mjs';
 
 const LIMIT = 50e6; // bytes unpacked, without models/
+const CUDA_LIMIT = 16e6; // of them in the CUDA library of one platform
 
 /** @typedef {{ path: string, size: number }} File */
 /** @typedef {{ filename: string, size: number, files: File[] }} Packed */
@@ -22,13 +24,17 @@ function stop(message) {
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
 
 const { values } = parseArgs({
-  options: { out: { type: 'string' }, 'keep-prebuilds': { type: 'boolean', default: false } },
+  options: {
+    out: { type: 'string' },
+    'keep-prebuilds': { type: 'boolean', default: false },
+    cuda: { type: 'boolean', default: false },
+  },
 });
 const out = values.out === undefined ? join(root, 'build/package') : resolve(values.out);
 
 if (!values['keep-prebuilds']) {
   rmSync(join(root, 'prebuilds'), { recursive: true, force: true }); // nothing that was built from other sources
-  if (!run(process.execPath, ['scripts/prebuildify.mjs'])) process.exit(1);
+  if (!run(process.execPath, ['scripts/prebuildify.mjs', ...(values.cuda ? ['--cuda'] : [])])) process.exit(1);
 }
 
 mkdirSync(out, { recursive: true });
@@ -59,6 +65,11 @@ for (const path of ['dist/index.js', 'dist/index.mjs', 'dist/package.json', 'dis
   if (!packed.files.some((file) => file.path === path)) stop(`${path} is missing`);
 }
 if (!packed.files.some(({ path }) => /^prebuilds\/.*\.node$/.test(path))) stop('there is no binary in prebuilds/');
+for (const { path, size } of packed.files.filter(({ path }) => /redrafter_cuda\.\w+$/.test(path))) {
+  if (!values.cuda) stop(`${path} is there, without --cuda`);
+  console.log(`package: ${path} is ${megabytes(size)} of it`);
+  if (size >= CUDA_LIMIT) stop(`${path} is ${megabytes(size)}, allowed are ${megabytes(CUDA_LIMIT)}`);
+}
 /** @type {unknown} */
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const { scripts } = /** @type {{ scripts: Record<string, string> }} */ (manifest);

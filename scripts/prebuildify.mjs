@@ -1,9 +1,10 @@
 // Builds the binary of this platform into prebuilds/ (npm run prebuildify). With --max-glibc=2.28 it fails if the
-// binary asks for more, so that a release cannot raise what it needs without notice.
-import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+// binary asks for more, so that a release cannot raise what it needs without notice. With --cuda the CUDA library goes
+// beside it, and it fails if that was not built.
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { root, runTool } from './tools.mjs';
+import { root, runTool, windows } from './tools.mjs';
 
 /** @param {string} message @returns {never} */
 function stop(message) {
@@ -31,6 +32,12 @@ mkdirSync(join(root, 'build/prebuild'), { recursive: true });
 const gyp = `"${process.execPath}" "${join(root, 'scripts/prebuild-gyp.mjs')}"`; // a command line: hence --shell
 const options = ['--napi', '--strip', '--tag-libc', '--name=redrafter', '--cwd=build/prebuild', '--out=.', '--shell'];
 if (!runTool('prebuildify/bin.js', [...options, '--node-gyp', gyp], { quiet: true })) stop('failed, see above');
+if (process.argv.includes('--cuda')) {
+  const library = windows ? 'redrafter_cuda.dll' : 'redrafter_cuda.so';
+  const built = join(root, 'build/Release', library);
+  if (!existsSync(built)) stop('the CUDA library was not built, `npm run build` says why');
+  copyFileSync(built, join(root, 'prebuilds', platform, library));
+}
 
 for (const file of readdirSync(join(root, 'prebuilds', platform))) {
   const text = readFileSync(join(root, 'prebuilds', platform, file), 'latin1');

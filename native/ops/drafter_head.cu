@@ -35,18 +35,23 @@ __device__ __forceinline__ float* tile_logits(const HeadTopParams& p, int64_t fi
   char* shared = dynamic_shared<char>();
   Weights weights(shared + warp * Weights::kRingBytes, p.head,
                   static_cast<int64_t>(blockIdx.x) * kWarps + warp, 0, 1, 0, tiles);
-  // Two buffers: who is ahead stages the other one, and waits for the rest at the next barrier.
+  // Two buffers: while one is multiplied, the other one takes the next rows.
   char* chunk = shared + kWarps * Weights::kRingBytes;
-  char* other = chunk + kChunkBytes;
+  char* next = chunk + kChunkBytes;
+  const auto tiles_from = [&](int64_t tile) {
+    return static_cast<int>(min(max(tiles - tile, int64_t{0}), static_cast<int64_t>(kChunkTiles)));
+  };
+  RowStager<T> z(p.z + first_row * exit, exit, rows, exit, thread, kThreads);
+  z.stage(chunk, 0, tiles_from(0));
   StripSums<1, kColumns> sums = {};
   for (int64_t tile = 0; tile < tiles; tile += kChunkTiles) {
-    const int count = static_cast<int>(min(tiles - tile, static_cast<int64_t>(kChunkTiles)));
-    stage_rows<T>(chunk, p.z + first_row * exit, exit, rows, exit, tile, count, thread, kThreads);
     __syncthreads();
-    multiply_strips<T>(sums, weights, chunk, rows, count);
-    char* staged = chunk;
-    chunk = other;
-    other = staged;
+    z.begin(next, tile + kChunkTiles, tiles_from(tile + kChunkTiles));
+    multiply_strips<T>(sums, weights, chunk, rows, tiles_from(tile), [&] { z.step(); });
+    z.finish();
+    char* multiplied = chunk;
+    chunk = next;
+    next = multiplied;
   }
   __syncthreads();
   auto* logits = reinterpret_cast<float*>(shared);

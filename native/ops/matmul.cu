@@ -65,8 +65,7 @@ template <typename T>
 void launch_few(const MatmulParams& p, int splits, Stream& stream) {
   const int64_t groups = ceil_div(ceil_div(p.w.rows, kFragmentRows), kWarps / splits);
   const int64_t shared = kFewRingBytes + kFewSumBytes + staged_bytes(p.rows, fragment_tiles(p.w.cols));
-  const int64_t blocks =
-      ceil_div(groups, ceil_div(groups, kFewBlocks));  // with about equal numbers of groups
+  const int64_t blocks = ceil_div(groups, ceil_div(groups, kFewBlocks));  // as many groups for each
   launch("matmul", matmul_few_kernel<T>, dim3(static_cast<uint32_t>(blocks)), kThreads,
          static_cast<size_t>(shared), stream, p, splits);
 }

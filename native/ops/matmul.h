@@ -2,10 +2,10 @@
 // Row invariance: the order of summation is a function of the shape of w alone, so y[m] has the same bits
 // whatever the other rows are and however many. A NaN or infinity in a row of x stays in that row of y.
 // CPU: one chain per output, k ascending from 0, fused multiply-add; then bias, then residual.
-// CUDA: x is rounded to the dtype of w, to nearest; in f16 what lies beyond 65504 becomes infinite. K is cut
-// into tiles of 16 and those into matmul_splits(N, K) slices, slice s of S being tiles [s T / S, (s + 1) T /
-// S). A slice is one chain of 16 x 8 x 16 matrix instructions from zero, tiles ascending. The sums of the
-// slices are added in ascending order, ((p0 + p1) + p2) + ...; then bias, then residual.
+// CUDA: x is rounded to the dtype of w, to nearest; in f16 what rounds to more than 65504 becomes infinite. K
+// is cut into tiles of 16 and those into matmul_splits(N, K) slices, slice s of S being tiles [s T / S, (s +
+// 1) T / S). A slice is one chain of 16 x 8 x 16 matrix instructions from zero, tiles ascending. The sums of
+// the slices are added in ascending order, ((p0 + p1) + p2) + ...; then bias, then residual.
 #pragma once
 #include "base/tensor.h"
 

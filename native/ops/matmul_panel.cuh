@@ -47,38 +47,40 @@ struct Panel {
   uint32_t* ended;     // [blocks][warps] slices
 };
 
-// The rows of x of one block, chunk by chunk, in two buffers.
+// The rows of x of one block, chunk by chunk, in two buffers: while one is multiplied, the other is filled.
 template <typename T>
 struct PanelRows {
-  const float* x;
-  int64_t x_stride, cols;
+  RowStager<T> stager;
   const char* rounded;  // of these rows, or null
   char* buffers;
   int rows, thread;
   int buffer = 0;      // of the next chunk
   int since_copy = 0;  // steps of the weights since the copies of that chunk were started
 
-  __device__ __forceinline__ void copy(char* to, int64_t tile, int tiles) const {
+  // Starts with the chunk at `tile`: copies, or all that step() has not done when it is taken.
+  __device__ __forceinline__ void fill(int64_t tile, int tiles) {
+    char* to = buffers + buffer * kChunkBytes;
+    if (rounded == nullptr) return stager.begin(to, tile, tiles);
     const char* from = rounded + staged_bytes(rows, tile);
     for (int at = thread * 16; at < tiles * rows * kStagedRowBytes; at += kThreads * 16) {
       copy_async_16(to + at, from + at);
     }
   }
-  __device__ __forceinline__ void begin(int64_t tile, int tiles) {
-    if (rounded != nullptr) copy(buffers, tile, tiles);
+  __device__ __forceinline__ void step() {
+    if (rounded == nullptr) stager.step();
   }
-  // Gives the chunk at `tile`. Every thread of the block has then left the chunk before, whose buffer takes
-  // the copies of the next chunk.
+  // Gives the chunk that was filled last, and fills the next one. Every thread of the block has then left the
+  // chunk before, whose buffer that is.
   __device__ __forceinline__ const char* take(int64_t tile, int tiles, int next_tiles) {
-    char* chunk = buffers + buffer * kChunkBytes;
-    buffer ^= 1;
     if (rounded == nullptr) {
-      stage_rows<T>(chunk, x, x_stride, rows, cols, tile, tiles, thread, kThreads);
+      stager.finish();
     } else if (since_copy <= kPanelDepth) {
       copy_async_wait<0>();
     }
     __syncthreads();
-    if (rounded != nullptr) copy(buffers + buffer * kChunkBytes, tile + tiles, next_tiles);
+    const char* chunk = buffers + buffer * kChunkBytes;
+    buffer ^= 1;
+    fill(tile + tiles, next_tiles);
     since_copy = tiles;
     return chunk;
   }
@@ -178,15 +180,13 @@ __global__ __launch_bounds__(kThreads, kSerial ? 1 : 2) void matmul_panel_kernel
     return static_cast<int>(std::min(slice_end - tile, static_cast<int64_t>(kChunkTiles)));
   };
 
-  PanelRows<T> x = {p.x + first_row * p.x_stride,
-                    p.x_stride,
-                    p.w.cols,
+  PanelRows<T> x = {RowStager<T>(p.x + first_row * p.x_stride, p.x_stride, rows, p.w.cols, thread, kThreads),
                     panel.rounded == nullptr ? nullptr : rounded_block(panel.rounded, row_block, tiles),
-                    shared + kPanelRingBytes,
-                    rows,
-                    thread};
-  x.begin(begin, chunk_tiles(begin, slice_begin(first_slice + 1)));
+                    shared + kPanelRingBytes, rows, thread};
+  const int first_tiles = chunk_tiles(begin, slice_begin(first_slice + 1));
+  if (panel.rounded != nullptr) x.fill(begin, first_tiles);
   PanelStream weights(shared + warp * PanelStream::kRingBytes, p.w, strip, 0, 1, begin, end - begin);
+  if (panel.rounded == nullptr) x.stager.stage(x.buffers, begin, first_tiles);
 
   StripSums<2, kColumns> sums, totals;
   for (int slice = first_slice; slice < end_slice; ++slice) {
@@ -197,7 +197,8 @@ __global__ __launch_bounds__(kThreads, kSerial ? 1 : 2) void matmul_panel_kernel
       const int count = chunk_tiles(tile, slice_end);
       int next = chunk_tiles(tile + count, slice_end);
       if (next == 0 && slice + 1 < end_slice) next = chunk_tiles(slice_end, slice_begin(slice + 2));
-      multiply_strips<T>(sums, weights, x.take(tile, count, next), rows, count);
+      const char* chunk = x.take(tile, count, next);
+      multiply_strips<T>(sums, weights, chunk, rows, count, [&] { x.step(); });
       tile += count;
     }
     if constexpr (kSerial) {

@@ -305,7 +305,10 @@ __device__ uint64_t kept_mass(const SampleSpec& spec, bool by_k, Order& order, i
 
 constexpr int kDrawThreads = 1024;
 
-// After argmax_kernel, which has left the best id of every row.
+// After argmax_kernel, which has left the best id of every row. One block a row; rows go through memory once,
+// in argmax_kernel, and lie in the second-level cache from then on. A draw without filters goes through its
+// row once more, one with filters once for the octaves, once for each octave that a search ends in (up to
+// four more times per search where it holds more than kListed weights), and once for the id.
 __global__ void __launch_bounds__(kDrawThreads) draw_kernel(SampleParams p, int scale) {
   __shared__ DrawShared s;
   const int64_t index = blockIdx.x;

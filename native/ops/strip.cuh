@@ -29,38 +29,97 @@ __device__ __forceinline__ float2 load_pair(const float* x, int64_t k, int64_t c
   return {k < cols ? x[k] : 0.0f, k + 1 < cols ? x[k + 1] : 0.0f};
 }
 
-// Rounds k tiles [first_tile, first_tile + tiles) of `rows` rows of x to T and puts them in the order above,
-// zeros beyond `cols`. `staged` is shared or global memory, 16-byte aligned. The work is shared by `threads`
-// threads, of which this is `thread`; threads is a multiple of 4. The barrier behind it is the caller's.
+// A thread's share of the rows of a number of k tiles: every step / rows tiles and step % rows rows, two
+// pairs of elements of one row in one tile.
+struct StagedItem {
+  int tile, row;
+  __device__ __forceinline__ void next(int rows, int step_tiles, int step_rows) {
+    tile += step_tiles;
+    row += step_rows;
+    if (row >= rows) row -= rows, ++tile;
+  }
+};
+
+// Rows of x as a block stages them; `threads` threads share the work, of which this is `thread`. threads is a
+// multiple of 4.
+template <typename T>
+class RowStager {
+ public:
+  __device__ RowStager(const float* x, int64_t x_stride, int rows, int64_t cols, int thread, int threads)
+      : x_(x + thread % 4 * 2),
+        x_stride_(x_stride),
+        cols_(cols - thread % 4 * 2),
+        rows_(rows),
+        thread_(thread),
+        step_tiles_(threads / 4 / rows),
+        step_rows_(threads / 4 % rows),
+        paired_(x_stride % 2 == 0 && reinterpret_cast<uintptr_t>(x) % sizeof(float2) == 0) {}
+
+  // Rounds k tiles [first_tile, first_tile + tiles) to T and puts them in the order above, zeros beyond
+  // `cols`. `staged` is shared or global memory, 16-byte aligned. The barrier behind it is the caller's.
+  __device__ void stage(void* staged, int64_t first_tile, int tiles) {
+    constexpr int kAtOnce = 4;  // loads in flight
+    begin(staged, first_tile, tiles);
+    while (item_.tile < tiles_) {
+      Pairs pairs[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) pairs[i] = load();
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) store(pairs[i]);
+    }
+  }
+
+  // The same bit by bit, between other work: every step stores what the one before has loaded.
+  __device__ __forceinline__ void begin(void* staged, int64_t first_tile, int tiles) {
+    staged_ = static_cast<uint2*>(staged) + thread_ % 4;
+    first_ = first_tile * kFragmentCols;
+    tiles_ = tiles;
+    item_ = {thread_ / 4 / rows_, thread_ / 4 % rows_};
+  }
+  __device__ __forceinline__ void step() {
+    store(under_way_);
+    under_way_ = load();
+  }
+  __device__ __forceinline__ void finish() {
+    while (under_way_.to != nullptr || item_.tile < tiles_) step();
+  }
+
+ private:
+  struct Pairs {
+    float2 low = {0.0f, 0.0f}, high = {0.0f, 0.0f};
+    uint2* to = nullptr;
+  };
+  __device__ __forceinline__ Pairs load() {
+    Pairs pairs;
+    if (item_.tile >= tiles_) return pairs;
+    const float* from = x_ + item_.row * x_stride_;
+    const int64_t k = first_ + item_.tile * kFragmentCols;
+    pairs.low = load_pair(from, k, cols_, paired_);
+    pairs.high = load_pair(from, k + 8, cols_, paired_);
+    pairs.to = staged_ + (item_.tile * rows_ + item_.row) * 4;
+    item_.next(rows_, step_tiles_, step_rows_);
+    return pairs;
+  }
+  __device__ __forceinline__ static void store(const Pairs& pairs) {
+    if (pairs.to == nullptr) return;
+    *pairs.to = {T::pack(pairs.low.x, pairs.low.y), T::pack(pairs.high.x, pairs.high.y)};
+  }
+
+  const float* x_;
+  int64_t x_stride_, cols_;
+  int rows_, thread_, step_tiles_, step_rows_;
+  bool paired_;
+  uint2* staged_ = nullptr;
+  int64_t first_ = 0;
+  int tiles_ = 0;
+  StagedItem item_ = {};
+  Pairs under_way_;
+};
+
 template <typename T>
 __device__ void stage_rows(void* staged, const float* x, int64_t x_stride, int rows, int64_t cols,
                            int64_t first_tile, int tiles, int thread, int threads) {
-  constexpr int kAtOnce = 4;  // loads in flight per thread
-  const bool paired = x_stride % 2 == 0 && reinterpret_cast<uintptr_t>(x) % sizeof(float2) == 0;
-  const int member = thread % 4;
-  const int step = threads / 4, step_tiles = step / rows, step_rows = step % rows;
-  int tile = thread / 4 / rows, row = thread / 4 % rows;
-  while (tile < tiles) {
-    float2 low[kAtOnce], high[kAtOnce];
-    uint2* to[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      to[i] = nullptr;
-      if (tile >= tiles) continue;
-      const float* from = x + row * x_stride;
-      const int64_t k = (first_tile + tile) * kFragmentCols + 2 * member;
-      low[i] = load_pair(from, k, cols, paired);
-      high[i] = load_pair(from, k + 8, cols, paired);
-      to[i] = static_cast<uint2*>(staged) + (static_cast<int64_t>(tile) * rows + row) * 4 + member;
-      tile += step_tiles;
-      row += step_rows;
-      if (row >= rows) row -= rows, ++tile;
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (to[i] != nullptr) *to[i] = {T::pack(low[i].x, low[i].y), T::pack(high[i].x, high[i].y)};
-    }
-  }
+  RowStager<T>(x, x_stride, rows, cols, thread, threads).stage(staged, first_tile, tiles);
 }
 
 // --- weights
@@ -147,11 +206,12 @@ template <int kStrips, int kColumns>
 using StripSums = float[kStrips][kColumns][4];
 
 // sums += the next `tiles` steps of the stream times the rows staged in shared memory, whose first k tile is
-// that of the next step. rows <= 8 * kColumns; columns beyond `rows` stay what they are.
-template <typename T, int kStrips, int kColumns, int kDepth>
+// that of the next step. rows <= 8 * kColumns; columns beyond `rows` stay what they are. between() is called
+// once for every tile.
+template <typename T, int kStrips, int kColumns, int kDepth, typename Between>
 __device__ __forceinline__ void multiply_strips(StripSums<kStrips, kColumns>& sums,
                                                 WeightStream<kStrips, kDepth>& weights, const void* staged,
-                                                int rows, int tiles) {
+                                                int rows, int tiles, const Between& between) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const uint2* x = static_cast<const uint2*>(staged) + lane;  // row group, member
   for (int tile = 0; tile < tiles; ++tile) {
@@ -164,8 +224,15 @@ __device__ __forceinline__ void multiply_strips(StripSums<kStrips, kColumns>& su
       for (int s = 0; s < kStrips; ++s) mma_16x8x16<T>(sums[s][c], a[s], b.x, b.y);
     }
     weights.advance();
+    between();
     x += rows * 4;
   }
+}
+template <typename T, int kStrips, int kColumns, int kDepth>
+__device__ __forceinline__ void multiply_strips(StripSums<kStrips, kColumns>& sums,
+                                                WeightStream<kStrips, kDepth>& weights, const void* staged,
+                                                int rows, int tiles) {
+  multiply_strips<T>(sums, weights, staged, rows, tiles, [] {});
 }
 
 // Calls visit(output, row, sum) for the outputs of this lane: `output` counts weight rows from the first of

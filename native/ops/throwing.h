@@ -10,7 +10,6 @@
 #include <cstring>
 #include <string>
 
-#include "base/check.h"
 #include "ops/ops.h"
 
 namespace redrafter {
@@ -22,38 +21,32 @@ struct OpName {
   constexpr OpName(const char (&name)[size]) { std::copy_n(name, size, text); }
 };
 
-// Throws when a call on the stream has failed. Kernels run on behind the calls, so a fault of one may be
-// noticed in a later one.
-inline void throw_if_failed(const char* op, const Stream& stream) {
-  if (stream.error == nullptr) return;
-  fail("ERR_CUDA", "CUDA failed in ", op, ": ", stream.error, " (",
-       stream.failed == nullptr ? "unknown call" : stream.failed, ")");
-}
+// Not inlined: the templates below exist once per op and device.
+[[noreturn]] void fail_without(const char* op);
+[[noreturn]] void fail_cuda(const char* op, const Stream& stream);
+[[noreturn]] void fail_memory(const std::string& what, const std::string& free);
 
 template <typename Source, auto member, OpName name, typename Params>
 void throwing_op(const Params& params, Stream& stream) {
   const Op<Params> op = Source::table().*member;
-  REDRAFTER_REQUIRE(op != nullptr, "ERR_BACKEND", "this backend has no op \"", name.text, "\"");
+  if (op == nullptr) fail_without(name.text);
   Source::enter();
   op(params, stream);
-  throw_if_failed(name.text, stream);
+  if (stream.error != nullptr) fail_cuda(name.text, stream);
 }
 
 template <typename Source, auto member, OpName name>
 void throwing_copy(void* to, const void* from, size_t bytes, Stream& stream) {
   Source::enter();
   (Source::table().*member)(to, from, bytes, stream);
-  throw_if_failed(name.text, stream);
+  if (stream.error != nullptr) fail_cuda(name.text, stream);
 }
 
 template <typename Source>
 void* throwing_allocate(size_t bytes) {
   Source::enter();
   void* memory = Source::table().allocate(bytes);
-  if (memory == nullptr) {
-    const std::string free = Source::memory();
-    fail("ERR_OOM", "cannot allocate ", bytes, " bytes of device memory", free.empty() ? "" : "; ", free);
-  }
+  if (memory == nullptr) fail_memory(std::to_string(bytes) + " bytes", Source::memory());
   return memory;
 }
 
@@ -72,10 +65,9 @@ void throwing_open_stream(Stream& stream) {
   const Stream failed = stream;
   Source::table().close_stream(stream);
   if (std::strcmp(failed.error, "out of memory") == 0) {  // as CUDA calls cudaErrorMemoryAllocation
-    const std::string free = Source::memory();
-    fail("ERR_OOM", "cannot allocate what a stream needs of device memory", free.empty() ? "" : "; ", free);
+    fail_memory("what a stream needs", Source::memory());
   }
-  throw_if_failed("open_stream", failed);
+  fail_cuda("open_stream", failed);
 }
 
 template <typename Source>
@@ -102,15 +94,19 @@ Backend throwing_backend(const char* level) {
           REDRAFTER_OP(mix),
           REDRAFTER_OP(residual),
           REDRAFTER_OP(head_top),
+          REDRAFTER_OP(beam_start),
           REDRAFTER_OP(beam),
           REDRAFTER_OP(tree_pack),
+          REDRAFTER_OP(tree_rows),
           REDRAFTER_OP(tree_accept),
+          REDRAFTER_OP(keep_hidden),
           REDRAFTER_OP(kv_compact),
           REDRAFTER_OP(kv_copy_block),
           REDRAFTER_OP(kv_export),
           REDRAFTER_OP(kv_import),
           .matrix_bytes = Source::table().matrix_bytes,
           .kv_layout = Source::table().kv_layout,
+          .host_memory = Source::table().host_memory,
           .allocate = &throwing_allocate<Source>,
           .release = &entered_release<Source>,
           .upload = &throwing_copy<Source, &Backend::upload, "upload">,

@@ -1,10 +1,10 @@
 #include "testing/levels.h"
 
-#include <map>
-
 #include "base/check.h"
+#include "ops/companion.h"
 #if defined(REDRAFTER_HAS_SIMT)
 #include "ops/cuda.h"
+#include "ops/throwing.h"
 #include "testing/simt/control.h"
 #include "testing/simt/planted_ops.h"
 #endif
@@ -16,46 +16,37 @@ const std::string kEmulated = "cuda:host", kPlanted = "cuda:planted-";
 
 #if defined(REDRAFTER_HAS_SIMT)
 
-// Without this a call of an op that nobody has written would end the process.
-Backend with_all_ops(Backend b) {
-#define REDRAFTER_OP(op)                                                                            \
-  if (b.op == nullptr) {                                                                            \
-    b.op = [](const auto&, Stream&) { fail("ERR_BACKEND", "this backend has no op \"" #op "\""); }; \
+struct Kernels {
+  static const Backend& table() {
+    static const Backend kernels = cuda_table();
+    return kernels;
   }
-  REDRAFTER_OP(matmul_pack)
-  REDRAFTER_OP(embed)
-  REDRAFTER_OP(norm)
-  REDRAFTER_OP(matmul)
-  REDRAFTER_OP(rope)
-  REDRAFTER_OP(attention)
-  REDRAFTER_OP(act)
-  REDRAFTER_OP(sample)
-  REDRAFTER_OP(logprob)
-  REDRAFTER_OP(cell)
-  REDRAFTER_OP(mix)
-  REDRAFTER_OP(residual)
-  REDRAFTER_OP(head_top)
-  REDRAFTER_OP(beam)
-  REDRAFTER_OP(tree_pack)
-  REDRAFTER_OP(tree_accept)
-  REDRAFTER_OP(kv_compact)
-  REDRAFTER_OP(kv_copy_block)
-  REDRAFTER_OP(kv_export)
-  REDRAFTER_OP(kv_import)
-#undef REDRAFTER_OP
-  return b;
-}
+  static void enter() {}
+  static std::string memory() { return {}; }
+};
 
-Backend emulated(const std::string& level) {
-  Backend table = cuda_table();
-  REDRAFTER_REQUIRE(level == kEmulated || plant(level.substr(kPlanted.size()), table), "ERR_INVALID_ARGUMENT",
+// The table with the fault that was asked for last: a test calls one op at a time.
+struct Faulty : Kernels {
+  static Backend& table() {
+    static Backend kernels;
+    return kernels;
+  }
+};
+
+const Backend& emulated(const std::string& level) {
+  static const Backend right = throwing_backend<Kernels>("host");
+  if (level == kEmulated) return right;
+  static Backend wrong;
+  Faulty::table() = cuda_table();
+  REDRAFTER_REQUIRE(plant(level.substr(kPlanted.size()), Faulty::table()), "ERR_INVALID_ARGUMENT",
                     "unknown level ", level);
-  return with_all_ops(table);
+  wrong = throwing_backend<Faulty>("planted");
+  return wrong;
 }
 
 #else
 
-Backend emulated(const std::string& level) {
+const Backend& emulated(const std::string& level) {
   fail("ERR_BACKEND", "level ", level, " is not available: the tests were built without the emulator");
 }
 
@@ -66,13 +57,8 @@ Backend emulated(const std::string& level) {
 bool is_emulated(const std::string& level) { return level == kEmulated || level.rfind(kPlanted, 0) == 0; }
 
 const Backend& level_backend(const std::string& level) {
-  if (!is_emulated(level)) return find_backend(level.rfind("cuda", 0) == 0 ? level : "cpu:" + level);
-  static std::map<std::string, Backend> backends;
-  auto found = backends.find(level);
-  if (found == backends.end()) {
-    found = backends.emplace(level, emulated(level)).first;
-  }
-  return found->second;
+  if (is_emulated(level)) return emulated(level);
+  return level == "cuda" ? cuda_backend(0) : find_backend("cpu:" + level);
 }
 
 #if defined(REDRAFTER_HAS_SIMT)

@@ -158,14 +158,11 @@ void OpCall::limit_workspace(int64_t bytes) {
 }
 
 void OpCall::pack(const PackParams& p) {
-  const int64_t limit = stream().workspace_bytes;
-  const bool lifted = limit < kPackWorkspaceBytes && limit < workspace_bytes_;
-  if (lifted) {
-    if (is_emulated(level_)) allow(stream().workspace, static_cast<size_t>(workspace_bytes_));
-    stream().workspace_bytes = workspace_bytes_;
-  }
-  backend_.matmul_pack(p, stream());
-  if (lifted) limit_workspace(limit);
+  if (workspace_bytes_ == 0 || stream().workspace_bytes >= kPackWorkspaceBytes)
+    return backend_.matmul_pack(p, stream());
+  BackendStream other(backend_, &pool_);
+  backend_.matmul_pack(p, other.get());
+  REDRAFTER_REQUIRE(other.get().error == nullptr, "ERR_BACKEND", "matmul_pack: ", other.get().error);
 }
 
 void OpCall::check_workspace() {

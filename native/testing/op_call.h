@@ -115,7 +115,7 @@ class OpCall {
     if (bytes != 0) download(array.Data(), data, bytes);
     return array;
   }
-  // matmul_pack; with the whole workspace where the limit is less than it can do with.
+  // matmul_pack; on a stream of its own where the limit on the workspace is less than it can do with.
   void pack(const PackParams& p);
   // Throws ERR_BACKEND when something has failed on the stream.
   void check_stream();

@@ -39,6 +39,8 @@ describe('the tarball', () => {
     expect(files.filter((path) => /^(lib|test|train|bench|build|node_modules|native\/testing)\//.test(path))).toEqual(
       [],
     );
+    expect(files).toContain('cmake/cuda.cmake'); // CMakeLists.txt includes it
+    expect(files.filter((path) => /redrafter_cuda\./.test(path))).toEqual([]); // large, and no model runs on it yet
     expect(files.filter((path) => /binding\.gyp$/.test(path))).toEqual([]); // npm clients compile where they see one
   });
 
