@@ -129,7 +129,7 @@ __device__ __forceinline__ const uint16_t* row_source(const Pages& pages, const 
   const uint16_t* tail = shared.window;
   int at = place;
   if (tile.windowed) {
-    if (sees && in_tail) at = tile.path[tile.row_tail[row] - tile.tail + position - first_tail];
+    if (sees && in_tail) at = tile.path[tile.row_path[row] + position - first_tail];
     if (values) tail += Shape<D>::kWindow * Shape<D>::kPitch;
   } else {
     tail = fetch_tail(pages, tile, shared, row, begin, values);
@@ -355,7 +355,7 @@ __device__ __forceinline__ void attend(const AttentionParams& p, const Work& wor
     copy_slots<D>(pages, from, min(end, tile.context), kChunk, stage(chunk));
     copy_async_commit();
   };
-  if (tile.windowed && tile.tail < tile.tail_end && end > tile.common) {
+  if (tile.windowed && tile.entries > 0 && end > tile.common) {
     copy_slots<D>(pages, tile.first_slot, tile.last_slot + 1, Shape<D>::kWindow, shared.window);
   }
 #pragma unroll
