@@ -81,10 +81,10 @@ constexpr int kPathEntries = 2048;
 // Consecutive rows of one sequence, which a block attends for together.
 struct Tile {
   int row, count;
-  int seen;            // positions that some row sees
-  int context;         // slots that some row has as context
-  int common;          // slots that every row has as context
-  int tail, tail_end;  // between which their tails lie in tail_slots
+  int seen;     // positions that some row sees
+  int context;  // slots that some row has as context
+  int common;   // slots that every row has as context
+  int entries;  // in all tails of the rows together
   int first_slot, last_slot;
   bool windowed;  // the slots of all tails fit the window, and path says where in it
   int row_position[kMaxTileRows], row_context[kMaxTileRows], row_tail[kMaxTileRows];
@@ -129,8 +129,6 @@ inline __device__ bool find_tile(const Batch& batch, const Work& work, int wante
     tile.entries = 0;
     tile.context = 0;
     tile.common = INT32_MAX;
-    tile.tail = INT32_MAX;
-    tile.tail_end = 0;
     tile.first_slot = INT32_MAX;
     tile.last_slot = -1;
   }
