@@ -81,13 +81,14 @@ constexpr int kPathEntries = 2048;
 // Consecutive rows of one sequence, which a block attends for together.
 struct Tile {
   int row, count;
-  int seen;            // positions that some row sees
-  int context;         // slots that some row has as context
-  int common;          // slots that every row has as context
-  int tail, tail_end;  // between which their tails lie in tail_slots
+  int seen;     // positions that some row sees
+  int context;  // slots that some row has as context
+  int common;   // slots that every row has as context
+  int entries;  // in all tails of the rows together
   int first_slot, last_slot;
   bool windowed;  // the slots of all tails fit the window, and path says where in it
   int row_position[kMaxTileRows], row_context[kMaxTileRows], row_tail[kMaxTileRows];
+  int row_path[kMaxTileRows];  // where in path the row's tail begins
   uint8_t path[kPathEntries];
 };
 
@@ -125,10 +126,9 @@ inline __device__ bool find_tile(const Batch& batch, const Work& work, int wante
     const int last = end == 0 ? tile.count : static_cast<int>(work.first_row + work.rows);
     tile.count = last - tile.row;
     tile.seen = 0;
+    tile.entries = 0;
     tile.context = 0;
     tile.common = INT32_MAX;
-    tile.tail = INT32_MAX;
-    tile.tail_end = 0;
     tile.first_slot = INT32_MAX;
     tile.last_slot = -1;
   }
@@ -136,34 +136,41 @@ inline __device__ bool find_tile(const Batch& batch, const Work& work, int wante
   return true;
 }
 
+// Calls body(where in path, slot) for the tails of all rows of the tile.
+template <typename Body>
+__device__ __forceinline__ void each_tail(const Batch& batch, const Tile& tile, const Body& body) {
+  const int warps = blockDim.x / kWarpThreads, lane = threadIdx.x % kWarpThreads;
+  for (int row = threadIdx.x / kWarpThreads; row < tile.count; row += warps) {
+    const int length = tile.row_position[row] + 1 - tile.row_context[row];
+    for (int i = lane; i < length; i += kWarpThreads) {
+      body(tile.row_path[row] + i, batch.tail_slots[tile.row_tail[row] + i]);
+    }
+  }
+}
+
 // Fills in what the block needs to know of the rows. `window` is how many slots fit.
 inline __device__ void describe_tile(const Batch& batch, int window, Tile& tile) {
   for (int i = threadIdx.x; i < tile.count; i += blockDim.x) {
     const int position = batch.position[tile.row + i], context = batch.context[tile.row + i];
-    const int tail = batch.tail_begin[tile.row + i];
     tile.row_position[i] = position;
     tile.row_context[i] = context;
-    tile.row_tail[i] = tail;
+    tile.row_tail[i] = batch.tail_begin[tile.row + i];
+    tile.row_path[i] = atomicAdd(&tile.entries, position + 1 - context);
     atomicMax(&tile.seen, position + 1);
     atomicMax(&tile.context, context);
     atomicMin(&tile.common, context);
-    if (position < context) continue;
-    atomicMin(&tile.tail, tail);
-    atomicMax(&tile.tail_end, tail + position + 1 - context);
-    for (int j = 0; j <= position - context; ++j) {
-      atomicMin(&tile.first_slot, batch.tail_slots[tail + j]);
-      atomicMax(&tile.last_slot, batch.tail_slots[tail + j]);
-    }
   }
   __syncthreads();
-  const int entries = tile.tail_end - tile.tail;
-  const bool windowed = entries <= kPathEntries && tile.last_slot - int64_t{tile.first_slot} < window;
+  each_tail(batch, tile, [&](int, int slot) {
+    atomicMin(&tile.first_slot, slot);
+    atomicMax(&tile.last_slot, slot);
+  });
+  __syncthreads();
+  const int first = tile.first_slot;
+  const bool windowed = tile.entries <= kPathEntries && tile.last_slot - int64_t{first} < window;
   if (threadIdx.x == 0) tile.windowed = windowed;
-  for (int i = threadIdx.x; windowed && i < tile.count; i += blockDim.x) {
-    for (int j = 0; j <= tile.row_position[i] - tile.row_context[i]; ++j) {
-      const int entry = tile.row_tail[i] + j;
-      tile.path[entry - tile.tail] = static_cast<uint8_t>(batch.tail_slots[entry] - tile.first_slot);
-    }
+  if (windowed) {
+    each_tail(batch, tile, [&](int i, int slot) { tile.path[i] = static_cast<uint8_t>(slot - first); });
   }
   __syncthreads();
 }
