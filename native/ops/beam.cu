@@ -19,7 +19,7 @@ __device__ BeamParams lane_of(BeamParams p, int64_t lane) {
 
 // Block (b, l) writes beam b of lane l. Each makes the whole selection for itself, which takes less time than
 // handing it over.
-__global__ void __launch_bounds__(1024) beam_kernel(BeamParams lanes) {
+__global__ void __launch_bounds__(512) beam_kernel(BeamParams lanes) {
   const BeamParams p = lane_of(lanes, blockIdx.y);
   __shared__ SelectShared s;
   __shared__ int32_t chosen;
@@ -76,7 +76,7 @@ void beam_start_cuda(const BeamStartParams& p, Stream& stream) {
 }
 
 void beam_cuda(const BeamParams& p, Stream& stream) {
-  const unsigned threads = p.rows * p.width > 512 || p.hidden > 512 ? 1024 : 128;
+  const unsigned threads = p.rows * p.width > 512 || p.hidden > 512 ? 512 : 128;
   const size_t shared = static_cast<size_t>(select_capacity(p.width)) * sizeof(uint64_t);
   launch("beam", beam_kernel, dim3(static_cast<unsigned>(p.width), static_cast<unsigned>(p.lanes)),
          dim3(threads), shared, stream, p);
