@@ -44,7 +44,13 @@ struct JoinedRows {
     return k < 2 * hidden ? s[row * hidden + k - hidden] : 0.0f;
   }
   __device__ __forceinline__ uint32_t pair(int64_t row, int64_t k) const {
-    return T::pack(at(row, k), at(row, k + 1));
+    const bool paired =
+        hidden % 2 == 0 &&
+        (reinterpret_cast<uintptr_t>(h) | reinterpret_cast<uintptr_t>(s)) % sizeof(float2) == 0;
+    if (!paired || k >= 2 * hidden) return T::pack(at(row, k), at(row, k + 1));
+    const float* from = k < hidden ? h + k : s + row * hidden + k - hidden;
+    const float2 v = *reinterpret_cast<const float2*>(from);
+    return T::pack(v.x, v.y);
   }
 };
 
@@ -70,14 +76,14 @@ __device__ __forceinline__ float table_value(const Matrix& table, int64_t n, int
   return table.dtype == DType::kF16 ? Fp16::to_float(element) : Bf16::to_float(element);
 }
 
-// Stages k tiles for this warp alone, in the order multiply_strips wants.
+// Stages k tiles for this warp alone, in the order multiply_strips wants. There every lane reads what it has
+// put here itself, so there is nothing to synchronise.
 template <int kColumns, typename Rows>
 __device__ __forceinline__ void stage_chunk(uint2* chunk, const Rows& x, int64_t first_row, int rows,
                                             int64_t first_tile, int tiles) {
   constexpr int kAtOnce = 4;  // pairs of loads in flight
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads, member = lane % 4;
   const int steps = tiles * kColumns;  // a step: 8 rows of one k tile
-  __syncwarp();                        // the other lanes have read the chunk before
   for (int first = 0; first < steps; first += kAtOnce) {
     uint2 value[kAtOnce];
 #pragma unroll
@@ -94,7 +100,6 @@ __device__ __forceinline__ void stage_chunk(uint2* chunk, const Rows& x, int64_t
       chunk[(tile * rows + row) * 4 + member] = value[i];
     }
   }
-  __syncwarp();
 }
 
 // --- products

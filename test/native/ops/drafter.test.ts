@@ -22,13 +22,14 @@ function cellArgs(c: CellCase): CellArgs {
   };
 }
 
-/** The same cell with its inputs in a table of 37 tokens, and what they are there; `cols` as the table needs. */
+/** The same cell with its inputs in a table of 37 tokens, of its dtype or another; `cols` as the table needs. */
 function lookedUp(c: CellCase, cols: number): CellArgs & { token: Int32Array; table: MatrixArg } {
   const random = new Random(c.hidden + 1);
   const args = cellArgs(c);
   delete args.e;
   const token = Int32Array.from({ length: c.rows }, () => random.integer(0, 37));
-  return { ...args, token, table: randomMatrix(random, c.dtype, 37, cols, 1) };
+  const dtype = c.bias ? c.dtype : c.dtype === 'f16' ? 'bf16' : 'f16';
+  return { ...args, token, table: randomMatrix(random, dtype, 37, cols, 1) };
 }
 
 function foldedArgs(c: CellCase): CellArgs {
