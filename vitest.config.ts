@@ -5,11 +5,14 @@ const PACKAGE = 'test/package/*.test.ts';
 
 // Faults planted in kernels: there is nothing in it for the CPU.
 const CONTROLS = 'test/native/ops/kernel-controls.test.ts';
+// The decode loop on the kernels.
+const ROUNDS = 'test/lossless/kernels.test.ts';
 const KERNELS = [
   ...['attention', 'beam', 'drafter', 'invariance', 'kv-ops', 'matmul', 'rows', 'sample', 'tree'].map(
     (name) => `test/native/ops/${name}.test.ts`,
   ),
   CONTROLS,
+  ROUNDS,
 ];
 
 export default defineConfig({
@@ -20,7 +23,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     globalSetup: ['test/kit/temporary.ts'],
     projects: [
-      { extends: true, test: { name: 'redrafter', include: ['test/**/*.test.ts'], exclude: [PACKAGE, CONTROLS] } },
+      { extends: true, test: { name: 'redrafter', include: ['test/**/*.test.ts'], exclude: [PACKAGE, CONTROLS, ROUNDS] } },
       // The tables of the ops once more, on the CUDA kernels (test/native/ops/levels.ts).
       { extends: true, test: { name: 'kernels', include: KERNELS, env: { REDRAFTER_TEST_LEVELS: 'kernels' } } },
       { extends: true, test: { name: 'package', include: [PACKAGE], globalSetup: ['test/package/setup.ts'] } },

@@ -97,14 +97,14 @@ void EngineThread::check_request(const Command& command, const Session& session)
       "ERR_INVALID_ARGUMENT", "temperature, topK, topP or minP is out of range");
   REDRAFTER_REQUIRE(!generates || (g.max_tokens >= 1 && g.beam_width >= 0 && g.beam_width <= kMaxBeamWidth &&
                                    g.beam_length >= 0 && g.beam_length <= kMaxBeamLength &&
-                                   g.logprobs <= std::min(model_->config().vocab, kMaxLogprobs)),
+                                   g.logprobs <= model_->config().vocab),
                     "ERR_INVALID_ARGUMENT", "maxTokens, beamWidth, beamLength or logprobs is out of range");
 }
 
 void EngineThread::start(Command& command) {
   Session& target = idle_session(command.session);
   check_request(command, target);
-  auto request = std::make_unique<Request>(*backend_, model_->config().hidden);
+  auto request = std::make_unique<Request>();
   request->ticket = command.ticket;
   request->session_id = command.session;
   request->session = &target;

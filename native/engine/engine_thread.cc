@@ -110,6 +110,10 @@ void EngineThread::admit() {
       waiting_.pop_front();
       continue;
     }
+    if (request.lane.generates) {
+      if (!round_->hidden().any_free()) return;  // the end of an active request frees one
+      request.lane.hidden = HiddenRows::Taken(round_->hidden());
+    }
     request.session->kv.reserve(slots);
     request.started = std::chrono::steady_clock::now();
     active_.push_back(std::move(waiting_.front()));
@@ -197,14 +201,11 @@ void EngineThread::account(Request& request, const RoundTimes& times, double hos
   RequestStats& stats = request.stats;
   stats.rounds += 1;
   stats.decoded += static_cast<int64_t>(lane.emitted.size());
-  stats.drafted_nodes += lane.tree.nodes - 1;
+  stats.drafted_nodes += lane.draft_nodes;
   stats.draft_ms += times.draft_ms / static_cast<double>(lanes);
   stats.verify_ms += times.verify_ms / static_cast<double>(lanes);
   stats.host_ms += host_ms / static_cast<double>(lanes);
-  // Depths are 1 .. d without a gap, and a tree is as deep as its deepest node.
-  const auto first = lane.tree.depth.begin();
-  const int64_t deepest = *std::max_element(first, first + static_cast<std::ptrdiff_t>(lane.tree.nodes));
-  for (int64_t d = 0; d < deepest; ++d) stats.drafted_by_depth[static_cast<size_t>(d)] += 1;
+  for (int64_t d = 0; d < lane.draft_depth; ++d) stats.drafted_by_depth[static_cast<size_t>(d)] += 1;
   for (int64_t d = 0; d < lane.accepted; ++d) stats.accepted_by_depth[static_cast<size_t>(d)] += 1;
 }
 

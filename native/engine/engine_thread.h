@@ -27,7 +27,6 @@ struct Session {
 
 // An append or generate command that is waiting or running.
 struct Request {
-  Request(const Backend& backend, int64_t hidden) : lane(backend, hidden) {}
   int64_t ticket = 0;
   int64_t session_id = 0;
   Session* session = nullptr;

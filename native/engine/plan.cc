@@ -35,15 +35,19 @@ LoadPlan plan_load(const EngineOptions& options) {
   const int64_t threads = options.threads > 0 ? options.threads : default_threads();
   // Beside the tokens, one draft tree of the largest shape fits the cache.
   const int64_t blocks = blocks_for(kv_tokens) + blocks_for(kMaxTree);
+  Checkpoint checkpoint = Checkpoint::open(options.model);
+  const TensorEntry* embedding = checkpoint.find("model.embed_tokens.weight");
+  const DType stored =
+      embedding == nullptr ? DType::kF32 : embedding->dtype;  // if missing, loading will say so
   return {backend,
           dtype,
           config,
-          Checkpoint::open(options.model),
+          std::move(checkpoint),
           options.drafter,
           {std::max(kMaxTree, prefill_chunk), context_tokens, threads},
           kv_tokens,
           prefill_chunk,
-          {config.layers, config.kv_heads, config.head_dim, blocks}};
+          KvShape(config.layers, config.kv_heads, config.head_dim, blocks, backend, dtype.value_or(stored))};
 }
 
 LoadedWeights load_weights(const LoadPlan& plan, const Backend& backend, Stream& stream,

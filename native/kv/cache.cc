@@ -9,6 +9,11 @@ namespace {
 
 int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
 
+// Elements from a layer to the next: all its keys, then all its values.
+int64_t layer_stride(const KvShape& shape) {
+  return (shape.layout.k_block_stride + shape.layout.v_block_stride) * shape.blocks;
+}
+
 }  // namespace
 
 KvCache::KvCache(const KvShape& shape, const Backend& backend, Stream& stream)
@@ -18,11 +23,13 @@ KvCache::KvCache(const KvShape& shape, const Backend& backend, Stream& stream)
       memory_(backend, static_cast<size_t>(shape.bytes())),
       references_(static_cast<size_t>(shape.blocks), 0),
       free_count_(shape.blocks) {
-  const int64_t k_floats = shape.k_block_floats(), v_floats = shape.v_block_floats();
+  const int64_t element = static_cast<int64_t>(dtype_bytes(shape.layout.dtype));
   for (int64_t i = 0; i < shape.layers; ++i) {
-    float* k = memory_.as<float>() + i * (k_floats + v_floats) * shape.blocks;
-    layers_.push_back(
-        {k, k + k_floats * shape.blocks, DType::kF32, k_floats, v_floats, shape.kv_heads, shape.head_dim});
+    KvLayer layer = shape.layout;
+    const int64_t first = i * layer_stride(shape);
+    layer.k = memory_.as<char>() + first * element;
+    layer.v = memory_.as<char>() + (first + layer.k_block_stride * shape.blocks) * element;
+    layers_.push_back(layer);
   }
   for (int64_t block = shape.blocks - 1; block >= 0; --block) free_.push_back(static_cast<int32_t>(block));
 }
@@ -52,8 +59,11 @@ void KvCache::copy_block(int32_t from, int32_t to, int64_t tokens) {
   for (const KvLayer& kv : layers_) backend_.kv_copy_block({kv, from, to, tokens}, stream_);
 }
 
-void KvCache::compact(const int32_t* block_table, const int32_t* from, int64_t to_slot, int64_t count) {
-  for (const KvLayer& kv : layers_) backend_.kv_compact({kv, block_table, from, to_slot, count}, stream_);
+void KvCache::compact(const int32_t* block_tables, int64_t table_stride, const int32_t* committed,
+                      const Paths& paths) {
+  backend_.kv_compact({layers_.front(), block_tables, committed, paths.path, paths.length, paths.lanes,
+                       table_stride, paths.stride, shape_.layers, layer_stride(shape_)},
+                      stream_);
 }
 
 void KvCache::export_block(int64_t layer, int32_t block, int64_t tokens, float* to, Stream& stream) const {

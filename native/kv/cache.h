@@ -11,13 +11,27 @@
 namespace redrafter {
 
 struct KvShape {
+  // `weights`: the dtype of the target's matrices, which decides that of the cache on some backends.
+  KvShape(int64_t layer_count, int64_t heads, int64_t dim, int64_t block_count, const Backend& backend,
+          DType weights)
+      : layers(layer_count),
+        kv_heads(heads),
+        head_dim(dim),
+        blocks(block_count),
+        layout(backend.kv_layout(heads, dim, weights)) {}
+
   int64_t layers, kv_heads, head_dim;
   int64_t blocks;
+  KvLayer layout;  // of the backend; no memory
 
+  // Of one block of one layer as it is exported.
   int64_t k_block_floats() const { return kv_heads * head_dim * kBlockTokens; }
   int64_t v_block_floats() const { return kv_heads * kBlockTokens * head_dim_padded(head_dim); }
-  int64_t block_floats() const { return k_block_floats() + v_block_floats(); }  // of one layer
-  int64_t bytes_per_block() const { return layers * block_floats() * static_cast<int64_t>(sizeof(float)); }
+  int64_t block_floats() const { return k_block_floats() + v_block_floats(); }
+  int64_t bytes_per_block() const {
+    return layers * (layout.k_block_stride + layout.v_block_stride) *
+           static_cast<int64_t>(dtype_bytes(layout.dtype));
+  }
   // Throws ERR_OOM where 64 bits cannot count them.
   int64_t bytes() const;
 };
@@ -38,9 +52,15 @@ class KvCache {
   bool shared(int32_t block) const { return references_[static_cast<size_t>(block)] > 1; }
 
   void copy_block(int32_t from, int32_t to, int64_t tokens);
-  // Slots from[0 .. count) move to to_slot, to_slot + 1, ... in every layer; from[] and block_table are
-  // backend memory.
-  void compact(const int32_t* block_table, const int32_t* from, int64_t to_slot, int64_t count);
+  // In every layer, for each lane: the slots committed + path[i] move to committed + i. Pointers are backend
+  // memory.
+  struct Paths {
+    const int32_t* path;    // [lanes, stride]
+    const int32_t* length;  // [lanes]
+    int64_t lanes, stride;
+  };
+  void compact(const int32_t* block_tables, int64_t table_stride, const int32_t* committed,
+               const Paths& paths);
 
   // A block of one layer in host memory, K then V: shape().block_floats() numbers. What lies past the block's
   // first `tokens` slots is scratch of other times and leaves as zeros. Both may run beside the engine

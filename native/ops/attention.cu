@@ -95,39 +95,48 @@ __device__ __forceinline__ void load_pairs(const AttentionParams& p, const Tile&
   }
 }
 
-// Where a lane finds the row of keys (or values) that it hands to a matrix load, for one row of the tile and
-// the step at `begin`: `place` is the lane's position in the step, `context` the step in the chunk, `tails`
-// the window's keys (or values). What the row does not see is zeros.
+// Fetches what a row of the tile sees beyond its context in the step at `begin`, where tails are too far
+// apart for the window: keys (or values) into the warp's rows of it, by place in the step.
+template <int D>
+__device__ __forceinline__ uint16_t* fetch_tail(const Pages& pages, const Tile& tile, const Shared<D>& shared,
+                                                int row, int begin, bool values) {
+  const int lane = threadIdx.x % kWarpThreads, first_tail = tile.row_context[row];
+  const int end = min(begin + kStep, tile.row_position[row] + 1);
+  uint16_t* fetched = shared.window + threadIdx.x / kWarpThreads * kStep * Shape<D>::kPitch;
+  __syncwarp();
+#pragma unroll 1
+  for (int position = max(begin, first_tail); position < end; ++position) {
+    const int slot = pages.tails[tile.row_tail[row] + position - first_tail];
+    const uint16_t* source = values ? pages.v_row(slot) : pages.k_row(slot);
+#pragma unroll 1
+    for (int i = lane * 8; i < pages.padded; i += kWarpThreads * 8) {
+      *reinterpret_cast<uint4*>(fetched + (position - begin) * Shape<D>::kPitch + i) =
+          *reinterpret_cast<const uint4*>(source + i);
+    }
+  }
+  return fetched;
+}
+
+// Where a lane finds the keys (or values) that it hands to a matrix load, for one row of the tile and the
+// step at `begin`, of which `context` are those of the sequence's slots: what lies at `place` for that row,
+// zeros where it sees nothing.
 template <int D>
 __device__ __forceinline__ const uint16_t* row_source(const Pages& pages, const Tile& tile,
                                                       const Shared<D>& shared, int row, int begin, int place,
                                                       const uint16_t* context, bool values) {
-  constexpr int kPitch = Shape<D>::kPitch;
-  const int first_tail = tile.row_context[row], last = tile.row_position[row];
-  const int position = begin + place;
-  const int entry = tile.row_tail[row] - tile.tail + position - first_tail;
+  const int first_tail = tile.row_context[row], position = begin + place;
+  const bool sees = position <= tile.row_position[row], in_tail = position >= first_tail;
+  const uint16_t* tail = shared.window;
+  int at = place;
   if (tile.windowed) {
-    if (position > last) return shared.zeros;
-    if (position < first_tail) return context + place * kPitch;
-    return shared.window + (tile.path[entry] + (values ? Shape<D>::kWindow : 0)) * kPitch;
+    if (sees && in_tail) at = tile.path[tile.row_tail[row] - tile.tail + position - first_tail];
+    if (values) tail += Shape<D>::kWindow * Shape<D>::kPitch;
+  } else {
+    tail = fetch_tail(pages, tile, shared, row, begin, values);
   }
-  // Too far apart for the window: the warp fetches the rows of this step now.
-  const int lane = threadIdx.x % kWarpThreads;
-  uint16_t* fetched = shared.window + threadIdx.x / kWarpThreads * kStep * kPitch;
-  __syncwarp();
-#pragma unroll 1
-  for (int from = max(begin, first_tail); from <= min(begin + kStep - 1, last); ++from) {
-    const int slot = pages.tails[tile.row_tail[row] + from - first_tail];
-    const uint16_t* source = values ? pages.v_row(slot) : pages.k_row(slot);
-#pragma unroll 1
-    for (int i = lane * 8; i < pages.padded; i += kWarpThreads * 8) {
-      *reinterpret_cast<uint4*>(fetched + (from - begin) * kPitch + i) =
-          *reinterpret_cast<const uint4*>(source + i);
-    }
-  }
-  __syncwarp();
-  if (position > last) return shared.zeros;
-  return (position < first_tail ? context : fetched) + place * kPitch;
+  const uint16_t* source = in_tail ? tail + at * Shape<D>::kPitch : context + place * Shape<D>::kPitch;
+  __syncwarp();  // what was fetched is there, and matrix loads want all lanes together
+  return sees ? source : shared.zeros;
 }
 
 // scores[0] and [1] are those of positions 0..7 and 8..15 of a step, before the scale.
@@ -286,14 +295,16 @@ __device__ __forceinline__ void leave_split(const AttentionParams& p, const Work
   const int dim = static_cast<int>(p.kv.head_dim), member = threadIdx.x % 4;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    if (pairs.position[h] < split_begin(split)) continue;
+    const bool sees = pairs.position[h] >= split_begin(split);
     const PairAddress at = pair_address<D>(tile, heads, h);
     const int64_t to = ((tile.row + at.row - work.first_row) * p.heads + at.head) * work.splits + split;
-    if (member == 0 && first_output<D>() == 0) work.totals[to] = float2{pairs.largest[h], pairs.sum[h]};
+    if (sees && member == 0 && first_output<D>() == 0)
+      work.totals[to] = float2{pairs.largest[h], pairs.sum[h]};
 #pragma unroll
     for (int n = 0; n < Shape<D>::kOutputs / 8; ++n) {
       const int i = first_output<D>() + n * 8 + member * 2;
-      if (i < dim) {
+      if (n % 4 == 0) __syncwarp();  // few stores at once: registers
+      if (sees && i < dim) {
         *reinterpret_cast<float2*>(work.outputs + to * dim + i) =
             float2{pairs.output[n][2 * h], pairs.output[n][2 * h + 1]};
       }

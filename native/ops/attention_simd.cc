@@ -89,7 +89,7 @@ REDRAFTER_INLINE void score_context(const Run& run) {
 REDRAFTER_INLINE void score_tail(const Run& run, int64_t r) {
   const Batch& batch = run.p->batch;
   const int64_t row = run.first_row + r, dim = run.p->kv.head_dim;
-  const int64_t begin = batch.tail_begin[row], count = batch.tail_begin[row + 1] - begin;
+  const int64_t begin = batch.tail_begin[row], count = batch.position[row] + 1 - batch.context[row];
   for (int64_t done = 0; done < count; done += kBlockTokens) {
     // Lanes past the tail keep whatever an earlier chunk left: their scores are never read.
     for (int64_t j = 0; j < kBlockTokens && done + j < count; ++j) {

@@ -84,7 +84,7 @@ struct Tile {
   int seen;            // positions that some row sees
   int context;         // slots that some row has as context
   int common;          // slots that every row has as context
-  int tail, tail_end;  // the rows' part of tail_slots
+  int tail, tail_end;  // between which their tails lie in tail_slots
   int first_slot, last_slot;
   bool windowed;  // the slots of all tails fit the window, and path says where in it
   int row_position[kMaxTileRows], row_context[kMaxTileRows], row_tail[kMaxTileRows];
@@ -127,6 +127,8 @@ inline __device__ bool find_tile(const Batch& batch, const Work& work, int wante
     tile.seen = 0;
     tile.context = 0;
     tile.common = INT32_MAX;
+    tile.tail = INT32_MAX;
+    tile.tail_end = 0;
     tile.first_slot = INT32_MAX;
     tile.last_slot = -1;
   }
@@ -136,33 +138,32 @@ inline __device__ bool find_tile(const Batch& batch, const Work& work, int wante
 
 // Fills in what the block needs to know of the rows. `window` is how many slots fit.
 inline __device__ void describe_tile(const Batch& batch, int window, Tile& tile) {
-  for (int i = threadIdx.x; i <= tile.count; i += blockDim.x) {
-    const int tail = batch.tail_begin[tile.row + i];
-    if (i == 0) tile.tail = tail;
-    if (i == tile.count) {
-      tile.tail_end = tail;
-      break;
-    }
+  for (int i = threadIdx.x; i < tile.count; i += blockDim.x) {
     const int position = batch.position[tile.row + i], context = batch.context[tile.row + i];
+    const int tail = batch.tail_begin[tile.row + i];
     tile.row_position[i] = position;
     tile.row_context[i] = context;
     tile.row_tail[i] = tail;
     atomicMax(&tile.seen, position + 1);
     atomicMax(&tile.context, context);
     atomicMin(&tile.common, context);
+    if (position < context) continue;
+    atomicMin(&tile.tail, tail);
+    atomicMax(&tile.tail_end, tail + position + 1 - context);
+    for (int j = 0; j <= position - context; ++j) {
+      atomicMin(&tile.first_slot, batch.tail_slots[tail + j]);
+      atomicMax(&tile.last_slot, batch.tail_slots[tail + j]);
+    }
   }
   __syncthreads();
   const int entries = tile.tail_end - tile.tail;
-  for (int i = threadIdx.x; i < entries; i += blockDim.x) {
-    const int slot = batch.tail_slots[tile.tail + i];
-    atomicMin(&tile.first_slot, slot);
-    atomicMax(&tile.last_slot, slot);
-  }
-  __syncthreads();
   const bool windowed = entries <= kPathEntries && tile.last_slot - int64_t{tile.first_slot} < window;
   if (threadIdx.x == 0) tile.windowed = windowed;
-  for (int i = threadIdx.x; windowed && i < entries; i += blockDim.x) {
-    tile.path[i] = static_cast<uint8_t>(batch.tail_slots[tile.tail + i] - tile.first_slot);
+  for (int i = threadIdx.x; windowed && i < tile.count; i += blockDim.x) {
+    for (int j = 0; j <= tile.row_position[i] - tile.row_context[i]; ++j) {
+      const int entry = tile.row_tail[i] + j;
+      tile.path[entry - tile.tail] = static_cast<uint8_t>(batch.tail_slots[entry] - tile.first_slot);
+    }
   }
   __syncthreads();
 }

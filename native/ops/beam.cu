@@ -8,9 +8,19 @@
 namespace redrafter {
 namespace {
 
-// Block b writes beam b. Each makes the whole selection for itself, which takes less time than handing it
-// over.
-__global__ void __launch_bounds__(1024) beam_kernel(BeamParams p) {
+__device__ BeamParams lane_of(BeamParams p, int64_t lane) {
+  const int64_t rows = lane * p.rows, next = lane * p.width;
+  p.token += rows * p.width, p.logit += rows * p.width, p.log_sum_exp += rows;
+  p.score += rows, p.beams += rows * p.columns, p.state += rows * p.hidden;
+  p.next_score += next, p.next_beams += next * p.columns, p.next_state += next * p.hidden;
+  p.live += lane;
+  return p;
+}
+
+// Block (b, l) writes beam b of lane l. Each makes the whole selection for itself, which takes less time than
+// handing it over.
+__global__ void __launch_bounds__(1024) beam_kernel(BeamParams lanes) {
+  const BeamParams p = lane_of(lanes, blockIdx.y);
   __shared__ SelectShared s;
   __shared__ int32_t chosen;
   uint64_t* candidates = dynamic_shared<uint64_t>();
@@ -27,8 +37,10 @@ __global__ void __launch_bounds__(1024) beam_kernel(BeamParams p) {
   const int64_t live = select_largest(p.rows * p.width, p.width, key, take, candidates, s);
   if (mine == 0 && threadIdx.x == 0) *p.live = static_cast<int32_t>(live);
   __syncthreads();
-  if (mine >= live) {
-    if (threadIdx.x == 0) p.next_score[mine] = -INFINITY;
+  if (mine >= live) {  // a dead row
+    if (threadIdx.x == 0) p.next_score[mine] = NAN;
+    for (int64_t i = threadIdx.x; i <= p.step; i += blockDim.x) p.next_beams[mine * p.columns + i] = 0;
+    for (int64_t i = threadIdx.x; i < p.hidden; i += blockDim.x) p.next_state[mine * p.hidden + i] = 0.0f;
     return;
   }
   const int64_t row = chosen / p.width;
@@ -48,12 +60,26 @@ __global__ void __launch_bounds__(1024) beam_kernel(BeamParams p) {
   }
 }
 
+__global__ void beam_start_kernel(BeamStartParams p) {
+  const int64_t lane = blockIdx.x;
+  if (threadIdx.x == 0) {
+    p.score[lane] = 0.0f;
+    p.beams[lane * p.columns] = p.root[lane];
+  }
+  for (int64_t i = threadIdx.x; i < p.hidden; i += blockDim.x) p.state[lane * p.hidden + i] = 0.0f;
+}
+
 }  // namespace
+
+void beam_start_cuda(const BeamStartParams& p, Stream& stream) {
+  launch("beam_start", beam_start_kernel, dim3(static_cast<unsigned>(p.lanes)), dim3(256), 0, stream, p);
+}
 
 void beam_cuda(const BeamParams& p, Stream& stream) {
   const unsigned threads = p.rows * p.width > 512 || p.hidden > 512 ? 1024 : 128;
   const size_t shared = static_cast<size_t>(select_capacity(p.width)) * sizeof(uint64_t);
-  launch("beam", beam_kernel, dim3(static_cast<unsigned>(p.width)), dim3(threads), shared, stream, p);
+  launch("beam", beam_kernel, dim3(static_cast<unsigned>(p.width), static_cast<unsigned>(p.lanes)),
+         dim3(threads), shared, stream, p);
 }
 
 }  // namespace redrafter

@@ -84,9 +84,12 @@ Backend cuda_table() {
   b.act = act_cuda;
   b.sample = sample_cuda;
   b.logprob = logprob_cuda;
+  b.beam_start = beam_start_cuda;
   b.beam = beam_cuda;
   b.tree_pack = tree_pack_cuda;
+  b.tree_rows = tree_rows_cuda;
   b.tree_accept = tree_accept_cuda;
+  b.keep_hidden = keep_hidden_cuda;
   b.matmul_pack = matmul_pack_cuda;
   b.embed = embed_cuda;
   b.matmul = matmul_cuda;

@@ -37,33 +37,16 @@ constexpr uint64_t cuda_stamp() {
   uint64_t stamp = 0xcbf29ce484222325u ^ kCudaVersion;  // FNV-1a
   const auto add = [&](uint64_t value) { stamp = (stamp ^ value) * 0x100000001b3u; };
   for (const char* c = REDRAFTER_VERSION; *c != '\0'; ++c) add(static_cast<unsigned char>(*c));
-  for (const size_t size : {sizeof(CudaEntry),
-                            sizeof(CudaDevice),
-                            sizeof(Backend),
-                            sizeof(Stream),
-                            sizeof(Matrix),
-                            sizeof(KvLayer),
-                            sizeof(Batch),
-                            sizeof(PackParams),
-                            sizeof(EmbedParams),
-                            sizeof(NormParams),
-                            sizeof(MatmulParams),
-                            sizeof(RopeParams),
-                            sizeof(AttentionParams),
-                            sizeof(ActParams),
-                            sizeof(SampleParams),
-                            sizeof(LogprobParams),
-                            sizeof(CellParams),
-                            sizeof(MixParams),
-                            sizeof(ResidualParams),
-                            sizeof(HeadTopParams),
-                            sizeof(BeamParams),
-                            sizeof(TreePackParams),
-                            sizeof(TreeAcceptParams),
-                            sizeof(KvCompactParams),
-                            sizeof(KvCopyBlockParams),
-                            sizeof(KvBlockParams),
-                            sizeof(SampleSpec)}) {
+  for (
+      const size_t size :
+      {sizeof(CudaEntry),        sizeof(CudaDevice),       sizeof(Backend),         sizeof(Stream),
+       sizeof(Matrix),           sizeof(KvLayer),          sizeof(Batch),           sizeof(PackParams),
+       sizeof(EmbedParams),      sizeof(NormParams),       sizeof(MatmulParams),    sizeof(RopeParams),
+       sizeof(AttentionParams),  sizeof(ActParams),        sizeof(SampleParams),    sizeof(LogprobParams),
+       sizeof(CellParams),       sizeof(MixParams),        sizeof(ResidualParams),  sizeof(HeadTopParams),
+       sizeof(BeamStartParams),  sizeof(BeamParams),       sizeof(TreePackParams),  sizeof(TreeRowsParams),
+       sizeof(TreeAcceptParams), sizeof(KeepHiddenParams), sizeof(KvCompactParams), sizeof(KvCopyBlockParams),
+       sizeof(KvBlockParams),    sizeof(SampleSpec)}) {
     add(size);
   }
   return stamp;

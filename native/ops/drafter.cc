@@ -39,7 +39,7 @@ void cell_cpu(const CellParams& p, Stream&) {
   for (int64_t row = 0; row < p.rows; ++row) {
     const float *e = p.e == nullptr ? p.scratch : p.e + row * h, *s = p.s + row * h;
     float* out = p.s_next + row * h;
-    if (p.e == nullptr) gather_row(p.table, p.token[row], p.scratch);
+    if (p.e == nullptr) gather_row(p.table, p.token[row * p.token_stride], p.scratch);
     for (int64_t i = 0; i < h; ++i) {
       const auto input = [&](int64_t n) { return p.folded() ? e[n] : dot(p.w, n, e) + bias_at(p.w_bias, n); };
       const auto state = [&](int64_t n) { return dot(p.u, n, s) + bias_at(p.u_bias, n); };
@@ -66,7 +66,8 @@ void mix_cpu(const MixParams& p, Stream&) {
   const int64_t h = p.hidden;
   for (int64_t row = 0; row < p.rows; ++row) {
     float* joined = (p.projection.data == nullptr ? p.z : p.scratch) + row * 2 * h;
-    std::memcpy(joined, p.h, static_cast<size_t>(h) * sizeof(float));
+    const int64_t lane = p.h_row == nullptr ? 0 : p.h_row[row / p.rows_per_lane];
+    std::memcpy(joined, p.h + lane * h, static_cast<size_t>(h) * sizeof(float));
     std::memcpy(joined + h, p.s + row * h, static_cast<size_t>(h) * sizeof(float));
     if (p.projection.data == nullptr) continue;
     for (int64_t n = 0; n < p.exit; ++n)

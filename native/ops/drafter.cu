@@ -33,15 +33,19 @@ struct GivenRows {
   }
 };
 
-// [h; s], h in all rows.
+// The target's hidden state that a row drafts from.
+__device__ __forceinline__ const float* lane_hidden(const MixParams& p, int64_t row) {
+  return p.h_row == nullptr ? p.h : p.h + p.h_row[row / p.rows_per_lane] * p.hidden;
+}
+
+// [h; s], h by lane.
 template <typename T>
 struct JoinedRows {
-  const float *h, *s;
-  int64_t hidden;
+  MixParams p;
 
   __device__ __forceinline__ float at(int64_t row, int64_t k) const {
-    if (k < hidden) return h[k];
-    return k < 2 * hidden ? s[row * hidden + k - hidden] : 0.0f;
+    if (k < p.hidden) return lane_hidden(p, row)[k];
+    return k < 2 * p.hidden ? p.s[row * p.hidden + k - p.hidden] : 0.0f;
   }
   __device__ __forceinline__ uint32_t pair(int64_t row, int64_t k) const {
     const bool paired =
@@ -59,12 +63,13 @@ template <typename T>
 struct TableRows {
   Matrix table;
   const int32_t* token;
+  int64_t token_stride;
 
   __device__ __forceinline__ uint32_t pair(int64_t row, int64_t k) const {
     using Other = std::conditional_t<std::is_same_v<T, Bf16>, Fp16, Bf16>;
     const auto* elements = static_cast<const uint16_t*>(table.data);
-    const uint32_t two =
-        *reinterpret_cast<const uint32_t*>(elements + fragment_index(token[row], k, table.cols));
+    const uint32_t two = *reinterpret_cast<const uint32_t*>(
+        elements + fragment_index(token[row * token_stride], k, table.cols));
     if (table.dtype == T::kDType) return two;
     return T::pack(Other::to_float(static_cast<uint16_t>(two)),
                    Other::to_float(static_cast<uint16_t>(two >> 16)));
@@ -258,7 +263,8 @@ __device__ __forceinline__ void multiply_gates(StripSums<kGates, kColumns>& sums
   const Matrix gates = gates_of(w, blockIdx.x, p.hidden, kGates);
   const int64_t tiles = fragment_tiles(p.hidden);
   if (input && p.e == nullptr) {
-    multiply_slice<T>(sums, share, gates, 0, tiles, slice, slices, TableRows<T>{p.table, p.token});
+    multiply_slice<T>(sums, share, gates, 0, tiles, slice, slices,
+                      TableRows<T>{p.table, p.token, p.token_stride});
   } else {
     multiply_slice<T>(sums, share, gates, 0, tiles, slice, slices, GivenRows<T>{input ? p.e : p.s, p.hidden});
   }
@@ -288,7 +294,7 @@ __global__ __launch_bounds__(kThreads, kGates* kColumns > 12 ? 1 : 2) void cell_
 #pragma unroll
     for (int g = 0; g < kGates; ++g) {
       const int at = total_index<kColumns>(g, row_here, unit);
-      in[g] = p.folded() ? table_value(p.table, p.token[row], g * p.hidden + n)
+      in[g] = p.folded() ? table_value(p.table, p.token[row * p.token_stride], g * p.hidden + n)
                          : inputs[at] + bias_at(p.w_bias, g * p.hidden + n);
       state[g] = states[at] + bias_at(p.u_bias, g * p.hidden + n);
     }
@@ -319,7 +325,8 @@ __global__ void cell_gates_kernel(CellParams p) {
   float in[3], state[3];
 #pragma unroll
   for (int g = 0; g < 3; ++g) {
-    in[g] = p.folded() ? table_value(p.table, p.token[row], g * h + n) : p.scratch[row * 3 * h + g * h + n];
+    in[g] = p.folded() ? table_value(p.table, p.token[row * p.token_stride], g * h + n)
+                       : p.scratch[row * 3 * h + g * h + n];
     state[g] = states[g * h];
   }
   p.s_next[i] = gru_state(in, state, p.s[i]);
@@ -334,7 +341,8 @@ void cell_in_steps(const CellParams& p, Stream& stream) {
       if (p.e != nullptr) {
         launch_product<T>("cell", GivenRows<T>{p.e, p.hidden}, p.w, p.rows, inputs, stream);
       } else {
-        launch_product<T>("cell", TableRows<T>{p.table, p.token}, p.w, p.rows, inputs, stream);
+        launch_product<T>("cell", TableRows<T>{p.table, p.token, p.token_stride}, p.w, p.rows, inputs,
+                          stream);
       }
     });
   }
@@ -349,14 +357,15 @@ __global__ void cell_sum_kernel(CellParams p) {
   const int64_t i = element();
   if (i >= p.rows * p.hidden) return;
   const int64_t row = i / p.hidden;
-  p.s_next[i] = p.s[i] + (p.e != nullptr ? p.e[i] : table_value(p.table, p.token[row], i % p.hidden));
+  p.s_next[i] =
+      p.s[i] + (p.e != nullptr ? p.e[i] : table_value(p.table, p.token[row * p.token_stride], i % p.hidden));
 }
 
 __global__ void mix_join_kernel(MixParams p) {
   const int64_t i = element();
   if (i >= p.rows * 2 * p.hidden) return;
   const int64_t row = i / (2 * p.hidden), k = i % (2 * p.hidden);
-  p.z[i] = k < p.hidden ? p.h[k] : p.s[row * p.hidden + k - p.hidden];
+  p.z[i] = k < p.hidden ? lane_hidden(p, row)[k] : p.s[row * p.hidden + k - p.hidden];
 }
 
 }  // namespace
@@ -378,8 +387,8 @@ void mix_cuda(const MixParams& p, Stream& stream) {
   }
   with_element(p.projection.dtype, [&](auto element) {
     using T = decltype(element);
-    launch_product<T>("mix", JoinedRows<T>{p.h, p.s, p.hidden}, p.projection, p.rows,
-                      StoreAffine{p.bias, p.z, p.exit}, stream);
+    launch_product<T>("mix", JoinedRows<T>{p}, p.projection, p.rows, StoreAffine{p.bias, p.z, p.exit},
+                      stream);
   });
 }
 

@@ -24,20 +24,24 @@ struct CellParams {
   const float* w_bias;   // [hidden] or [3 hidden], or null
   const float* u_bias;   // likewise
   int64_t rows, hidden;
-  float* scratch;  // [rows, 7 * hidden]
+  float* scratch;            // [rows, 7 * hidden]
+  int64_t token_stride = 1;  // elements from a row's token to the next row's
 
   constexpr bool folded() const { return e == nullptr && cell != Cell::kSum && w.data == nullptr; }
 };
 
 // z = [h; s] (or its projection P [h; s] + p) is what the mixer starts from.
 struct MixParams {
-  const float* h;     // [hidden], the target's hidden state, the same for all rows
+  const float* h;     // [*, hidden] hidden states of the target
   const float* s;     // [rows, hidden]
   Matrix projection;  // [exit, 2 hidden], or empty: exit = 2 hidden
   const float* bias;  // [exit] or null
   float* z;           // [rows, exit] out
   int64_t rows, hidden, exit;
   float* scratch;  // [rows, 2 * hidden]
+  // Rows are beams of lanes, `rows_per_lane` of each; lane l has row h_row[l] of h. Null: row 0, all of them.
+  const int32_t* h_row = nullptr;
+  int64_t rows_per_lane = 1;
 };
 
 // z' = z + SiLU(A z + a)

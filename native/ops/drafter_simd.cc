@@ -57,7 +57,8 @@ void cell(const CellParams& p, Stream& stream) {
   if (e == nullptr) {
     float* looked_up = p.scratch + p.rows * 6 * h;
     for (int64_t row = 0; row < p.rows; ++row) {
-      gather_row(p.table, p.token[row], p.folded() ? p.scratch + row * 6 * h : looked_up + row * h);
+      gather_row(p.table, p.token[row * p.token_stride],
+                 p.folded() ? p.scratch + row * 6 * h : looked_up + row * h);
     }
     e = looked_up;
   }
@@ -85,7 +86,8 @@ void mix(const MixParams& p, Stream& stream) {
   const int64_t h = p.hidden;
   float* joined = p.projection.data == nullptr ? p.z : p.scratch;
   for (int64_t row = 0; row < p.rows; ++row) {
-    std::memcpy(joined + row * 2 * h, p.h, static_cast<size_t>(h) * sizeof(float));
+    const int64_t lane = p.h_row == nullptr ? 0 : p.h_row[row / p.rows_per_lane];
+    std::memcpy(joined + row * 2 * h, p.h + lane * h, static_cast<size_t>(h) * sizeof(float));
     std::memcpy(joined + row * 2 * h + h, p.s + row * h, static_cast<size_t>(h) * sizeof(float));
   }
   if (p.projection.data == nullptr) return;

@@ -29,9 +29,17 @@ void copy_slot(const KvLayer& kv, SlotAddress from, SlotAddress to) {
 }  // namespace
 
 void kv_compact_cpu(const KvCompactParams& p, Stream&) {
-  for (int64_t i = 0; i < p.count; ++i) {
-    if (p.from[i] == p.to_slot + i) continue;
-    copy_slot(p.kv, locate(p.block_table, p.from[i]), locate(p.block_table, p.to_slot + i));
+  KvLayer kv = p.kv;
+  for (int64_t layer = 0; layer < p.layers; ++layer) {
+    for (int64_t lane = 0; lane < p.lanes; ++lane) {
+      const int32_t* table = p.block_tables + lane * p.table_stride;
+      for (int64_t i = 0; i < p.path_length[lane]; ++i) {
+        const int64_t node = p.path[lane * p.path_stride + i], committed = p.committed[lane];
+        if (node != i) copy_slot(kv, locate(table, committed + node), locate(table, committed + i));
+      }
+    }
+    kv.k = kv.k_floats() + p.layer_stride;
+    kv.v = kv.v_floats() + p.layer_stride;
   }
 }
 

@@ -19,32 +19,37 @@ __device__ int64_t stride_of(const KvLayer& kv, bool values) {
   return values ? kv.v_block_stride : kv.k_block_stride;
 }
 
-// A thread moves 16 bytes of one head, of k or of v, along all slots: no thread reads what another writes.
-// Several are read before they are written, to wait once for all of them: writes so far reach slots below
-// to_slot + i, and reads from i on are at to_slot + i and above.
+// A thread moves 16 bytes of one head, of k or of v, along the path of a lane, in one layer: no thread reads
+// what another writes. Several are read before they are written, to wait once for all of them: writes so far
+// reach slots below committed + i, and reads from i on are at committed + i and above.
 __global__ void __launch_bounds__(kThreads) kv_compact_kernel(KvCompactParams p) {
   constexpr int kAtOnce = 8;
   const KvLayer& kv = p.kv;
+  const int64_t lane = blockIdx.y, layer = blockIdx.z;
+  const int32_t* table = p.block_tables + lane * p.table_stride;
+  const int32_t* path = p.path + lane * p.path_stride;
+  const int64_t committed = p.committed[lane], count = p.path_length[lane];
   const int64_t padded = head_dim_padded(kv.head_dim), pieces = padded / kPiece;
   const int64_t item = thread_item(), half = kv.kv_heads * pieces;
   if (item >= 2 * half) return;
   const bool values = item >= half;
   const int64_t within = item % half;
   const int64_t stride = stride_of(kv, values);
-  uint16_t* origin = half_of(kv, values) + within / pieces * kBlockTokens * padded + within % pieces * kPiece;
+  uint16_t* origin = half_of(kv, values) + layer * p.layer_stride + within / pieces * kBlockTokens * padded +
+                     within % pieces * kPiece;
   const auto at = [&](int64_t slot) {
-    return reinterpret_cast<uint4*>(origin + p.block_table[slot / kBlockTokens] * stride +
+    return reinterpret_cast<uint4*>(origin + table[slot / kBlockTokens] * stride +
                                     slot % kBlockTokens * padded);
   };
-  for (int64_t begin = 0; begin < p.count; begin += kAtOnce) {
+  for (int64_t begin = 0; begin < count; begin += kAtOnce) {
     uint4 moved[kAtOnce];
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      if (begin + i < p.count) moved[i] = *at(p.from[begin + i]);
+      if (begin + i < count) moved[i] = *at(committed + path[begin + i]);
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      if (begin + i < p.count) *at(p.to_slot + begin + i) = moved[i];
+      if (begin + i < count) *at(committed + begin + i) = moved[i];
     }
   }
 }
@@ -113,9 +118,9 @@ __global__ void __launch_bounds__(kThreads) kv_import_kernel(KvBlockParams p, in
 }  // namespace
 
 void kv_compact_cuda(const KvCompactParams& p, Stream& stream) {
-  if (p.count == 0) return;
   const int64_t items = 2 * p.kv.kv_heads * (head_dim_padded(p.kv.head_dim) / kPiece);
-  launch("kv_compact", kv_compact_kernel, blocks_for(items), kThreads, 0, stream, p);
+  const dim3 grid(blocks_for(items), static_cast<unsigned>(p.lanes), static_cast<unsigned>(p.layers));
+  launch("kv_compact", kv_compact_kernel, grid, kThreads, 0, stream, p);
 }
 
 void kv_copy_block_cuda(const KvCopyBlockParams& p, Stream& stream) {

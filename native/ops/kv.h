@@ -4,13 +4,17 @@
 
 namespace redrafter {
 
-// For i ascending: slot to_slot + i takes K and V of slot from[i]. Safe in place because from[i] >= to_slot +
-// i and from is strictly increasing.
+// For each lane, for i ascending: slot committed + i takes K and V of slot committed + path[i], in every
+// layer. Safe in place because path[i] >= i and path is strictly increasing.
 struct KvCompactParams {
-  KvLayer kv;
-  const int32_t* block_table;  // the sequence's
-  const int32_t* from;         // [count]
-  int64_t to_slot, count;
+  KvLayer kv;                   // of the first layer
+  const int32_t* block_tables;  // [lanes, table_stride]
+  const int32_t* committed;     // [lanes]
+  const int32_t* path;          // [lanes, path_stride]
+  const int32_t* path_length;   // [lanes], each at most path_stride
+  int64_t lanes, table_stride, path_stride;
+  int64_t layers = 1;
+  int64_t layer_stride = 0;  // elements from k and v of a layer to those of the next
 };
 
 void kv_compact_cpu(const KvCompactParams&, Stream&);

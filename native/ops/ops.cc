@@ -37,13 +37,25 @@ KvLayer float_kv(int64_t kv_heads, int64_t head_dim, DType) {
 void no_stream(Stream&) {}
 
 // The column of plain loops; faster levels replace what they have.
-constexpr Backend kOracle = {"cpu",         "oracle",      matmul_pack_cpu, embed_cpu,      norm_cpu,
-                             matmul_cpu,    rope_cpu,      attention_cpu,   act_cpu,        sample_cpu,
-                             logprob_cpu,   cell_cpu,      mix_cpu,         residual_cpu,   head_top_cpu,
-                             beam_cpu,      tree_pack_cpu, tree_accept_cpu, kv_compact_cpu, kv_copy_block_cpu,
-                             kv_export_cpu, kv_import_cpu, panel_bytes,     float_kv,       host_allocate,
-                             host_release,  host_copy,     host_copy,       host_copy,      no_stream,
-                             no_stream};
+constexpr Backend oracle() {
+  Backend b{};
+  b.name = "cpu", b.level = "oracle";
+  b.matmul_pack = matmul_pack_cpu, b.embed = embed_cpu, b.norm = norm_cpu, b.matmul = matmul_cpu;
+  b.rope = rope_cpu, b.attention = attention_cpu, b.act = act_cpu;
+  b.sample = sample_cpu, b.logprob = logprob_cpu;
+  b.cell = cell_cpu, b.mix = mix_cpu, b.residual = residual_cpu, b.head_top = head_top_cpu;
+  b.beam_start = beam_start_cpu, b.beam = beam_cpu;
+  b.tree_pack = tree_pack_cpu, b.tree_rows = tree_rows_cpu, b.tree_accept = tree_accept_cpu;
+  b.keep_hidden = keep_hidden_cpu;
+  b.kv_compact = kv_compact_cpu, b.kv_copy_block = kv_copy_block_cpu;
+  b.kv_export = kv_export_cpu, b.kv_import = kv_import_cpu;
+  b.matrix_bytes = panel_bytes, b.kv_layout = float_kv, b.host_memory = true;
+  b.allocate = host_allocate, b.release = host_release;
+  b.upload = host_copy, b.download = host_copy, b.copy = host_copy;
+  b.open_stream = no_stream, b.close_stream = no_stream;
+  return b;
+}
+constexpr Backend kOracle = oracle();
 
 #define REDRAFTER_LEVEL(isa, name)                                                                \
   [] {                                                                                            \

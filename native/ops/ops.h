@@ -42,9 +42,12 @@ struct Backend {
   Op<MixParams> mix;
   Op<ResidualParams> residual;
   Op<HeadTopParams> head_top;
+  Op<BeamStartParams> beam_start;
   Op<BeamParams> beam;
   Op<TreePackParams> tree_pack;
+  Op<TreeRowsParams> tree_rows;
   Op<TreeAcceptParams> tree_accept;
+  Op<KeepHiddenParams> keep_hidden;
   Op<KvCompactParams> kv_compact;
   Op<KvCopyBlockParams> kv_copy_block;
   Op<KvBlockParams> kv_export;
@@ -53,6 +56,9 @@ struct Backend {
   // Sizes that depend on the layouts of base/tensor.h. kv_layout: strides and dtype, for weights of a dtype.
   int64_t (*matrix_bytes)(int64_t rows, int64_t cols, DType dtype);
   KvLayer (*kv_layout)(int64_t kv_heads, int64_t head_dim, DType weights);
+
+  // Whether its memory is the host's: then reading from it waits for nothing.
+  bool host_memory;
 
   // Memory the ops work on. allocate throws ERR_OOM. Copies are ordered after earlier ops of the stream and
   // have ended when they return; threads may copy at the same time, each on a stream of its own.

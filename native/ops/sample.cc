@@ -100,20 +100,23 @@ void sample_cpu(const SampleParams& p, Stream& stream) {
         reinterpret_cast<Candidate*>(static_cast<char*>(p.scratch) + thread * sample_scratch(p.vocab));
     return draw(spec, logits, p.vocab, static_cast<uint64_t>(p.position[row]), scratch);
   };
-  if (p.node_parent == nullptr) {
+  if (p.begin == nullptr) {
     stream.threads->run(p.rows, 8 * p.rows * p.vocab,
                         [&p, &choose](int64_t row, int thread) { p.token[row] = choose(row, thread); });
     return;
   }
   // A wide tree has hundreds of nodes, the walk visits a handful.
   std::fill(p.token, p.token + p.rows, -1);
-  for (int64_t node = 0, child = 0; node >= 0; node = child) {
-    p.token[node] = choose(node, 0);
-    child = -1;
-    for (int64_t other = node + 1; other < p.rows && child < 0; ++other) {
-      if (p.node_parent[other] == node && p.node_token[other] == p.token[node]) child = other;
+  stream.threads->run(p.lanes, 16 * p.lanes * p.vocab, [&p, &choose](int64_t lane, int thread) {
+    const int64_t first = p.begin[lane], end = p.begin[lane + 1];
+    for (int64_t node = first, child = first; node >= 0; node = child) {
+      p.token[node] = choose(node, thread);
+      child = -1;
+      for (int64_t other = node + 1; other < end && child < 0; ++other) {
+        if (p.node_parent[other] == node - first && p.node_token[other] == p.token[node]) child = other;
+      }
     }
-  }
+  });
 }
 
 void logprob_cpu(const LogprobParams& p, Stream& stream) {

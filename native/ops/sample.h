@@ -22,10 +22,12 @@ struct SampleParams {
   int32_t* token;           // [rows] out; -1 where every logit is NaN
   void* scratch;            // [threads, sample_scratch(vocab)] bytes
   int64_t rows, vocab;
-  // When the rows are the nodes of a draft tree (row 0 the root, parents before children), the two arrays of
-  // the tree: then only rows that the walk of tree_accept reaches have to be chosen, and others may be -1.
+  // When the rows are the nodes of draft trees, the arrays that tree_accept takes: then only rows that its
+  // walk reaches have to be chosen, and others may be -1.
   const int32_t* node_token = nullptr;   // [rows]
   const int32_t* node_parent = nullptr;  // [rows]
+  const int32_t* begin = nullptr;        // [lanes + 1]
+  int64_t lanes = 0;
 };
 
 int64_t sample_scratch(int64_t vocab);

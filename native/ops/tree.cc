@@ -1,56 +1,111 @@
 #include "ops/tree.h"
 
-namespace redrafter {
+#include <cstring>
 
-void tree_pack_cpu(const TreePackParams& p, Stream&) {
-  const int64_t columns = p.length + 1;
+namespace redrafter {
+namespace {
+
+int32_t narrow(int64_t value) { return static_cast<int32_t>(value); }
+
+void pack(const TreePackParams& p, int64_t lane) {
+  const int64_t columns = p.length + 1, first = lane * (1 + p.width * p.length);
+  const int32_t* beams = p.beams + lane * p.width * columns;
+  int32_t *token = p.token + first, *parent = p.parent + first, *depth = p.depth + first;
+  int32_t* unpack = p.unpack + lane * p.width * columns;
   int32_t nodes = 0;
-  for (int64_t row = 0; row < p.width; ++row) {
-    const int32_t* beam = p.beams + row * columns;
-    int32_t* unpack = p.unpack + row * columns;
+  for (int64_t row = 0; row < p.live[lane]; ++row) {
+    const int32_t* beam = beams + row * columns;
     // The longest prefix shared with an earlier row; the first such row owns it.
     int64_t shared = 0;
     const int32_t* owner = nullptr;
     for (int64_t earlier = 0; earlier < row; ++earlier) {
-      const int32_t* other = p.beams + earlier * columns;
+      const int32_t* other = beams + earlier * columns;
       int64_t equal = 0;
       while (equal < columns && other[equal] == beam[equal]) ++equal;
       if (equal > shared) {
         shared = equal;
-        owner = p.unpack + earlier * columns;
+        owner = unpack + earlier * columns;
       }
     }
     for (int64_t column = 0; column < columns; ++column) {
+      int32_t& node = unpack[row * columns + column];
       if (column < shared) {
-        unpack[column] = owner[column];
+        node = owner[column];
         continue;
       }
-      p.token[nodes] = beam[column];
-      p.parent[nodes] = column == 0 ? -1 : unpack[column - 1];
-      p.depth[nodes] = static_cast<int32_t>(column);
-      unpack[column] = nodes++;
+      token[nodes] = beam[column];
+      parent[nodes] = column == 0 ? -1 : unpack[row * columns + column - 1];
+      depth[nodes] = narrow(column);
+      node = nodes++;
     }
   }
-  *p.nodes = nodes;
+  if (nodes == 0) {
+    token[0] = p.root[lane];
+    parent[0] = -1;
+    depth[0] = 0;
+    nodes = 1;
+  }
+  p.nodes[lane] = nodes;
+}
+
+void put_row(const TreeRowsParams& p, int64_t lane, int64_t n) {
+  const int64_t row = p.begin[lane] + n, first = lane * (1 + p.width * p.length);
+  const bool is_node = n < p.nodes[lane];
+  const int32_t committed = p.committed[lane], slot = committed + narrow(n);
+  const int32_t depth = is_node ? p.depth[first + n] : 0;
+  p.row_token[row] = is_node ? p.token[first + n] : 0;
+  p.position[row] = is_node ? committed + depth : 0;
+  p.slot[row] = slot;
+  p.sequence[row] = narrow(p.first_sequence + lane);
+  p.context[row] = is_node ? committed : 0;
+  p.tail_begin[row] = narrow(row * p.tail_stride);
+  p.choose_position[row] = p.position[row] + 1;
+  p.row_parent[row] = is_node ? p.parent[first + n] : -1;
+  int32_t* tail = p.tail_slots + row * p.tail_stride;
+  if (!is_node) tail[0] = slot;
+  for (int32_t node = narrow(n), d = depth; is_node && d >= 0; --d) {
+    tail[d] = committed + node;
+    node = p.parent[first + node];
+  }
+}
+
+}  // namespace
+
+void tree_pack_cpu(const TreePackParams& p, Stream&) {
+  for (int64_t lane = 0; lane < p.lanes; ++lane) pack(p, lane);
+}
+
+void tree_rows_cpu(const TreeRowsParams& p, Stream&) {
+  for (int64_t lane = 0; lane < p.lanes; ++lane) {
+    for (int64_t n = 0; n < p.begin[lane + 1] - p.begin[lane]; ++n) put_row(p, lane, n);
+  }
 }
 
 void tree_accept_cpu(const TreeAcceptParams& p, Stream&) {
-  int32_t length = 0;
-  int32_t node = 0;
-  while (node >= 0) {
-    p.path[length++] = node;
-    const int32_t wanted = p.chosen[node];
-    int32_t next = -1;
-    // Children come after their parent.
-    for (int64_t child = node + 1; wanted >= 0 && child < p.nodes; ++child) {
-      if (p.parent[child] == node && p.token[child] == wanted) {
-        next = static_cast<int32_t>(child);
-        break;
+  for (int64_t lane = 0; lane < p.lanes; ++lane) {
+    const int64_t first = p.begin[lane], nodes = p.begin[lane + 1] - first;
+    int32_t length = 0;
+    for (int32_t node = 0; node >= 0 && length < p.stride;) {
+      const int32_t wanted = p.chosen[first + node];
+      p.path[lane * p.stride + length] = node;
+      p.emitted[lane * p.stride + length++] = wanted;
+      int32_t next = -1;
+      // Children come after their parent.
+      for (int64_t child = node + 1; wanted >= 0 && next < 0 && child < nodes; ++child) {
+        if (p.parent[first + child] == node && p.token[first + child] == wanted) next = narrow(child);
       }
+      node = next;
     }
-    node = next;
+    p.path_length[lane] = length;
   }
-  *p.path_length = length;
+}
+
+void keep_hidden_cpu(const KeepHiddenParams& p, Stream&) {
+  for (int64_t lane = 0; lane < p.lanes; ++lane) {
+    const int64_t row = p.begin[lane] + p.path[lane * p.stride + p.path_length[lane] - 1];
+    std::memcpy(p.to + p.to_row[lane] * p.hidden, p.hidden_out + row * p.hidden,
+                static_cast<size_t>(p.hidden) * sizeof(float));
+  }
 }
 
 }  // namespace redrafter

@@ -5,19 +5,22 @@
 
 namespace redrafter {
 
+// Lanes that draft together, all with the same shape. Pointers are memory of the backend.
 struct Proposal {
-  const float* hidden;  // [hidden], the target's post-final-norm state of the row that chose the root
-  int32_t root;         // already final, its KV not yet in the cache
-  int64_t width;        // beams, 1 .. kMaxBeamWidth
-  int64_t length;       // drafted tokens per beam, 1 .. kMaxBeamLength
+  const float* hidden;        // [*, hidden] the target's post-final-norm states
+  const int32_t* hidden_row;  // [lanes] that of the row that chose a lane's root
+  const int32_t* root;        // [lanes] already final, its KV not yet in the cache
+  int64_t lanes;
+  int64_t width;   // beams, 1 .. kMaxBeamWidth
+  int64_t length;  // drafted tokens per beam, 1 .. kMaxBeamLength
 };
 
 class Drafter {
  public:
   virtual ~Drafter() = default;
 
-  // Fills `tree` with the root and at most width * length more nodes.
-  virtual void propose(const Proposal& proposal, DraftTree& tree) = 0;
+  // Fills the tree of each lane with its root and at most width * length more nodes.
+  virtual void propose(const Proposal& proposal, const DraftTrees& trees) = 0;
 
   virtual int64_t weight_bytes() const = 0;
   virtual int64_t workspace_bytes() const = 0;

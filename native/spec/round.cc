@@ -1,8 +1,8 @@
 #include "spec/round.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
+#include <tuple>
 
 #include "base/check.h"
 
@@ -15,7 +15,10 @@ double ms_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double, std::milli>(to - from).count();
 }
 
-int32_t narrow(int64_t value) { return static_cast<int32_t>(value); }
+// Whether the lane's prompt, or what is left of it, ends in a pass of at most `chunk` of its rows.
+bool ends_prompt(const Lane& lane, int64_t chunk) {
+  return static_cast<int64_t>(lane.tokens->size()) - lane.kv->length() <= chunk;
+}
 
 }  // namespace
 
@@ -25,32 +28,44 @@ Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int
       drafter_(drafter),
       stream_(stream),
       prefill_chunk_(prefill_chunk),
-      batch_(batch_limits(model), model.backend()) {
+      batch_(batch_limits(model), model.backend()),
+      hidden_(model.backend(), model.limits().rows, model.config().hidden) {
   Arena measure;
   carve(measure, model);
   workspace_ = DeviceBuffer(model.backend(), measure.used());
   Arena arena(workspace_.as<void>(), workspace_.bytes());
   device_ = carve(arena, model);
-  results_.resize(static_cast<size_t>(3 * model.limits().rows));
 }
 
 RoundBatch::Limits Round::batch_limits(const Model& model) {
   const ForwardLimits& limits = model.limits();
-  return {limits.rows, kMaxBeamLength,
+  return {limits.rows, kRun,
           (limits.positions + max_tree_nodes(kMaxBeamWidth, kMaxBeamLength)) / kBlockTokens + 1};
 }
 
+Round::Results Round::carve_results(Arena& arena, int64_t lanes) {
+  Results r{};
+  r.nodes = arena.take<int32_t>(lanes);
+  r.path_length = arena.take<int32_t>(lanes);
+  r.path = arena.take<int32_t>(lanes * kRun);
+  r.emitted = arena.take<int32_t>(lanes * kRun);
+  return r;
+}
+
 Round::Arrays Round::carve(Arena& arena, const Model& model) {
-  const int64_t rows = model.limits().rows, run = kMaxBeamLength + 1;
+  const int64_t rows = model.limits().rows;
   Arrays a{};
-  a.chosen = arena.take<int32_t>(3 * rows);
-  a.path = a.chosen + rows;  // one copy brings both
-  a.from = arena.take<int32_t>(run);
-  a.logprob_row = arena.take<int32_t>(run);
-  a.logprob_token = arena.take<int32_t>(run);
-  a.logprob = arena.take<float>(run);
-  a.top_token = arena.take<int32_t>(run * kMaxLogprobs);
-  a.top_logprob = arena.take<float>(run * kMaxLogprobs);
+  Arena results;
+  carve_results(results, rows);
+  a.results = arena.take<uint8_t>(static_cast<int64_t>(results.used()));
+  for (int32_t** list : {&a.tree_token, &a.tree_parent, &a.tree_depth, &a.chosen})
+    *list = arena.take<int32_t>(rows);
+  a.logprob_row = arena.take<int32_t>(kRun);
+  a.logprob_token = arena.take<int32_t>(kRun);
+  a.logprob = arena.take<float>(kRun);
+  const int64_t top = std::max(kRun * kLogprobsAtOnce, model.config().vocab);
+  a.top_token = arena.take<int32_t>(top);
+  a.top_logprob = arena.take<float>(top);
   a.sample_scratch = arena.take<uint8_t>(model.limits().threads * sample_scratch(model.config().vocab));
   return a;
 }
@@ -58,7 +73,8 @@ Round::Arrays Round::carve(Arena& arena, const Model& model) {
 int64_t Round::workspace_bytes(const Model& model) {
   Arena measure;
   carve(measure, model);
-  return static_cast<int64_t>(measure.used()) + RoundBatch::bytes(batch_limits(model));
+  return static_cast<int64_t>(measure.used()) + RoundBatch::bytes(batch_limits(model)) +
+         HiddenRows::bytes(model.limits().rows, model.config().hidden);
 }
 
 int64_t Round::rows_wanted(const Lane& lane) const {
@@ -67,81 +83,151 @@ int64_t Round::rows_wanted(const Lane& lane) const {
 }
 
 // A round emits at most one token more than its tree is deep, so deeper trees than that are not drafted.
-void Round::draft(Lane& lane) {
-  const int64_t length = std::min(lane.beam_length, lane.max_tokens - lane.generated - 1);
-  if (drafter_ == nullptr || lane.beam_width <= 0 || length <= 0) {
-    lane.tree.plant(lane.tokens->back());
-    return;
-  }
-  drafter_->propose({lane.hidden_state.as<float>(), lane.tokens->back(), lane.beam_width, length}, lane.tree);
+int64_t Round::draft_length(const Lane& lane) const {
+  if (!lane.decoding || drafter_ == nullptr || lane.beam_width <= 0) return 0;
+  return std::max<int64_t>(0, std::min(lane.beam_length, lane.max_tokens - lane.generated - 1));
 }
 
-void Round::add_prompt_rows(Lane& lane) {
-  const int64_t begin = lane.kv->length(), end = static_cast<int64_t>(lane.tokens->size());
-  lane.rows = std::min(end - begin, prefill_chunk_);
-  for (int64_t position = begin; position < begin + lane.rows; ++position) {
-    batch_.add_row((*lane.tokens)[static_cast<size_t>(position)], position, position, position + 1, -1);
-  }
-  if (lane.generates && begin + lane.rows == end) batch_.add_output(lane.sample);
-}
-
-// Node n of the tree sits at position S + depth(n) and in slot S + n; it sees the S committed positions and
-// its own path.
-void Round::add_tree_rows(Lane& lane) {
-  const int64_t committed = lane.kv->length();
-  const DraftTree& tree = lane.tree;
-  lane.rows = tree.nodes;
-  std::array<int32_t, kMaxBeamLength + 1> path{};
-  for (int64_t n = 0; n < tree.nodes; ++n) {
-    const int64_t depth = tree.depth[static_cast<size_t>(n)];
-    int32_t node = narrow(n);
-    for (int64_t d = depth; d >= 0; --d) {
-      path[static_cast<size_t>(d)] = node;
-      node = tree.parent[static_cast<size_t>(node)];
+// Into the order of RoundBatch, and lanes of one shape together.
+void Round::sort(const std::vector<Lane*>& lanes) {
+  const auto rank = [this](const Lane* lane) {
+    if (draft_length(*lane) > 0) return 0;
+    if (lane->decoding) return 1;
+    return lane->generates && ends_prompt(*lane, prefill_chunk_) ? 2 : 3;
+  };
+  const auto key = [&](const Lane* lane) {
+    const bool drafts = rank(lane) == 0;
+    return std::tuple(rank(lane), drafts ? lane->beam_width : 0, drafts ? draft_length(*lane) : 0);
+  };
+  order_ = lanes;
+  std::stable_sort(order_.begin(), order_.end(), [&](Lane* a, Lane* b) { return key(a) < key(b); });
+  groups_.clear();
+  drafting_ = choosing_ = 0;
+  int64_t nodes = 0;
+  for (const Lane* lane : order_) {
+    if (rank(lane) < 3) ++choosing_;
+    if (rank(lane) > 0) continue;
+    const int64_t width = lane->beam_width, length = draft_length(*lane);
+    if (groups_.empty() || groups_.back().width != width || groups_.back().length != length) {
+      groups_.push_back({drafting_, 0, width, length, nodes});
     }
-    batch_.add_row(tree.token[static_cast<size_t>(n)], committed + depth, committed + n, committed,
-                   tree.parent[static_cast<size_t>(n)]);
-    for (int64_t d = 0; d <= depth; ++d) batch_.add_tail(committed + path[static_cast<size_t>(d)]);
-    batch_.add_output(lane.sample);
+    ++groups_.back().lanes;
+    ++drafting_;
+    nodes += max_tree_nodes(width, length);
   }
 }
 
-void Round::build(const std::vector<Lane*>& lanes) {
+// For as many lanes as there are, so that one small copy brings them all.
+void Round::place_results() {
+  const int64_t lanes = static_cast<int64_t>(order_.size());
+  Arena measure;
+  carve_results(measure, lanes);
+  host_results_.resize(measure.used() / sizeof(uint64_t));
+  Arena host(host_results_.data(), measure.used()), device(device_.results, measure.used());
+  results_ = carve_results(host, lanes);
+  device_results_ = carve_results(device, lanes);
+}
+
+void Round::draft() {
   batch_.clear();
-  for (size_t i = 0; i < lanes.size(); ++i) {
-    Lane& lane = *lanes[i];
-    lane.first_row = batch_.rows();
-    lane.first_output = batch_.outputs();
-    lane.first_path = lane.first_output + static_cast<int64_t>(i);
-    batch_.add_sequence(lane.kv->blocks());
-    if (lane.decoding) {
-      add_tree_rows(lane);
+  for (const Lane* lane : order_) {
+    batch_.add_lane(lane->tokens->back(), lane->hidden.row(), lane->kv->length(), lane->kv->blocks());
+  }
+  if (groups_.empty()) return;
+  batch_.upload_lanes(stream_);
+  const RoundBatch::Arrays& b = batch_.device();
+  for (const Group& g : groups_) {
+    drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length},
+                      {device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
+                       device_.tree_depth + g.first_node, device_results_.nodes + g.first});
+  }
+}
+
+void Round::add_prompt(const Lane& lane) {
+  const int64_t begin = lane.kv->length();
+  for (int64_t position = begin; position < begin + lane.rows; ++position) {
+    batch_.add_prompt_row((*lane.tokens)[static_cast<size_t>(position)], position);
+  }
+  if (lane.generates && ends_prompt(lane, prefill_chunk_)) batch_.add_output(lane.sample);
+}
+
+// Where the host can see how large the trees are, they get as many rows; elsewhere as many as they may have.
+void Round::build() {
+  const Backend& backend = model_.backend();
+  const bool exact = backend.host_memory && drafting_ > 0;
+  if (exact) {
+    backend.download(results_.nodes, device_results_.nodes, static_cast<size_t>(drafting_) * sizeof(int32_t),
+                     stream_);
+  }
+  for (size_t i = 0; i < order_.size(); ++i) {
+    Lane& lane = *order_[i];
+    if (static_cast<int64_t>(i) < drafting_) {
+      lane.rows = exact ? results_.nodes[i] : max_tree_nodes(lane.beam_width, draft_length(lane));
+      batch_.add_tree(lane.rows, lane.sample);
+    } else if (lane.decoding) {
+      lane.rows = 1;
+      batch_.add_root(lane.sample);
     } else {
-      add_prompt_rows(lane);
+      lane.rows = rows_wanted(lane);
+      add_prompt(lane);
     }
-    lane.outputs = batch_.outputs() - lane.first_output;
+    batch_.end_lane();
   }
   batch_.upload(stream_);
+  const RoundBatch::Arrays& b = batch_.device();
+  for (const Group& g : groups_) {
+    backend.tree_rows({device_.tree_token + g.first_node,
+                       device_.tree_parent + g.first_node,
+                       device_.tree_depth + g.first_node,
+                       device_results_.nodes + g.first,
+                       g.lanes,
+                       g.width,
+                       g.length,
+                       b.begin + g.first,
+                       b.committed + g.first,
+                       g.first,
+                       kRun,
+                       b.token,
+                       b.position,
+                       b.slot,
+                       b.sequence,
+                       b.context,
+                       b.tail_begin,
+                       b.tail_slots,
+                       b.choose_position,
+                       b.parent},
+                      stream_);
+  }
 }
 
-// The target's token at every node that the walk reaches, and the walk.
-void Round::choose(Lane& lane) {
-  const int32_t* token = lane.decoding ? batch_.tokens() + lane.first_row : nullptr;
-  const int32_t* parent = lane.decoding ? batch_.parents() + lane.first_row : nullptr;
-  int32_t *chosen = device_.chosen + lane.first_output, *path = device_.path + lane.first_path;
-  const int64_t vocab = model_.config().vocab;
-  model_.backend().sample({model_.logits() + lane.first_output * vocab, batch_.specs() + lane.first_output,
-                           batch_.choose_positions() + lane.first_output, chosen, device_.sample_scratch,
-                           lane.outputs, vocab, token, parent},
-                          stream_);
-  if (!lane.decoding) return;
-  model_.backend().tree_accept({token, parent, chosen, lane.rows, path + 1, path}, stream_);
+// The target's own tokens, the walk down the trees, and what it leaves: KV and hidden states of the paths.
+void Round::verify() {
+  const Backend& backend = model_.backend();
+  const RoundBatch::Arrays& b = batch_.device();
+  const Results& r = device_results_;
+  model_.forward(batch_.batch(), cache_.layers(), b.output, batch_.outputs(), stream_);
+  if (choosing_ == 0) return;
+  backend.sample({model_.logits(), b.spec, b.choose_position, device_.chosen, device_.sample_scratch,
+                  batch_.outputs(), model_.config().vocab, b.token, b.parent, b.begin, choosing_},
+                 stream_);
+  backend.tree_accept(
+      {b.token, b.parent, device_.chosen, b.begin, choosing_, kRun, r.path, r.emitted, r.path_length},
+      stream_);
+  if (drafting_ > 0) {
+    cache_.compact(b.tables, batch_.limits().table_stride, b.committed,
+                   {r.path, r.path_length, drafting_, kRun});
+  }
+  backend.keep_hidden({model_.hidden(), b.begin, r.path, r.path_length, b.hidden_row, hidden_.data(),
+                       choosing_, kRun, model_.config().hidden},
+                      stream_);
+  backend.download(host_results_.data(), device_.results, host_results_.size() * sizeof(uint64_t), stream_);
 }
 
-// path_ holds the outputs (relative to the lane's first) whose choices are the run of this round.
-void Round::emit(Lane& lane) {
-  for (const int32_t node : path_)
-    lane.emitted.push_back(results_[static_cast<size_t>(lane.first_output + node)]);
+void Round::emit(Lane& lane, int64_t index) {
+  const int32_t* emitted = results_.emitted + index * kRun;
+  const int64_t path_length = results_.path_length[index];
+  REDRAFTER_CHECK(path_length >= 1 && path_length <= kRun);
+  lane.emitted.assign(emitted, emitted + path_length);
   if (lane.emitted.back() < 0) {
     lane.failed = true;
     lane.emitted.clear();
@@ -150,90 +236,77 @@ void Round::emit(Lane& lane) {
   const Cut cut = cut_run(lane.emitted, lane.max_tokens - lane.generated, lane.stop);
   lane.emitted.resize(static_cast<size_t>(cut.keep));
   lane.finish = cut.finish;
-  lane.accepted = std::min(cut.keep, static_cast<int64_t>(path_.size()) - 1);
+  lane.accepted = std::min(cut.keep, path_length - 1);
   lane.generated += cut.keep;
   lane.tokens->insert(lane.tokens->end(), lane.emitted.begin(), lane.emitted.end());
-
-  const int64_t last = lane.first_output + path_.back();
-  model_.backend().copy(lane.hidden_state.as<void>(), model_.hidden() + last * model_.config().hidden,
-                        lane.hidden_state.bytes(), stream_);
-  if (lane.logprobs >= 0) add_logprobs(lane);
+  if (lane.logprobs >= 0) add_logprobs(lane, index);
 }
 
-void Round::add_logprobs(Lane& lane) {
+// As many tokens of the run at a time as there is room for.
+void Round::add_logprobs(Lane& lane, int64_t index) {
   const Backend& backend = model_.backend();
-  const size_t count = lane.emitted.size(), top = count * static_cast<size_t>(lane.logprobs);
-  slots_.clear();
-  for (size_t i = 0; i < count; ++i) slots_.push_back(narrow(lane.first_output) + path_[i]);
-  backend.upload(device_.logprob_row, slots_.data(), count * sizeof(int32_t), stream_);
-  backend.upload(device_.logprob_token, lane.emitted.data(), count * sizeof(int32_t), stream_);
-  backend.logprob(
-      {model_.logits(), device_.logprob_row, device_.logprob_token, device_.logprob, device_.top_token,
-       device_.top_logprob, static_cast<int64_t>(count), model_.config().vocab, lane.logprobs},
-      stream_);
+  const size_t count = lane.emitted.size(), top = static_cast<size_t>(lane.logprobs);
   lane.logprob.resize(count);
-  lane.top_token.resize(top);
-  lane.top_logprob.resize(top);
-  backend.download(lane.logprob.data(), device_.logprob, count * sizeof(float), stream_);
-  backend.download(lane.top_token.data(), device_.top_token, top * sizeof(int32_t), stream_);
-  backend.download(lane.top_logprob.data(), device_.top_logprob, top * sizeof(float), stream_);
+  lane.top_token.resize(count * top);
+  lane.top_logprob.resize(count * top);
+  logprob_rows_.assign(results_.path + index * kRun, results_.path + index * kRun + count);
+  for (int32_t& row : logprob_rows_) row += batch_.first_output(index);
+  const size_t at_once = lane.logprobs <= kLogprobsAtOnce ? count : 1;
+  for (size_t i = 0; i < count; i += at_once) {
+    backend.upload(device_.logprob_row, logprob_rows_.data() + i, at_once * sizeof(int32_t), stream_);
+    backend.upload(device_.logprob_token, lane.emitted.data() + i, at_once * sizeof(int32_t), stream_);
+    backend.logprob(
+        {model_.logits(), device_.logprob_row, device_.logprob_token, device_.logprob, device_.top_token,
+         device_.top_logprob, static_cast<int64_t>(at_once), model_.config().vocab, lane.logprobs},
+        stream_);
+    backend.download(lane.logprob.data() + i, device_.logprob, at_once * sizeof(float), stream_);
+    backend.download(lane.top_token.data() + i * top, device_.top_token, at_once * top * sizeof(int32_t),
+                     stream_);
+    backend.download(lane.top_logprob.data() + i * top, device_.top_logprob, at_once * top * sizeof(float),
+                     stream_);
+  }
 }
 
-void Round::settle_prompt(Lane& lane) {
+void Round::settle_prompt(Lane& lane, int64_t index) {
   lane.kv->commit(lane.kv->length() + lane.rows);
-  if (lane.outputs == 0) return;
-  path_.assign(1, 0);
-  emit(lane);
+  if (index >= choosing_) return;
+  emit(lane, index);
   lane.decoding = true;
 }
 
-void Round::settle_tree(Lane& lane, int64_t sequence) {
-  const auto path = results_.begin() + static_cast<std::ptrdiff_t>(model_.limits().rows + lane.first_path);
-  path_.assign(path + 1, path + 1 + *path);
-  compact(lane, sequence);
+void Round::settle_tree(Lane& lane, int64_t index) {
   const int64_t committed = lane.kv->length();
-  emit(lane);
+  if (index < drafting_) {
+    lane.draft_nodes = results_.nodes[index] - 1;
+    lane.draft_depth = lane.draft_nodes > 0 ? draft_length(lane) : 0;  // beams are equally long
+  }
+  emit(lane, index);
   // The newest token is the next root: its KV, if a cut made it one of the path, does not count yet.
-  lane.kv->commit(std::min(committed + static_cast<int64_t>(path_.size()),
-                           static_cast<int64_t>(lane.tokens->size()) - 1));
-}
-
-// The accepted nodes move to where plain decoding would have put them.
-void Round::compact(Lane& lane, int64_t sequence) {
-  const int64_t committed = lane.kv->length();
-  slots_.clear();
-  for (const int32_t node : path_) slots_.push_back(narrow(committed) + node);
-  if (slots_.back() == committed + static_cast<int64_t>(slots_.size()) - 1) return;  // they are there
-  model_.backend().upload(device_.from, slots_.data(), slots_.size() * sizeof(int32_t), stream_);
-  cache_.compact(batch_.blocks(sequence), device_.from, committed, static_cast<int64_t>(slots_.size()));
+  lane.kv->commit(
+      std::min(committed + results_.path_length[index], static_cast<int64_t>(lane.tokens->size()) - 1));
 }
 
 RoundTimes Round::run(const std::vector<Lane*>& lanes) {
-  const auto start = Clock::now();
   for (Lane* lane : lanes) {
     lane->emitted.clear();
     lane->logprob.clear();
     lane->top_token.clear();
     lane->top_logprob.clear();
-    lane->accepted = 0;
-    if (lane->decoding) draft(*lane);
+    lane->accepted = lane->draft_nodes = lane->draft_depth = 0;
   }
+  sort(lanes);
+  place_results();
+  const auto start = Clock::now();
+  draft();
   const auto drafted = Clock::now();
-  build(lanes);
+  build();
   const auto built = Clock::now();
-  model_.forward(batch_.batch(), cache_.layers(), batch_.output_rows(), batch_.outputs(), stream_);
-  for (Lane* lane : lanes) {
-    if (lane->outputs > 0) choose(*lane);
-  }
-  if (batch_.outputs() > 0) {
-    const size_t used = static_cast<size_t>(model_.limits().rows + batch_.outputs()) + lanes.size();
-    model_.backend().download(results_.data(), device_.chosen, used * sizeof(int32_t), stream_);
-  }
-  for (size_t i = 0; i < lanes.size(); ++i) {
-    if (lanes[i]->decoding) {
-      settle_tree(*lanes[i], static_cast<int64_t>(i));
+  verify();
+  for (size_t i = 0; i < order_.size(); ++i) {
+    if (order_[i]->decoding) {
+      settle_tree(*order_[i], static_cast<int64_t>(i));
     } else {
-      settle_prompt(*lanes[i]);
+      settle_prompt(*order_[i], static_cast<int64_t>(i));
     }
   }
   return {ms_between(start, drafted), ms_between(built, Clock::now())};

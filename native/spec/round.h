@@ -9,20 +9,15 @@
 #include "model/forward.h"
 #include "spec/accept.h"
 #include "spec/drafter.h"
+#include "spec/hidden_rows.h"
 #include "spec/round_batch.h"
 
 namespace redrafter {
-
-// The most log-probabilities beside a token's own.
-constexpr int64_t kMaxLogprobs = 64;
 
 // What a round needs to know of a request, and what it leaves there. `tokens` and `kv` belong to its session:
 // while prefilling, tokens[kv->length() ..] wait for their KV; while decoding, tokens.back() is the root, the
 // one token whose KV is not in the cache yet.
 struct Lane {
-  Lane(const Backend& backend, int64_t hidden)
-      : hidden_state(backend, static_cast<size_t>(hidden) * sizeof(float)) {}
-
   std::vector<int32_t>* tokens = nullptr;
   KvSequence* kv = nullptr;
   SampleSpec sample;
@@ -34,15 +29,14 @@ struct Lane {
   int64_t logprobs = -1;   // -1: none, else how many of the most probable
 
   // State.
-  DeviceBuffer hidden_state;  // [hidden] of the row that chose the root
-  bool decoding = false;      // the prompt is in the cache and the root is chosen
+  HiddenRows::Taken hidden;  // of the row that chose the root
+  bool decoding = false;     // the prompt is in the cache and the root is chosen
   int64_t generated = 0;
 
   // Of the last round.
-  DraftTree tree{max_tree_nodes(kMaxBeamWidth, kMaxBeamLength)};
-  int64_t rows = 0;  // rows it had in the forward pass, of which `outputs` got logits
-  int64_t first_row = 0, outputs = 0, first_output = 0;
-  int64_t first_path = 0;
+  int64_t rows = 0;         // it had in the forward pass
+  int64_t draft_nodes = 0;  // that its tree had below the root
+  int64_t draft_depth = 0;  // of its tree
   std::vector<int32_t> emitted;
   int64_t accepted = 0;  // emitted tokens that had been drafted; they come first
   std::vector<float> logprob;
@@ -65,40 +59,60 @@ class Round {
   // Rows the lane would bring into the next pass at most.
   int64_t rows_wanted(const Lane& lane) const;
 
-  // The rows of all lanes together must fit the model's limit. Their KV slots must be reserved.
+  // The rows of all lanes together must fit the model's limit. Their KV slots must be reserved, and lanes
+  // that generate must have a row of hidden().
   RoundTimes run(const std::vector<Lane*>& lanes);
 
+  HiddenRows& hidden() { return hidden_; }
   int64_t prefill_chunk() const { return prefill_chunk_; }
 
   // Backend memory that a round over this model takes beside those of model, drafter and cache.
   static int64_t workspace_bytes(const Model& model);
 
  private:
+  static constexpr int64_t kRun = kMaxBeamLength + 1;  // the most tokens that a lane emits in a round
+
+  static constexpr int64_t kLogprobsAtOnce = 64;  // beside each token's own, for all tokens of a run
+
+  // What a round finds out of each lane; comes back in one copy.
+  struct Results {
+    int32_t* nodes;        // [lanes] of its tree
+    int32_t* path_length;  // [lanes]
+    int32_t* path;         // [lanes, kRun]
+    int32_t* emitted;      // [lanes, kRun]
+  };
   // In the memory of the backend.
   struct Arrays {
-    int32_t* chosen;  // [rows] the target's tokens, by output
-    int32_t* path;    // [2 rows] of each lane: length, then nodes of the accepted path
-    int32_t* from;    // [depth + 1] slots to compact
+    uint8_t* results;
+    int32_t *tree_token, *tree_parent, *tree_depth;  // [rows] the trees of all lanes
+    int32_t* chosen;                                 // [rows] the target's tokens, by output
     // Log-probabilities of one lane's run.
-    int32_t *logprob_row, *logprob_token;  // [depth + 1]
-    float* logprob;                        // [depth + 1]
-    int32_t* top_token;                    // [depth + 1, kMaxLogprobs]
-    float* top_logprob;                    // [depth + 1, kMaxLogprobs]
+    int32_t *logprob_row, *logprob_token;  // [kRun]
+    float* logprob;                        // [kRun]
+    int32_t* top_token;                    // [kRun, kLogprobsAtOnce], or [vocab] if that is more
+    float* top_logprob;                    // likewise
     uint8_t* sample_scratch;               // [threads, sample_scratch(vocab)]
   };
+  // Lanes that draft with one shape, one after another in order_.
+  struct Group {
+    int64_t first, lanes, width, length;
+    int64_t first_node;  // in the arrays of trees
+  };
+  static Results carve_results(Arena& arena, int64_t lanes);
   static Arrays carve(Arena& arena, const Model& model);
   static RoundBatch::Limits batch_limits(const Model& model);
 
-  void draft(Lane& lane);
-  void build(const std::vector<Lane*>& lanes);
-  void add_prompt_rows(Lane& lane);
-  void add_tree_rows(Lane& lane);
-  void choose(Lane& lane);
-  void settle_prompt(Lane& lane);
-  void settle_tree(Lane& lane, int64_t sequence);
-  void compact(Lane& lane, int64_t sequence);
-  void emit(Lane& lane);
-  void add_logprobs(Lane& lane);
+  int64_t draft_length(const Lane& lane) const;
+  void sort(const std::vector<Lane*>& lanes);
+  void place_results();
+  void draft();
+  void build();
+  void add_prompt(const Lane& lane);
+  void verify();
+  void settle_prompt(Lane& lane, int64_t index);
+  void settle_tree(Lane& lane, int64_t index);
+  void emit(Lane& lane, int64_t index);
+  void add_logprobs(Lane& lane, int64_t index);
 
   Model& model_;
   KvCache& cache_;
@@ -106,11 +120,15 @@ class Round {
   Stream& stream_;
   int64_t prefill_chunk_;
   RoundBatch batch_;
+  HiddenRows hidden_;
   DeviceBuffer workspace_;
   Arrays device_{};
-  std::vector<int32_t> results_;  // chosen and path on the host
-  std::vector<int32_t> path_;     // of the lane being settled
-  std::vector<int32_t> slots_;
+  std::vector<uint64_t> host_results_;
+  Results results_{}, device_results_{};  // of this round, on the host and on the backend
+  std::vector<Lane*> order_;              // as their lanes are in the batch
+  std::vector<Group> groups_;
+  int64_t drafting_ = 0, choosing_ = 0;  // how many of them draft, choose tokens
+  std::vector<int32_t> logprob_rows_;
 };
 
 }  // namespace redrafter

@@ -1,4 +1,7 @@
-// The rows of one pass, built on the host and sent to the backend in one copy.
+// The rows of one pass and what is known of its lanes, built on the host and sent to the backend in one copy.
+// A lane is a sequence in the pass. Lanes with drafts come first, then those that decode plainly, then those
+// whose prompt ends in this pass, then the others: so lanes that choose tokens are a prefix, and the rows of
+// drafts, which the backend fills in itself, are one too.
 #pragma once
 
 #include <vector>
@@ -10,10 +13,20 @@ namespace redrafter {
 
 class RoundBatch {
  public:
-  // Room for `rows` rows of sequences of `table_stride` blocks, each row a node of a tree at most `depth`
+  // Room for `rows` rows of sequences of `table_stride` blocks, each row a node of a tree less than `depths`
   // deep.
   struct Limits {
-    int64_t rows, depth, table_stride;
+    int64_t rows, depths, table_stride;
+  };
+
+  // All with room for limits.rows entries but for tail_slots [rows, depths] and tables [rows, table_stride].
+  struct Arrays {
+    int32_t *root, *hidden_row, *committed;  // by lane
+    int32_t* begin;                          // by lane, and one more: outputs of a lane
+    int32_t *token, *position, *slot, *sequence, *context, *tail_begin, *tail_slots;  // by row
+    int32_t *output, *choose_position, *parent;  // by output: its row, its position + 1, its parent in a tree
+    SampleSpec* spec;                            // by output
+    int32_t* tables;                             // by lane; last: only those in use are sent
   };
 
   RoundBatch(const Limits& limits, const Backend& backend);
@@ -21,42 +34,37 @@ class RoundBatch {
   static int64_t bytes(const Limits& limits);
 
   void clear();
-  // Sequences are numbered in the order they are added; rows belong to the last one.
-  void add_sequence(const std::vector<int32_t>& blocks);
-  // A row that sees the first `context` slots; `tail` adds the slots it sees behind them. `parent` is the
-  // node above it, counted from the first row of its sequence, or -1.
-  void add_row(int32_t token, int64_t position, int64_t slot, int64_t context, int32_t parent);
-  void add_tail(int64_t slot);
-  // The last row added gets logits; they choose the token at the next position.
-  void add_output(const SampleSpec& spec);
-  void upload(Stream& stream);
+  // The next lane: its newest token, the row of its hidden state, its tokens in the cache and their blocks.
+  void add_lane(int32_t root, int32_t hidden_row, int64_t committed, const std::vector<int32_t>& blocks);
+  // Then their rows, lane by lane.
+  void add_tree(int64_t nodes, const SampleSpec& spec);  // filled in by tree_rows
+  void add_root(const SampleSpec& spec);
+  void add_prompt_row(int32_t token, int64_t position);
+  void add_output(const SampleSpec& spec);  // the last row added gets logits
+  void end_lane();
+
+  void upload_lanes(Stream& stream) const;  // root, hidden_row and committed
+  void upload(Stream& stream) const;        // everything
 
   int64_t rows() const { return rows_; }
   int64_t outputs() const { return outputs_; }
+  int64_t lanes() const { return lanes_; }
+  int32_t first_output(int64_t lane) const { return host_.begin[lane]; }
+  const Arrays& device() const { return device_; }
+  const Limits& limits() const { return limits_; }
   Batch batch() const;
-  // In the memory of the backend, after upload.
-  const int32_t* output_rows() const { return device_.output; }                // [outputs]
-  const int32_t* choose_positions() const { return device_.choose_position; }  // [outputs]
-  const SampleSpec* specs() const { return device_.spec; }                     // [outputs]
-  const int32_t* tokens() const { return device_.token; }                      // [rows]
-  const int32_t* parents() const { return device_.parent; }                    // [rows]
-  const int32_t* blocks(int64_t sequence) const { return device_.tables + sequence * limits_.table_stride; }
 
  private:
-  struct Arrays {
-    int32_t *token, *position, *slot, *sequence, *context, *parent, *tail_begin, *tail_slots;
-    int32_t *output, *choose_position;
-    SampleSpec* spec;
-    int32_t* tables;  // last: only the sequences in use are sent
-  };
   static Arrays carve(Arena& arena, const Limits& limits);
+  int64_t add_row(int32_t token, int64_t position, int64_t context);
 
   Limits limits_;
   const Backend& backend_;
   std::vector<uint64_t> host_memory_;
   DeviceBuffer device_memory_;
   Arrays host_{}, device_{};
-  int64_t rows_ = 0, outputs_ = 0, sequences_ = 0, tails_ = 0, max_positions_ = 0;
+  int64_t lanes_ = 0, max_positions_ = 0;
+  int64_t rows_ = 0, outputs_ = 0, lane_ = 0;  // of the lanes that have their rows, and the next lane
 };
 
 }  // namespace redrafter

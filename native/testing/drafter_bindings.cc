@@ -111,18 +111,21 @@ Napi::Value propose(const Napi::CallbackInfo& info) {
                   length = info[6].As<Napi::Number>().Int64Value();
     REDRAFTER_REQUIRE(width >= 1 && width <= kMaxBeamWidth && length >= 1 && length <= kMaxBeamLength,
                       "ERR_INVALID_ARGUMENT", "beam shape out of range");
-    DraftTree tree(max_tree_nodes(kMaxBeamWidth, kMaxBeamLength));
-    loaded.drafter.propose({loaded.hidden.data(), info[4].As<Napi::Number>().Int32Value(), width, length},
-                           tree);
+    const size_t most = static_cast<size_t>(max_tree_nodes(width, length));
+    std::vector<int32_t> token(most), parent(most), depth(most);
+    const int32_t root = info[4].As<Napi::Number>().Int32Value(), hidden_row = 0;
+    int32_t nodes = 0;
+    loaded.drafter.propose({loaded.hidden.data(), &hidden_row, &root, 1, width, length},
+                           {token.data(), parent.data(), depth.data(), &nodes});
     Napi::Object result = Napi::Object::New(info.Env());
     const auto set = [&](const char* key, const std::vector<int32_t>& values) {
-      auto array = Napi::Int32Array::New(info.Env(), static_cast<size_t>(tree.nodes));
-      std::copy(values.begin(), values.begin() + tree.nodes, array.Data());
+      auto array = Napi::Int32Array::New(info.Env(), static_cast<size_t>(nodes));
+      std::copy(values.begin(), values.begin() + nodes, array.Data());
       result.Set(key, array);
     };
-    set("token", tree.token);
-    set("parent", tree.parent);
-    set("depth", tree.depth);
+    set("token", token);
+    set("parent", parent);
+    set("depth", depth);
     return result;
   });
 }

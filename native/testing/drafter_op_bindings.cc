@@ -131,7 +131,12 @@ Napi::Value tree_pack(OpCall& call) {
   int32_t *token = call.out<int32_t>(most), *parent = call.out<int32_t>(most),
           *depth = call.out<int32_t>(most);
   int32_t *unpack = call.out<int32_t>(width * (length + 1)), *nodes = call.out<int32_t>(1);
-  call.backend().tree_pack({beams, width, length, token, parent, depth, unpack, nodes}, call.stream());
+  const int32_t live = static_cast<int32_t>(width);
+  int32_t *live_rows = call.out<int32_t>(1), *root = call.out<int32_t>(1);
+  call.upload(live_rows, &live, sizeof live);
+  call.upload(root, given, sizeof *given);
+  call.backend().tree_pack({beams, root, live_rows, 1, width, length, token, parent, depth, unpack, nodes},
+                           call.stream());
   const int32_t made = call.take(nodes)[0];
   REDRAFTER_REQUIRE(made >= 0 && made <= most, "ERR_INTERNAL", "tree_pack made ", made, " nodes");
   auto result = Napi::Object::New(call.env());
@@ -152,9 +157,13 @@ Napi::Value tree_accept(OpCall& call) {
   const Fields& p = call.params();
   const int64_t nodes = p.length<int32_t>("token");
   REDRAFTER_REQUIRE(nodes > 0, "ERR_INVALID_ARGUMENT", "no nodes");
-  int32_t *path = call.out<int32_t>(nodes), *length = call.out<int32_t>(1);
+  int32_t *path = call.out<int32_t>(nodes), *emitted = call.out<int32_t>(nodes),
+          *length = call.out<int32_t>(1);
+  int32_t* begin = call.out<int32_t>(2);
+  const int32_t begins[] = {0, static_cast<int32_t>(nodes)};
+  call.upload(begin, begins, sizeof begins);
   call.backend().tree_accept({p.in<int32_t>("token", nodes), p.indices("parent", nodes, -1, nodes),
-                              p.in<int32_t>("chosen", nodes), nodes, path, length},
+                              p.in<int32_t>("chosen", nodes), begin, 1, nodes, path, emitted, length},
                              call.stream());
   const int32_t walked = call.take(length)[0];
   REDRAFTER_REQUIRE(walked >= 0 && walked <= nodes, "ERR_INTERNAL", "tree_accept walked ", walked, " nodes");

@@ -6,6 +6,7 @@
 #include "base/threads.h"
 #include "spec/drafters/recurrent.h"
 #include "spec/round.h"
+#include "testing/levels.h"
 #include "testing/testing.h"
 
 namespace redrafter::testing {
@@ -39,7 +40,7 @@ void split_k(const MatmulParams& p, Stream& stream) {
 // Verification breaks ties by the highest id, plain decoding by the lowest.
 void last_wins(const SampleParams& params, Stream& stream) {
   SampleParams p = params;
-  p.node_parent = nullptr;  // choose everywhere: the walk will go where the fault leads
+  p.begin = nullptr;  // choose everywhere: the walk will go where the fault leads
   real().sample(p, stream);
   for (int64_t row = 0; p.rows > 1 && row < p.rows; ++row) {
     const float* logits = p.logits + row * p.vocab;
@@ -86,32 +87,39 @@ std::vector<int32_t> ids_of(const Napi::Value& value) {
   return {array.Data(), array.Data() + array.ElementLength()};
 }
 
-// { fault, model, drafter, ids, maxTokens, beamWidth, beamLength, eos } -> { ids, kv } where kv holds K of
-// layer 0. beamWidth 0 decodes plainly.
+// { fault, level?, model, drafter, ids, maxTokens, beamWidth, beamLength, eos } -> { ids, kv } where kv holds
+// K of layer 0. beamWidth 0 decodes plainly. A level that is not the CPU's decodes with weights in bf16.
 Napi::Value decode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Napi::Object options = info[0].As<Napi::Object>();
     const auto text = [&](const char* key) { return options.Get(key).As<Napi::String>().Utf8Value(); };
     const auto number = [&](const char* key) { return options.Get(key).As<Napi::Number>().Int64Value(); };
     const std::string fault = text("fault");
-    const Backend backend = with_fault(fault);
+    const bool elsewhere = options.Has("level");
+    const Backend backend = elsewhere ? level_backend(text("level")) : with_fault(fault);
+    const MatrixDType dtype = elsewhere ? MatrixDType(DType::kBF16) : MatrixDType();
     ThreadPool pool(1);
-    Stream stream;
-    stream.threads = &pool;
+    BackendStream backend_stream(backend, &pool);
+    Stream& stream = backend_stream.get();
     const ModelConfig config = read_model_config(text("model"));
     const int64_t positions = 512, nodes = max_tree_nodes(kMaxBeamWidth, kMaxBeamLength);
-    Model model(config,
-                load_model_weights(config, Checkpoint::open(text("model")), backend, stream, keep_going),
-                backend, stream, {nodes, positions, pool.size()});
-    RecurrentDrafter drafter(load_recurrent_weights(text("drafter"), config, backend, stream, keep_going),
-                             model.weights().embedding, backend, stream);
-    KvCache cache({config.layers, config.kv_heads, config.head_dim, 128}, backend, stream);
+    Model model(
+        config,
+        load_model_weights(config, Checkpoint::open(text("model")), backend, stream, keep_going, dtype),
+        backend, stream, {nodes, positions, pool.size()});
+    RecurrentDrafter drafter(
+        load_recurrent_weights(text("drafter"), config, backend, stream, keep_going, dtype),
+        model.weights().embedding, backend, stream);
+    KvCache cache(KvShape(config.layers, config.kv_heads, config.head_dim, 128, backend, DType::kBF16),
+                  backend, stream);
     KvSequence kv(cache);
     std::vector<int32_t> tokens = ids_of(options.Get("ids"));
     const size_t prompt = tokens.size();
     const std::vector<int32_t> eos = ids_of(options.Get("eos"));
 
-    Lane lane(backend, config.hidden);
+    Round round(model, cache, &drafter, stream, 64);
+    Lane lane;
+    lane.hidden = HiddenRows::Taken(round.hidden());
     lane.tokens = &tokens;
     lane.kv = &kv;
     lane.beam_width = number("beamWidth");
@@ -119,7 +127,6 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     lane.max_tokens = number("maxTokens");
     if (fault != "no-eos-cut") lane.stop.eos = eos;
     kv.reserve(static_cast<int64_t>(prompt) + lane.max_tokens + nodes);
-    Round round(model, cache, &drafter, stream, 64);
     const auto ended = [&] {
       return lane.finish != Finish::kNone ||
              (!lane.emitted.empty() && std::find(eos.begin(), eos.end(), tokens.back()) != eos.end());
@@ -132,14 +139,17 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     Napi::Object result = Napi::Object::New(info.Env());
     auto ids = Napi::Int32Array::New(info.Env(), tokens.size() - prompt);
     std::copy(tokens.begin() + static_cast<std::ptrdiff_t>(prompt), tokens.end(), ids.Data());
-    const KvLayer& layer = cache.layers()[0];
     const int64_t width = config.kv_heads * config.head_dim;
     auto values = Napi::Float32Array::New(info.Env(), static_cast<size_t>(kv.length() * width));
+    std::vector<float> block(static_cast<size_t>(cache.shape().block_floats()));
     for (int64_t t = 0; t < kv.length(); ++t) {
-      const float* k =
-          layer.k_floats() + kv.blocks()[static_cast<size_t>(t / kBlockTokens)] * layer.k_block_stride;
+      if (t % kBlockTokens == 0) {
+        cache.export_block(0, kv.blocks()[static_cast<size_t>(t / kBlockTokens)], kBlockTokens, block.data(),
+                           stream);
+      }
       for (int64_t i = 0; i < width; ++i) {
-        values[static_cast<size_t>(t * width + i)] = k[i * kBlockTokens + t % kBlockTokens];
+        values[static_cast<size_t>(t * width + i)] =
+            block[static_cast<size_t>(i * kBlockTokens + t % kBlockTokens)];
       }
     }
     result.Set("ids", ids);

@@ -123,15 +123,23 @@ Napi::Value attention(OpCall& call) {
   return call.take(y);
 }
 
-// kvCompact {kv, blockTable, from, toSlot}: {k, v}
+// kvCompact {kv, blockTable, from, toSlot}: {k, v}; from[i] moves to toSlot + i
 Napi::Value kv_compact(OpCall& call) {
   const Fields& p = call.params();
   const Cache cache = cache_of(call, p);
   const int64_t entries = p.length<int32_t>("blockTable"), count = p.length<int32_t>("from");
   const int64_t to_slot = p.integer("toSlot"), slots = entries * kBlockTokens;
   REDRAFTER_REQUIRE(to_slot + count <= slots, "ERR_INVALID_ARGUMENT", "toSlot");
-  call.backend().kv_compact({cache.layer, p.indices("blockTable", entries, 0, cache.blocks),
-                             p.indices("from", count, 0, slots), to_slot, count},
+  std::vector<int32_t> path(p.host<int32_t>("from", count), p.host<int32_t>("from", count) + count);
+  for (int32_t& node : path) node -= static_cast<int32_t>(to_slot);
+  const int32_t committed = static_cast<int32_t>(to_slot), length = static_cast<int32_t>(count);
+  int32_t *nodes = call.out<int32_t>(count), *lane = call.out<int32_t>(2);
+  call.upload(nodes, path.data(), path.size() * sizeof(int32_t));
+  call.upload(lane, &committed, sizeof committed);
+  call.upload(lane + 1, &length, sizeof length);
+  p.indices("from", count, 0, slots);
+  call.backend().kv_compact({cache.layer, p.indices("blockTable", entries, 0, cache.blocks), lane, nodes,
+                             lane + 1, 1, entries, count},
                             call.stream());
   return result_of(call, cache);
 }

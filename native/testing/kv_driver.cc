@@ -142,10 +142,17 @@ Napi::Value compact(Driver& d, const Info& info) {
     REDRAFTER_REQUIRE(slot >= to + i && slot < reserved_slots(s), "ERR_INVALID_ARGUMENT", "from");
   }
   const Backend& backend = d.cache.backend();
-  DeviceBuffer table(backend, s.blocks().size() * 4 + 4), slots(backend, from.ByteLength() + 4);
+  const int32_t committed = static_cast<int32_t>(to), length = static_cast<int32_t>(count);
+  std::vector<int32_t> path(from.Data(), from.Data() + count);
+  for (int32_t& node : path) node -= committed;
+  DeviceBuffer table(backend, s.blocks().size() * 4 + 4), nodes(backend, from.ByteLength() + 4),
+      lane(backend, 8);
   backend.upload(table.as<int32_t>(), s.blocks().data(), s.blocks().size() * 4, d.stream);
-  backend.upload(slots.as<int32_t>(), from.Data(), from.ByteLength(), d.stream);
-  d.cache.compact(table.as<int32_t>(), slots.as<int32_t>(), to, count);
+  backend.upload(nodes.as<int32_t>(), path.data(), path.size() * 4, d.stream);
+  backend.upload(lane.as<int32_t>(), &committed, 4, d.stream);
+  backend.upload(lane.as<int32_t>() + 1, &length, 4, d.stream);
+  d.cache.compact(table.as<int32_t>(), static_cast<int64_t>(s.blocks().size()), lane.as<int32_t>(),
+                  {nodes.as<int32_t>(), lane.as<int32_t>() + 1, 1, count});
   return info.Env().Undefined();
 }
 
@@ -158,10 +165,10 @@ Napi::Value kv_cache(const Info& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Napi::Env env = info.Env();
     const auto p = info[1].As<Napi::Object>();
-    const KvShape shape{integer(p.Get("layers")), integer(p.Get("kvHeads")), integer(p.Get("headDim")),
-                        integer(p.Get("blocks"))};
     const std::string level = info[0].As<Napi::String>().Utf8Value();
     const Backend& backend = level_backend(level);
+    const KvShape shape(integer(p.Get("layers")), integer(p.Get("kvHeads")), integer(p.Get("headDim")),
+                        integer(p.Get("blocks")), backend, DType::kBF16);
     const auto driver = std::make_shared<Driver>(shape, backend);
     auto object = Napi::Object::New(env);
     using Method = Napi::Value (*)(Driver&, const Info&);

@@ -161,6 +161,11 @@ Napi::Value sample(OpCall& call) {
   if (p.has("nodeParent")) {
     params.node_token = p.in<int32_t>("nodeToken", rows);
     params.node_parent = p.indices("nodeParent", rows, -1, rows);
+    const int32_t begins[] = {0, static_cast<int32_t>(rows)};
+    int32_t* begin = call.out<int32_t>(2);
+    call.upload(begin, begins, sizeof begins);
+    params.begin = begin;
+    params.lanes = 1;
   }
   call.backend().sample(params, call.stream());
   return call.take(token);

@@ -14,40 +14,43 @@ class RecurrentDrafter final : public Drafter {
   // `embedding` is the target's, which the drafter shares.
   RecurrentDrafter(RecurrentWeights weights, Matrix embedding, const Backend& backend, Stream& stream);
 
-  void propose(const Proposal& proposal, DraftTree& tree) override;
+  void propose(const Proposal& proposal, const DraftTrees& trees) override;
   int64_t weight_bytes() const override { return weights_.bytes; }
   int64_t workspace_bytes() const override { return static_cast<int64_t>(workspace_.bytes()); }
   const RecurrentWeights& weights() const { return weights_; }
 
  private:
+  // Rows of the workspace: so many beams, of one lane or of several, are extended together.
+  static constexpr int64_t kRows = kMaxBeamWidth;
+
   void carve(Arena& arena);
-  // Extends `rows` live beams by one token; returns how many are live then.
-  int64_t step(const Proposal& proposal, int64_t rows, int64_t step);
+  void propose_some(const Proposal& proposal, const DraftTrees& trees);  // lanes * width <= kRows
+  // Extends the `beams` beams of each lane by one token.
+  void step(const Proposal& proposal, int64_t beams, int64_t step);
 
   RecurrentWeights weights_;
   Matrix embedding_;
   const Backend& backend_;
   Stream& stream_;
   DeviceBuffer workspace_;
-  int32_t* last_ = nullptr;      // [W] newest token of each beam
-  float* state_ = nullptr;       // [W, hidden]
-  float* state_next_ = nullptr;  // [W, hidden]
+  // [rows, ...]: the beams of all lanes, lane by lane.
+  float* state_ = nullptr;       // [hidden]
+  float* state_next_ = nullptr;  // [hidden]
   float* cell_scratch_ = nullptr;
-  float* z_ = nullptr;       // [W, exit]
-  float* z_next_ = nullptr;  // [W, exit]
+  float* z_ = nullptr;       // [exit]
+  float* z_next_ = nullptr;  // [exit]
   float* mix_scratch_ = nullptr;
-  int32_t* top_token_ = nullptr;  // [W, W]
-  float* top_logit_ = nullptr;    // [W, W]
-  float* log_sum_exp_ = nullptr;  // [W]
+  int32_t* top_token_ = nullptr;  // [W]
+  float* top_logit_ = nullptr;    // [W]
+  float* log_sum_exp_ = nullptr;
   float* head_scratch_ = nullptr;
-  float* score_ = nullptr;       // [W]
-  float* score_next_ = nullptr;  // [W]
-  int32_t* beams_ = nullptr;     // [W, 1 + L]
+  float* score_ = nullptr;
+  float* score_next_ = nullptr;
+  int32_t* beams_ = nullptr;  // [1 + L]
   int32_t* beams_next_ = nullptr;
-  int32_t* live_ = nullptr;  // [1]
+  int32_t* live_ = nullptr;  // by lane
   float* beam_scratch_ = nullptr;
-  int32_t* unpack_ = nullptr;  // [W, 1 + L]
-  int32_t* nodes_ = nullptr;   // [1]
+  int32_t* unpack_ = nullptr;  // [1 + L]
 };
 
 }  // namespace redrafter
