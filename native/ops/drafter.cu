@@ -48,11 +48,12 @@ struct JoinedRows {
     return k < 2 * p.hidden ? p.s[row * p.hidden + k - p.hidden] : 0.0f;
   }
   __device__ __forceinline__ uint32_t pair(int64_t row, int64_t k) const {
+    const float *h = lane_hidden(p, row), *s = p.s + row * p.hidden;
     const bool paired =
-        hidden % 2 == 0 &&
+        p.hidden % 2 == 0 &&
         (reinterpret_cast<uintptr_t>(h) | reinterpret_cast<uintptr_t>(s)) % sizeof(float2) == 0;
-    if (!paired || k >= 2 * hidden) return T::pack(at(row, k), at(row, k + 1));
-    const float* from = k < hidden ? h + k : s + row * hidden + k - hidden;
+    if (!paired || k >= 2 * p.hidden) return T::pack(at(row, k), at(row, k + 1));
+    const float* from = k < p.hidden ? h + k : s + k - p.hidden;
     const float2 v = *reinterpret_cast<const float2*>(from);
     return T::pack(v.x, v.y);
   }
