@@ -23,7 +23,10 @@ export default defineConfig({
     hookTimeout: 60_000,
     globalSetup: ['test/kit/temporary.ts'],
     projects: [
-      { extends: true, test: { name: 'redrafter', include: ['test/**/*.test.ts'], exclude: [PACKAGE, CONTROLS, ROUNDS] } },
+      {
+        extends: true,
+        test: { name: 'redrafter', include: ['test/**/*.test.ts'], exclude: [PACKAGE, CONTROLS, ROUNDS] },
+      },
       // The tables of the ops once more, on the CUDA kernels (test/native/ops/levels.ts).
       { extends: true, test: { name: 'kernels', include: KERNELS, env: { REDRAFTER_TEST_LEVELS: 'kernels' } } },
       { extends: true, test: { name: 'package', include: [PACKAGE], globalSetup: ['test/package/setup.ts'] } },

@@ -81,15 +81,16 @@ constexpr int64_t head_dim_padded(int64_t head_dim) { return ceil_to(head_dim, 1
 // The rows of one forward pass: prompt chunks and draft trees of any number of sequences, flat.
 // Row r sits at logical position position[r] of its sequence and sees positions 0..position[r]: the first
 // context[r] of them are the slots 0..context[r]-1 of the sequence, the others (its ancestors in the tree and
-// itself) are the position[r] + 1 - context[r] slots from tail_slots[tail_begin[r]] on, in ascending position.
+// itself) are the position[r] + 1 - context[r] slots from tail_slots[tail_begin[r]] on, in ascending
+// position.
 struct Batch {
   int64_t rows = 0;
-  const int32_t* token = nullptr;         // [rows]
-  const int32_t* position = nullptr;      // [rows]
-  const int32_t* slot = nullptr;          // [rows] where K and V of this row are written
-  const int32_t* sequence = nullptr;      // [rows] row of block_tables
-  const int32_t* context = nullptr;       // [rows]
-  const int32_t* tail_begin = nullptr;    // [rows]
+  const int32_t* token = nullptr;       // [rows]
+  const int32_t* position = nullptr;    // [rows]
+  const int32_t* slot = nullptr;        // [rows] where K and V of this row are written
+  const int32_t* sequence = nullptr;    // [rows] row of block_tables
+  const int32_t* context = nullptr;     // [rows]
+  const int32_t* tail_begin = nullptr;  // [rows]
   const int32_t* tail_slots = nullptr;
   const int32_t* block_tables = nullptr;  // [sequences, table_stride] block of slots 16 i .. 16 i + 15
   int64_t table_stride = 0;

@@ -33,28 +33,37 @@ struct GivenRows {
   }
 };
 
-// The target's hidden state that a row drafts from.
-__device__ __forceinline__ const float* lane_hidden(const MixParams& p, int64_t row) {
-  return p.h_row == nullptr ? p.h : p.h + p.h_row[row / p.rows_per_lane] * p.hidden;
-}
+// The target's hidden state that a row drafts from, row h_row[lane] of h.
+struct LaneHidden {
+  const float* h;
+  const int32_t* h_row;
+  int rows_per_lane, hidden;
+
+  explicit LaneHidden(const MixParams& p)
+      : h(p.h),
+        h_row(p.h_row),
+        rows_per_lane(static_cast<int>(p.rows_per_lane)),
+        hidden(static_cast<int>(p.hidden)) {}
+  __device__ __forceinline__ const float* of(int row) const {
+    return h_row == nullptr ? h : h + int64_t{h_row[row / rows_per_lane]} * hidden;
+  }
+};
 
 // [h; s], h by lane.
 template <typename T>
 struct JoinedRows {
-  MixParams p;
+  LaneHidden lane;
+  const float* s;
 
-  __device__ __forceinline__ float at(int64_t row, int64_t k) const {
-    if (k < p.hidden) return lane_hidden(p, row)[k];
-    return k < 2 * p.hidden ? p.s[row * p.hidden + k - p.hidden] : 0.0f;
-  }
   __device__ __forceinline__ uint32_t pair(int64_t row, int64_t k) const {
-    const int64_t hidden = p.hidden;
+    const int hidden = lane.hidden, column = static_cast<int>(k);
+    const float *h = lane.of(static_cast<int>(row)), *state = s + row * hidden;
+    const auto at = [&](int c) { return c < hidden ? h[c] : c < 2 * hidden ? state[c - hidden] : 0.0f; };
     const bool paired =
         hidden % 2 == 0 &&
-        (reinterpret_cast<uintptr_t>(p.h) | reinterpret_cast<uintptr_t>(p.s)) % sizeof(float2) == 0;
-    if (!paired || k >= 2 * hidden) return T::pack(at(row, k), at(row, k + 1));
-    const float* from = k < hidden ? lane_hidden(p, row) + k : p.s + row * hidden + k - hidden;
-    const float2 v = *reinterpret_cast<const float2*>(from);
+        (reinterpret_cast<uintptr_t>(lane.h) | reinterpret_cast<uintptr_t>(s)) % sizeof(float2) == 0;
+    if (!paired || column >= 2 * hidden) return T::pack(at(column), at(column + 1));
+    const float2 v = *reinterpret_cast<const float2*>(column < hidden ? h + column : state + column - hidden);
     return T::pack(v.x, v.y);
   }
 };
@@ -362,11 +371,11 @@ __global__ void cell_sum_kernel(CellParams p) {
       p.s[i] + (p.e != nullptr ? p.e[i] : table_value(p.table, p.token[row * p.token_stride], i % p.hidden));
 }
 
-__global__ void mix_join_kernel(MixParams p) {
+__global__ void mix_join_kernel(MixParams p, LaneHidden hidden) {
   const int64_t i = element();
   if (i >= p.rows * 2 * p.hidden) return;
   const int64_t row = i / (2 * p.hidden), k = i % (2 * p.hidden);
-  p.z[i] = k < p.hidden ? lane_hidden(p, row)[k] : p.s[row * p.hidden + k - p.hidden];
+  p.z[i] = k < p.hidden ? hidden.of(static_cast<int>(row))[k] : p.s[row * p.hidden + k - p.hidden];
 }
 
 }  // namespace
@@ -384,12 +393,13 @@ void cell_cuda(const CellParams& p, Stream& stream) {
 
 void mix_cuda(const MixParams& p, Stream& stream) {
   if (p.projection.data == nullptr) {
-    return launch("mix", mix_join_kernel, element_grid(p.rows * 2 * p.hidden), kElementThreads, 0, stream, p);
+    return launch("mix", mix_join_kernel, element_grid(p.rows * 2 * p.hidden), kElementThreads, 0, stream, p,
+                  LaneHidden(p));
   }
   with_element(p.projection.dtype, [&](auto element) {
     using T = decltype(element);
-    launch_product<T>("mix", JoinedRows<T>{p}, p.projection, p.rows, StoreAffine{p.bias, p.z, p.exit},
-                      stream);
+    launch_product<T>("mix", JoinedRows<T>{LaneHidden(p), p.s}, p.projection, p.rows,
+                      StoreAffine{p.bias, p.z, p.exit}, stream);
   });
 }
 

@@ -68,7 +68,7 @@ describe.skipIf(simt === undefined)('the emulator', () => {
   it('shuffles and votes', () => {
     const [blocks, threads] = [3, 96];
     const input = words(blocks * threads, 1);
-    const expected = Array.from(input, (v, i) => {
+    const expected = Array.from(input, (_, i) => {
       const lane = i % 32;
       const first = i - lane;
       const from = (other: number): number => at(input, first + other);
