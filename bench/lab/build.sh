@@ -10,7 +10,7 @@ mkdir -p "$objects"
 flags=(-std=c++20 -O3 -fmad=false --expt-relaxed-constexpr -Werror all-warnings -Xcompiler -Wall,-Wextra
        -Inative -Ibench/lab "-gencode=arch=compute_${arch#sm_},code=$arch")
 compile() { nvcc "${flags[@]}" -x cu -c "$1" -o "$2"; }
-for source in native/ops/*.cu bench/lab/*.cu bench/lab/*.cc; do
+for source in $(ls native/ops/*.cu | grep -v cuda_entry.cu) bench/lab/*.cu bench/lab/*.cc; do
   object=$objects/$(basename "$source").o
   # A header may have changed: newer than every header or it is built again.
   if [ -e "$object" ] && [ "$source" -ot "$object" ] &&

@@ -148,6 +148,20 @@ Case sample_case(const ModelShape& m, int64_t rows, bool greedy) {
           }};
 }
 
+Case logprob_case(const ModelShape& m, int64_t rows) {
+  return {"logprob", "top 5", rows, {4.0 * count(rows * m.vocab), 0}, [=](Memory& memory) -> Run {
+            const float* logits = memory.floats(rows * m.vocab, 8.0f);
+            std::vector<int32_t> index;
+            for (int64_t r = 0; r < rows; ++r) index.push_back(static_cast<int32_t>(r));
+            const int32_t* row = memory.of(index);
+            float *value = memory.empty<float>(rows), *top_value = memory.empty<float>(rows * 5);
+            int32_t* top = memory.empty<int32_t>(rows * 5);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+              backend.logprob({logits, row, row, value, top, top_value, rows, m.vocab, 5}, stream);
+            };
+          }};
+}
+
 Case compact_case(const ModelShape& m, int64_t path_length) {
   const double moved = 2 * 2 * 2 * count(path_length * m.kv_heads * m.head_dim * m.layers);
   return {"kv_compact", "all layers", path_length, {moved, 0}, [=](Memory& memory) -> Run {
@@ -190,6 +204,7 @@ std::vector<Case> kernel_cases(const ModelShape& m) {
   for (const int64_t rows : {1, 32}) {
     all.push_back(sample_case(m, rows, true));
     all.push_back(sample_case(m, rows, false));
+    all.push_back(logprob_case(m, rows));
   }
   all.push_back(compact_case(m, 4));
   return all;

@@ -23,12 +23,13 @@ constexpr const char* kHelp =
     "  --kernel NAME   only kernels with NAME in their name\n"
     "  --rows N        only cases of N rows\n"
     "  --json FILE     also write the results there\n"
+    "  --summary       the cases that native/ops/README.md lists\n"
     "  --markdown      floors: as a table of the Markdown kind\n";
 
 struct Options {
   std::string command, model, kernel, json;
   int64_t rows = 0;
-  bool markdown = false;
+  bool markdown = false, summary = false;
 };
 
 // False when the arguments make no sense.
@@ -46,6 +47,8 @@ bool parse(int argc, char** argv, Options& o) {
       o.json = argv[++i];
     } else if (arg == "--markdown") {
       o.markdown = true;
+    } else if (arg == "--summary") {
+      o.summary = true;
     } else if (o.command.empty() && arg[0] != '-') {
       o.command = arg;
     } else {
@@ -63,6 +66,17 @@ struct Listed {
   Case kernel;
 };
 
+// A few of all cases: 7B and 8B shapes, plain decoding, a draft tree, a full batch, a prompt chunk.
+bool in_summary(const ModelShape& m, const Case& c) {
+  if (m.hidden < 4096) return false;
+  if (c.kernel == "attention") return c.shape == "4096 context";
+  if (c.kernel == "matmul") return c.rows == 1 || c.rows == 16 || c.rows == 64 || c.rows == 512;
+  const bool drafter = c.kernel == "cell" || c.kernel == "mix" || c.kernel == "residual" ||
+                       c.kernel == "head_top" || c.kernel == "draft round";
+  if (drafter) return c.rows == kBeamWidth;
+  return c.kernel == "kv_compact" || c.rows == 1 || c.rows == 32;
+}
+
 std::vector<Listed> selected(const Options& o) {
   std::vector<Listed> all;
   for (const ModelShape& m : model_shapes()) {
@@ -70,7 +84,10 @@ std::vector<Listed> selected(const Options& o) {
     std::vector<Case> cases = kernel_cases(m), drafting = drafter_cases(m);
     cases.insert(cases.end(), drafting.begin(), drafting.end());
     for (Case& c : cases) {
-      if (c.kernel.find(o.kernel) == std::string::npos || (o.rows != 0 && c.rows != o.rows)) continue;
+      if (c.kernel.find(o.kernel) == std::string::npos || (o.rows != 0 && c.rows != o.rows) ||
+          (o.summary && !in_summary(m, c))) {
+        continue;
+      }
       all.push_back({m.name, std::move(c)});
     }
   }
