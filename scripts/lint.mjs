@@ -8,7 +8,7 @@ const fix = process.argv.includes('--fix');
 
 /** clang-format prints a line with a caret for every difference; the names of the files are enough. */
 function clangFormat() {
-  const args = [...(fix ? ['-i'] : ['--dry-run', '-Werror']), '--glob=native/**/*.{h,cc,cu,cuh}'];
+  const args = [...(fix ? ['-i'] : ['--dry-run', '-Werror']), '--glob={native,bench/lab}/**/*.{h,cc,cu,cuh}'];
   const tool = join(root, 'node_modules/clang-format/index.js');
   const { status, stdout, stderr } = spawnSync(process.execPath, [tool, ...args], {
     cwd: root,
@@ -16,7 +16,7 @@ function clangFormat() {
     maxBuffer: 1 << 30,
   });
   if (status === 0) return true;
-  const files = new Set([...stderr.matchAll(/^(native\/[^:\s]+):\d+:/gm)].map((match) => match[1]));
+  const files = new Set([...stderr.matchAll(/^((?:native|bench)\/[^:\s]+):\d+:/gm)].map((match) => match[1]));
   console.error(files.size > 0 ? `not formatted (npm run format): ${[...files].join(' ')}` : stdout + stderr);
   return false;
 }
