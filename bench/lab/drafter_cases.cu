@@ -177,6 +177,77 @@ Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
           }};
 }
 
+// Beams of one lane that share no prefix but the root: the largest tree.
+std::vector<int32_t> apart(int64_t width, int64_t columns) {
+  std::vector<int32_t> beams;
+  for (int64_t i = 0; i < width * columns; ++i) {
+    beams.push_back(i % columns == 0 ? 17 : static_cast<int32_t>(100 + i));
+  }
+  return beams;
+}
+
+Case beam_case(const Drafter& d, int64_t width) {
+  const double state = 8.0 * count(width * d.hidden);
+  return {"beam",
+          std::to_string(width) + " x " + std::to_string(width),
+          width,
+          {state + 12.0 * count(width * width), 0},
+          [=](Memory& memory) -> Run {
+            const int64_t columns = kBeamLength + 1;
+            const int32_t* token = memory.of(some_tokens(width * width, d.vocab));
+            const float *logit = memory.floats(width * width), *sum = memory.floats(width),
+                        *score = memory.floats(width);
+            const int32_t* beams = memory.of(apart(width, columns));
+            const float* state_of = memory.floats(width * d.hidden);
+            float *next_score = memory.empty<float>(width),
+                  *next_state = memory.empty<float>(width * d.hidden);
+            int32_t *next_beams = memory.empty<int32_t>(width * columns), *live = memory.empty<int32_t>(1);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+              backend.beam({token, logit, sum, nullptr, score, beams, state_of, width, width, columns, 2,
+                            d.hidden, next_score, next_beams, next_state, live, nullptr},
+                           stream);
+            };
+          }};
+}
+
+// tree_pack, tree_rows, tree_accept and keep_hidden of one lane, one after another.
+Case tree_case(const Drafter& d, int64_t width) {
+  const int64_t nodes = 1 + width * kBeamLength, columns = kBeamLength + 1;
+  const double moved =
+      4.0 * count(width * columns * 2 + nodes * (3 + 3 + 9 + columns + 3)) + 8.0 * count(d.hidden);
+  return {
+      "tree", "pack, rows, accept, keep", width, {moved, 0}, [=](Memory& memory) -> Run {
+        const int32_t* beams = memory.of(apart(width, columns));
+        const auto one = [&](int64_t value) {
+          return memory.of(std::vector<int32_t>{static_cast<int32_t>(value)});
+        };
+        const int32_t *root = one(17), *live = one(width), *committed = one(100), *to_row = one(0);
+        const int32_t* begin = memory.of(std::vector<int32_t>{0, static_cast<int32_t>(nodes)});
+        int32_t* tree = memory.empty<int32_t>(3 * nodes);
+        int32_t *unpack = memory.empty<int32_t>(width * columns), *made = memory.empty<int32_t>(1);
+        int32_t *rows = memory.empty<int32_t>(8 * nodes), *tails = memory.empty<int32_t>(nodes * columns);
+        int32_t* chosen = memory.of(std::vector<int32_t>(static_cast<size_t>(nodes), 101));
+        int32_t *path = memory.empty<int32_t>(2 * columns), *length = memory.empty<int32_t>(1);
+        const float* hidden_out = memory.floats(nodes * d.hidden);
+        float* kept = memory.empty<float>(d.hidden);
+        return [=, &backend = memory.backend()](Stream& stream, int64_t) {
+          backend.tree_pack(
+              {beams, root, live, 1, width, kBeamLength, tree, tree + nodes, tree + 2 * nodes, unpack, made},
+              stream);
+          int32_t* row[8];
+          for (int i = 0; i < 8; ++i) row[i] = rows + i * nodes;
+          backend.tree_rows(
+              {tree,   tree + nodes, tree + 2 * nodes, made,   1,      width,  kBeamLength, begin,  committed,
+               0,      columns,      row[0],           row[1], row[2], row[3], row[4],      row[5], tails,
+               row[6], row[7]},
+              stream);
+          backend.tree_accept({row[0], row[7], chosen, begin, 1, columns, path, path + columns, length},
+                              stream);
+          backend.keep_hidden({hidden_out, begin, path, length, to_row, kept, 1, columns, d.hidden}, stream);
+        };
+      }};
+}
+
 }  // namespace
 
 std::vector<Case> drafter_cases(const ModelShape& m) {
@@ -189,6 +260,10 @@ std::vector<Case> drafter_cases(const ModelShape& m) {
       all.push_back(head_case(d, rows));
     }
     for (const int64_t width : {kBeamWidth, int64_t{64}}) all.push_back(round_case(m, d, width));
+  }
+  for (const int64_t width : {kBeamWidth, int64_t{64}}) {
+    all.push_back(beam_case(gru(m), width));
+    all.push_back(tree_case(gru(m), width));
   }
   const Drafter sum{Cell::kSum, m.hidden, m.hidden, 1, kDraftVocab};
   all.push_back(cell_case(m, sum, kBeamWidth));

@@ -72,7 +72,8 @@ bool in_summary(const ModelShape& m, const Case& c) {
   if (c.kernel == "attention") return c.shape == "4096 context";
   if (c.kernel == "matmul") return c.rows == 1 || c.rows == 16 || c.rows == 64 || c.rows == 512;
   const bool drafter = c.kernel == "cell" || c.kernel == "mix" || c.kernel == "residual" ||
-                       c.kernel == "head_top" || c.kernel == "draft round";
+                       c.kernel == "head_top" || c.kernel == "draft round" || c.kernel == "beam" ||
+                       c.kernel == "tree";
   if (drafter) return c.rows == kBeamWidth;
   return c.kernel == "kv_compact" || c.rows == 1 || c.rows == 32;
 }
