@@ -121,19 +121,10 @@ void with_element(DType dtype, const Body& body) {
   }
 }
 
-// Every lane gets the same result; the order is that of a butterfly, the same whatever the values.
+// The sum over a warp in every lane; the order is that of a butterfly, the same whatever the values.
 __device__ __forceinline__ float warp_sum(float v) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) v += __shfl_xor_sync(kAllLanes, v, offset);
-  return v;
-}
-
-__device__ __forceinline__ float warp_max(float v) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    const float other = __shfl_xor_sync(kAllLanes, v, offset);
-    v = other > v ? other : v;
-  }
   return v;
 }
 
