@@ -62,7 +62,7 @@ describeLevels('kv_compact', (level) => {
       });
       const committed = random.integers(lanes, 0, blocks * BLOCK - 3 * pathStride);
       const pathLength = Int32Array.from(range(lanes), () => random.integer(0, pathStride + 1));
-      const path = new Int32Array(lanes * pathStride).fill(1e9); // behind a path there may be anything
+      const path = random.integers(lanes * pathStride, 0, pathStride); // behind a path there may be anything
       const unused = at(layers, 0).unusedBlock();
       const blockTables = new Int32Array(lanes * tableStride).fill(unused);
       for (const lane of range(lanes)) {

@@ -215,7 +215,7 @@ describeLevels('keep_hidden', (level) => {
         const to = random.floats(toRows * hidden);
         const toRow = random.permutation(toRows).slice(0, lanes);
         const pathLength = new Int32Array(lanes);
-        const path = new Int32Array(lanes * stride).fill(UNWRITTEN);
+        const path = new Int32Array(lanes * stride);
         const expected = to.slice();
         for (const lane of range(lanes)) {
           const first = at(begin, lane);
