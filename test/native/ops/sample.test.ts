@@ -258,7 +258,7 @@ describeLevels('sample', (level) => {
           level,
           randomBeams(random, { width: random.integer(1, 9), length: random.integer(0, 5) }),
         );
-        const positions = Array.from(tree.depth, (depth) => 10 + depth);
+        const positions = Array.from(tree.depth, (depth) => 10 * lane + depth);
         const token = tree.token.map((own) => own % vocab);
         const args: SampleArgs = {
           ...repeated(new Float32Array(vocab), { temperature: lane % 2, seed: BigInt(lane + trial) }, positions),
