@@ -76,8 +76,9 @@ Batch batch_of(const Fields& p, int64_t blocks) {
              position = f.get("position").As<Napi::Int32Array>();
   b.sequences = sequences;
   for (size_t r = 0; r < static_cast<size_t>(b.rows); ++r) {
-    REDRAFTER_REQUIRE(begin[r + 1] - begin[r] == position[r] + 1 - context[r], "ERR_INVALID_ARGUMENT", "row ",
-                      r, ": context and tail do not make position + 1");
+    const int64_t tail = position[r] + 1 - context[r];
+    REDRAFTER_REQUIRE(tail >= 0 && begin[r] + tail <= begin[r + 1], "ERR_INVALID_ARGUMENT", "row ", r,
+                      ": context and tail do not make position + 1");
     b.max_positions = std::max<int64_t>(b.max_positions, position[r] + 1);
   }
   return b;

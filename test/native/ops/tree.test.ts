@@ -1,10 +1,11 @@
 import { expect, it } from 'vitest';
 
-import { at, ints, range } from '../../kit/arrays.js';
+import { at, ints, joinBytes, range, rowOf } from '../../kit/arrays.js';
 import { expectSameBytes, expectSameNumbers } from '../../kit/compare.js';
 import type { TreeRowsArgs } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
 import { describeLevels, ops, trials } from './levels.js';
+import { BLOCK, Paged } from './paged.js';
 import {
   acceptPath,
   packTree,
@@ -128,6 +129,50 @@ describeLevels('tree_rows', (level) => {
         expectSame(ops.treeRows(level, 1, args), rowsOf(args), `trial ${trial}, padding ${padding}`);
       }
     }
+  });
+  it('makes rows for rope and attention; padding changes nothing for the nodes, even where it holds NaN', () => {
+    const random = new Random(11);
+    const [lanes, heads, kvHeads, headDim] = [6, 4, 2, 16];
+    const columns = (heads + 2 * kvHeads) * headDim;
+    const pass = randomPass(random, lanes, 0);
+    const committed = random.integers(lanes, 0, 40);
+    const paged = new Paged(kvHeads, headDim, lanes * 9, random);
+    for (const lane of range(lanes)) {
+      paged.sequence(9 * BLOCK);
+      for (const slot of range(at(committed, lane))) paged.write(lane, slot, random.floats(paged.slotFloats()));
+    }
+    const cosSin = random.floats(9 * BLOCK * headDim);
+    const inputs = Array.from(pass.nodes, (nodes) => range(nodes).map(() => random.floats(columns)));
+    /** What the nodes of all lanes get, and the slots that they write. */
+    const results = (padding: number): Uint8Array => {
+      const begin = [0];
+      for (const nodes of pass.nodes) begin.push(at(begin, begin.length - 1) + nodes + padding);
+      const rows = at(begin, lanes);
+      const args = { ...pass, begin: Int32Array.from(begin), committed, firstSequence: 0, rows };
+      const { position, slot, sequence, context, tailBegin, tailSlots } = ops.treeRows(level, 1, args);
+      const batch = {
+        ...{ position, slot, sequence, context, tableStride: 9 },
+        // Only the slots that rows name.
+        tailSlots: tailSlots.map((own) => (own === UNWRITTEN ? 0 : own)),
+        tailBegin: Int32Array.from([...tailBegin, tailSlots.length]),
+        blockTables: Int32Array.from(paged.tables.flat()),
+      };
+      const x = new Float32Array(rows * columns).fill(NaN);
+      const each = <T>(body: (row: number, lane: number, node: number) => T): T[] =>
+        range(lanes).flatMap((lane) => range(at(pass.nodes, lane)).map((n) => body(at(begin, lane) + n, lane, n)));
+      each((row, lane, node) => {
+        x.set(at(at(inputs, lane), node), row * columns);
+      });
+      const { qkv, ...kv } = ops.rope(level, 1, { qkv: x, cosSin, kv: paged.kv, batch, heads });
+      const y = ops.attention(level, 1, { qkv, kv: { ...paged.kv, ...kv }, batch, heads, scale: 0.25 });
+      const found = each((row, lane, node) =>
+        joinBytes(rowOf(y, heads * headDim, row), paged.read(lane, at(committed, lane) + node, kv)),
+      );
+      expect(y.filter(Number.isNaN)).toHaveLength(padding * lanes * heads * headDim);
+      return joinBytes(...found);
+    };
+    const without = results(0);
+    for (const padding of [1, 9]) expectSameBytes(results(padding), without, `padding ${padding}`);
   });
   it('has more rows in a lane than a block has threads', () => {
     const packed = { width: 90, length: 8, root: ints(7), live: ints(90) };
