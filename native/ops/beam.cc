@@ -14,7 +14,7 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 void extend(const BeamParams& p, int64_t lane) {
   const int64_t rows = lane * p.rows, next = lane * p.width, count = p.rows * p.width;
   const int32_t* token = p.token + lane * count;
-  float* total = p.scratch + lane * (count + 2 * p.width);
+  float* total = p.scratch + lane * (count + p.width);
   int32_t* chosen = reinterpret_cast<int32_t*>(total + count);
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = rows + i / p.width;

@@ -11,7 +11,7 @@ struct BeamStartParams {
   const int32_t* root;  // [lanes]
   int64_t lanes, columns, hidden;
   float* score;    // [lanes] out: 0
-  int32_t* beams;  // [lanes, columns] out: column 0
+  int32_t* beams;  // [lanes, columns] out: column 0 alone
   float* state;    // [lanes, hidden] out: 0
 };
 
@@ -32,7 +32,7 @@ struct BeamParams {
   float* next_state;    // [lanes, width, hidden] out, rows of `state` gathered by parent
   int32_t* live;   // [lanes] out: beams kept; fewer than width when extensions run out or are NaN. The rows
                    // behind them are dead: a score of NaN, token 0, state 0.
-  float* scratch;  // [lanes, rows * width + 2 * width]
+  float* scratch;  // [lanes, (rows + 1) * width]
   int64_t lanes = 1;
 };
 

@@ -16,7 +16,7 @@ namespace redrafter {
 struct CellParams {
   Cell cell;
   const float* e;        // [rows, hidden], or null: looked up
-  const int32_t* token;  // [rows], each in [0, table.rows); used when e is null
+  const int32_t* token;  // of row r: token[r * token_stride], in [0, table.rows); used when e is null
   Matrix table;          // [vocab, hidden], or folded
   const float* s;        // [rows, hidden]
   float* s_next;         // [rows, hidden]; must not overlap s
@@ -24,8 +24,8 @@ struct CellParams {
   const float* w_bias;   // [hidden] or [3 hidden], or null
   const float* u_bias;   // likewise
   int64_t rows, hidden;
-  float* scratch;            // [rows, 7 * hidden]
-  int64_t token_stride = 1;  // elements from a row's token to the next row's
+  float* scratch;  // [rows, 7 * hidden]
+  int64_t token_stride = 1;
 
   constexpr bool folded() const { return e == nullptr && cell != Cell::kSum && w.data == nullptr; }
 };

@@ -5,7 +5,8 @@
 namespace redrafter {
 
 // For each lane, for i ascending: slot committed + i takes K and V of slot committed + path[i], in every
-// layer. Safe in place because path[i] >= i and path is strictly increasing.
+// layer. Safe in place because path[i] >= i and path is strictly increasing, and no lane has a block that
+// another lane writes to.
 struct KvCompactParams {
   KvLayer kv;                   // of the first layer
   const int32_t* block_tables;  // [lanes, table_stride]

@@ -1,5 +1,6 @@
 // Draft beams packed into prefix trees, one for each lane; the rows they bring into a pass; the walk that
-// accepts a path.
+// accepts a path. All ops give the same on every backend. In CUDA a tree is packed in one block, whose shared
+// memory (width * (length + 3) * 4 bytes) has to hold the beams.
 #pragma once
 #include "base/tensor.h"
 
@@ -8,7 +9,7 @@ namespace redrafter {
 // Beams of equal length share prefixes: a node is emitted once, by the first row that has its prefix, in row
 // order, so nodes are in trie insertion order, parents before children, and node 0 is the root.
 struct TreePackParams {
-  const int32_t* beams;  // [lanes, width, length + 1]; column 0 is the root token, the same in every row
+  const int32_t* beams;  // [lanes, width, length + 1]; column 0 is the root, the same in a lane's live rows
   const int32_t* root;   // [lanes] the tree of a lane with no live row
   const int32_t* live;   // [lanes] rows to pack, the first of each lane
   int64_t lanes, width, length;
@@ -25,8 +26,8 @@ void tree_pack_cuda(const TreePackParams&, Stream&);
 
 // The rows that trees bring into a pass. Node n of a lane is row begin[lane] + n: it sits at position
 // committed + depth, in slot committed + n, and sees the committed positions and its own path. Rows up to
-// begin[lane + 1] that are no nodes are padding: they see themselves alone, write to a slot that no node has,
-// and have no parent.
+// begin[lane + 1] that are no nodes are padding: token 0 at position 0, which sees itself alone, writes to a
+// slot that no node of its lane has, and has no parent.
 struct TreeRowsParams {
   const int32_t *token, *parent, *depth, *nodes;  // as tree_pack leaves them
   int64_t lanes, width, length;
@@ -42,20 +43,19 @@ struct TreeRowsParams {
 void tree_rows_cpu(const TreeRowsParams&, Stream&);
 void tree_rows_cuda(const TreeRowsParams&, Stream&);
 
-// From the root, follow the child that equals the target's token until none does.
+// From the root, follow the child that equals the target's token until none does; of equal children, the
+// first.
 struct TreeAcceptParams {
   const int32_t* token;   // [*] of the nodes of all lanes
   const int32_t* parent;  // [*] node of the same lane, or -1
   const int32_t* chosen;  // [*] the target's token after each node; -1 stops the walk
-  const int32_t* begin;   // [lanes + 1] lane l has nodes begin[l] .. begin[l + 1]
-  int64_t lanes, stride;  // a path has at most `stride` nodes
+  const int32_t* begin;   // [lanes + 1] lane l has nodes begin[l] .. begin[l + 1] - 1, at least its root
+  int64_t lanes, stride;  // a path has at most `stride` nodes, of which there is at least 1
   int32_t* path;          // [lanes, stride] out: nodes walked, path[0] = 0
   int32_t* emitted;       // [lanes, stride] out: the target's token after each of them
   int32_t* path_length;   // [lanes] out: accepted drafted tokens + 1
 };
 
-// Both ops give the same on every backend. In CUDA a tree is packed in one block, whose shared memory
-// (width * (length + 3) * 4 bytes) has to hold the beams.
 void tree_accept_cpu(const TreeAcceptParams&, Stream&);
 void tree_accept_cuda(const TreeAcceptParams&, Stream&);
 
@@ -64,8 +64,8 @@ struct KeepHiddenParams {
   const float* hidden_out;     // [*, hidden] of the nodes of all lanes
   const int32_t* begin;        // [lanes + 1]
   const int32_t* path;         // [lanes, stride]
-  const int32_t* path_length;  // [lanes]
-  const int32_t* to_row;       // [lanes]
+  const int32_t* path_length;  // [lanes], each at least 1
+  const int32_t* to_row;       // [lanes], all different
   float* to;                   // [*, hidden]
   int64_t lanes, stride, hidden;
 };

@@ -1,4 +1,4 @@
-// The drafter's ops, the draft tree, and the plain functions beside them.
+// The drafter's ops, beam search, and the plain functions beside them.
 #include <algorithm>
 
 #include "base/philox.h"
@@ -23,8 +23,8 @@ Cell cell_named(const std::string& name) {
   fail("ERR_INVALID_ARGUMENT", "unknown cell ", name);
 }
 
-// cell {cell, e or token and table, s, w?, u?, wBias?, uBias?, rows, hidden}; with a table and no w, the
-// table is folded
+// cell {cell, e or token and table, tokenStride?, s, w?, u?, wBias?, uBias?, rows, hidden}; with a table and
+// no w, the table is folded
 Napi::Value cell(OpCall& call) {
   const Fields& p = call.params();
   const int64_t rows = p.integer("rows"), h = p.integer("hidden");
@@ -35,31 +35,41 @@ Napi::Value cell(OpCall& call) {
                     "w or u is missing");
   Matrix table;
   const int32_t* token = nullptr;
+  const int64_t stride = p.has("tokenStride") ? p.integer("tokenStride") : 1;
   if (looked_up) {
     table = p.matrix("table");
     REDRAFTER_REQUIRE(table.cols == (folded ? gates : h), "ERR_INVALID_ARGUMENT",
                       "table has the wrong shape");
-    token = p.indices("token", rows, 0, table.rows);
+    token = p.indices("token", (rows - 1) * stride + 1, 0, table.rows);
   }
   float* next = call.out<float>(rows * h);
   call.backend().cell({kind, p.optional<float>("e", rows * h), token, table, p.in<float>("s", rows * h), next,
                        optional_matrix(p, "w", gates, h), optional_matrix(p, "u", gates, h),
                        p.optional<float>("wBias", gates), p.optional<float>("uBias", gates), rows, h,
-                       call.scratch(rows * 7 * h)},
+                       call.scratch(rows * 7 * h), stride},
                       call.stream());
   return call.take(next);
 }
 
-// mix {h, s, projection?, bias?, rows, hidden, exit}
+// mix {h, s, projection?, bias?, rows, hidden, exit, hRow?, rowsPerLane?}; without hRow, h is one row
 Napi::Value mix(OpCall& call) {
   const Fields& p = call.params();
   const int64_t rows = p.integer("rows"), h = p.integer("hidden"), exit = p.integer("exit");
   const Matrix projection = optional_matrix(p, "projection", exit, 2 * h);
   REDRAFTER_REQUIRE(projection.data != nullptr || exit == 2 * h, "ERR_INVALID_ARGUMENT", "exit");
+  int64_t h_rows = 1, rows_per_lane = 1;
+  const int32_t* h_row = nullptr;
+  if (p.has("hRow")) {
+    h_rows = p.length<float>("h") / h;
+    rows_per_lane = p.integer("rowsPerLane");
+    REDRAFTER_REQUIRE(rows_per_lane > 0 && rows % rows_per_lane == 0, "ERR_INVALID_ARGUMENT", "rowsPerLane");
+    h_row = p.indices("hRow", rows / rows_per_lane, 0, h_rows);
+  }
   float* z = call.out<float>(rows * exit);
-  call.backend().mix({p.in<float>("h", h), p.in<float>("s", rows * h), projection,
-                      p.optional<float>("bias", exit), z, rows, h, exit, call.scratch(rows * 2 * h)},
-                     call.stream());
+  call.backend().mix(
+      {p.in<float>("h", h_rows * h), p.in<float>("s", rows * h), projection, p.optional<float>("bias", exit),
+       z, rows, h, exit, call.scratch(rows * 2 * h), h_row, rows_per_lane},
+      call.stream());
   return call.take(z);
 }
 
@@ -93,83 +103,46 @@ Napi::Value head_top(OpCall& call) {
   return result;
 }
 
-// beam {token, logit, logSumExp, idMap?, score, beams, state, rows, width, columns, step, hidden}:
-// {score, beams, state, live}
+// beamStart {root, columns, hidden}: {score, beams, state} of a lane for each root
+Napi::Value beam_start(OpCall& call) {
+  const Fields& p = call.params();
+  const int64_t lanes = p.length<int32_t>("root"), columns = p.integer("columns"),
+                hidden = p.integer("hidden");
+  REDRAFTER_REQUIRE(lanes > 0 && columns > 0, "ERR_INVALID_ARGUMENT", "root or columns");
+  float *score = call.out<float>(lanes), *state = call.out<float>(lanes * hidden);
+  int32_t* beams = call.out<int32_t>(lanes * columns);
+  call.backend().beam_start({p.in<int32_t>("root", lanes), lanes, columns, hidden, score, beams, state},
+                            call.stream());
+  auto result = Napi::Object::New(call.env());
+  result["score"] = call.take(score);
+  result["beams"] = call.take(beams);
+  result["state"] = call.take(state);
+  return result;
+}
+
+// beam {token, logit, logSumExp, idMap?, score, beams, state, lanes?, rows, width, columns, step, hidden}:
+// {score, beams, state, live}; one lane when `lanes` is missing
 Napi::Value beam(OpCall& call) {
   const Fields& p = call.params();
   const int64_t rows = p.integer("rows"), width = p.integer("width"), columns = p.integer("columns");
   const int64_t step = p.integer("step"), hidden = p.integer("hidden");
-  REDRAFTER_REQUIRE(rows > 0 && width > 0 && step < columns, "ERR_INVALID_ARGUMENT", "step");
+  const int64_t lanes = p.has("lanes") ? p.integer("lanes") : 1, all = lanes * rows, kept = lanes * width;
+  REDRAFTER_REQUIRE(lanes > 0 && rows > 0 && width > 0 && step < columns, "ERR_INVALID_ARGUMENT", "step");
   const int64_t ids = p.has("idMap") ? p.length<int32_t>("idMap") : int64_t{1} << 31;
-  float *score = call.out<float>(width), *state = call.out<float>(width * hidden);
-  int32_t *beams = call.out<int32_t>(width * columns), *live = call.out<int32_t>(1);
-  call.backend().beam({p.indices("token", rows * width, -1, ids), p.in<float>("logit", rows * width),
-                       p.in<float>("logSumExp", rows), p.has("idMap") ? p.in<int32_t>("idMap", ids) : nullptr,
-                       p.in<float>("score", rows), p.in<int32_t>("beams", rows * columns),
-                       p.in<float>("state", rows * hidden), rows, width, columns, step, hidden, score, beams,
-                       state, live, call.scratch(rows * width + 2 * width)},
+  float *score = call.out<float>(kept), *state = call.out<float>(kept * hidden);
+  int32_t *beams = call.out<int32_t>(kept * columns), *live = call.out<int32_t>(lanes);
+  call.backend().beam({p.indices("token", all * width, -1, ids), p.in<float>("logit", all * width),
+                       p.in<float>("logSumExp", all), p.has("idMap") ? p.in<int32_t>("idMap", ids) : nullptr,
+                       p.in<float>("score", all), p.in<int32_t>("beams", all * columns),
+                       p.in<float>("state", all * hidden), rows, width, columns, step, hidden, score, beams,
+                       state, live, call.scratch(lanes * (rows + 1) * width), lanes},
                       call.stream());
   auto result = Napi::Object::New(call.env());
   result["score"] = call.take(score);
   result["beams"] = call.take(beams);
   result["state"] = call.take(state);
-  result["live"] = call.take(live)[0];
+  result["live"] = call.take(live);
   return result;
-}
-
-// treePack {beams, width, length}: {token, parent, depth, unpack}, the first three cut to the nodes made
-Napi::Value tree_pack(OpCall& call) {
-  const Fields& p = call.params();
-  const int64_t width = p.integer("width"), length = p.integer("length"), most = 1 + width * length;
-  REDRAFTER_REQUIRE(width > 0, "ERR_INVALID_ARGUMENT", "width");
-  const int32_t* given = p.host<int32_t>("beams", width * (length + 1));
-  for (int64_t row = 1; row < width; ++row) {
-    REDRAFTER_REQUIRE(given[row * (length + 1)] == given[0], "ERR_INVALID_ARGUMENT",
-                      "the rows have no common root");
-  }
-  const int32_t* beams = p.in<int32_t>("beams", width * (length + 1));
-  int32_t *token = call.out<int32_t>(most), *parent = call.out<int32_t>(most),
-          *depth = call.out<int32_t>(most);
-  int32_t *unpack = call.out<int32_t>(width * (length + 1)), *nodes = call.out<int32_t>(1);
-  const int32_t live = static_cast<int32_t>(width);
-  int32_t *live_rows = call.out<int32_t>(1), *root = call.out<int32_t>(1);
-  call.upload(live_rows, &live, sizeof live);
-  call.upload(root, given, sizeof *given);
-  call.backend().tree_pack({beams, root, live_rows, 1, width, length, token, parent, depth, unpack, nodes},
-                           call.stream());
-  const int32_t made = call.take(nodes)[0];
-  REDRAFTER_REQUIRE(made >= 0 && made <= most, "ERR_INTERNAL", "tree_pack made ", made, " nodes");
-  auto result = Napi::Object::New(call.env());
-  const auto cut = [&](int32_t* from) {
-    auto array = Napi::Int32Array::New(call.env(), static_cast<size_t>(made));
-    call.download(array.Data(), from, array.ByteLength());
-    return array;
-  };
-  result["token"] = cut(token);
-  result["parent"] = cut(parent);
-  result["depth"] = cut(depth);
-  result["unpack"] = call.take(unpack);
-  return result;
-}
-
-// treeAccept {token, parent, chosen}: the path
-Napi::Value tree_accept(OpCall& call) {
-  const Fields& p = call.params();
-  const int64_t nodes = p.length<int32_t>("token");
-  REDRAFTER_REQUIRE(nodes > 0, "ERR_INVALID_ARGUMENT", "no nodes");
-  int32_t *path = call.out<int32_t>(nodes), *emitted = call.out<int32_t>(nodes),
-          *length = call.out<int32_t>(1);
-  int32_t* begin = call.out<int32_t>(2);
-  const int32_t begins[] = {0, static_cast<int32_t>(nodes)};
-  call.upload(begin, begins, sizeof begins);
-  call.backend().tree_accept({p.in<int32_t>("token", nodes), p.indices("parent", nodes, -1, nodes),
-                              p.in<int32_t>("chosen", nodes), begin, 1, nodes, path, emitted, length},
-                             call.stream());
-  const int32_t walked = call.take(length)[0];
-  REDRAFTER_REQUIRE(walked >= 0 && walked <= nodes, "ERR_INTERNAL", "tree_accept walked ", walked, " nodes");
-  auto array = Napi::Int32Array::New(call.env(), static_cast<size_t>(walked));
-  call.download(array.Data(), path, array.ByteLength());
-  return array;
 }
 
 // philox4x32(counter, key)
@@ -244,9 +217,8 @@ void add_drafter_ops(Napi::Object ops) {
   add_op<mix>(ops, "mix");
   add_op<residual>(ops, "residual");
   add_op<head_top>(ops, "headTop");
+  add_op<beam_start>(ops, "beamStart");
   add_op<beam>(ops, "beam");
-  add_op<tree_pack>(ops, "treePack");
-  add_op<tree_accept>(ops, "treeAccept");
 }
 
 void add_host_functions(Napi::Object ops) {

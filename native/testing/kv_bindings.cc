@@ -7,35 +7,51 @@ namespace redrafter::testing {
 namespace {
 
 struct Cache {
-  KvLayer layer;
-  int64_t blocks;
+  KvLayer layer;  // the first
+  int64_t blocks, layers, layer_stride;
+
+  // Block `i` of all blocks of all layers, as an argument of kv_import and kv_export.
+  KvBlockParams block(int64_t i, float* data) const {
+    KvLayer kv = layer;
+    const int64_t bytes = i / blocks * layer_stride * static_cast<int64_t>(dtype_bytes(kv.dtype));
+    kv.k = static_cast<char*>(kv.k) + bytes;
+    kv.v = static_cast<char*>(kv.v) + bytes;
+    return {kv, static_cast<int32_t>(i % blocks), kBlockTokens, data};
+  }
 };
 
 int64_t block_floats(const KvLayer& kv) {
   return kv.kv_heads * kBlockTokens * (kv.head_dim + head_dim_padded(kv.head_dim));
 }
 
-// kv {k, v, kvHeads, headDim}: all blocks of one layer in the CPU's layout; `dtype` of weights for a backend
-// whose cache has theirs.
+// kv {k, v, kvHeads, headDim, layers?}: all blocks of one layer, or of one after the other, in the CPU's
+// layout; `dtype` of weights for a backend whose cache has theirs.
 Cache cache_of(OpCall& call, const Fields& p) {
   const Fields f = p.object("kv");
   const int64_t heads = f.integer("kvHeads"), dim = f.integer("headDim");
-  REDRAFTER_REQUIRE(heads > 0 && dim > 0 && dim % 2 == 0, "ERR_INVALID_ARGUMENT", "kvHeads or headDim");
+  const int64_t layers = f.has("layers") ? f.integer("layers") : 1;
+  REDRAFTER_REQUIRE(heads > 0 && dim > 0 && dim % 2 == 0 && layers > 0, "ERR_INVALID_ARGUMENT",
+                    "kvHeads, headDim or layers");
   const int64_t k_floats = heads * dim * kBlockTokens, v_floats = heads * kBlockTokens * head_dim_padded(dim);
-  const int64_t blocks = f.length<float>("k") / k_floats;
-  const float *k = f.host<float>("k", blocks * k_floats), *v = f.host<float>("v", blocks * v_floats);
+  const int64_t all = f.length<float>("k") / k_floats;
+  REDRAFTER_REQUIRE(all % layers == 0, "ERR_INVALID_ARGUMENT", "layers of different sizes");
+  const float *k = f.host<float>("k", all * k_floats), *v = f.host<float>("v", all * v_floats);
   const DType weights = f.has("dtype") ? dtype_of(f.text("dtype")) : DType::kBF16;
   KvLayer layer = call.backend().kv_layout(heads, dim, weights);
-  const int64_t bytes = static_cast<int64_t>(dtype_bytes(layer.dtype));
-  layer.k = call.allocate(static_cast<size_t>(blocks * layer.k_block_stride * bytes));
-  layer.v = call.allocate(static_cast<size_t>(blocks * layer.v_block_stride * bytes));
+  // One stride for k and for v, whose blocks are of different sizes.
+  const int64_t blocks = all / layers;
+  const int64_t stride = blocks * std::max(layer.k_block_stride, layer.v_block_stride);
+  const int64_t bytes = static_cast<int64_t>(dtype_bytes(layer.dtype)), others = (layers - 1) * stride;
+  layer.k = call.allocate(static_cast<size_t>((others + blocks * layer.k_block_stride) * bytes));
+  layer.v = call.allocate(static_cast<size_t>((others + blocks * layer.v_block_stride) * bytes));
+  const Cache cache{layer, blocks, layers, stride};
   float* staging = call.scratch(k_floats + v_floats);
-  for (int64_t block = 0; block < blocks; ++block) {
-    call.upload(staging, k + block * k_floats, static_cast<size_t>(k_floats) * sizeof(float));
-    call.upload(staging + k_floats, v + block * v_floats, static_cast<size_t>(v_floats) * sizeof(float));
-    call.backend().kv_import({layer, static_cast<int32_t>(block), kBlockTokens, staging}, call.stream());
+  for (int64_t i = 0; i < all; ++i) {
+    call.upload(staging, k + i * k_floats, static_cast<size_t>(k_floats) * sizeof(float));
+    call.upload(staging + k_floats, v + i * v_floats, static_cast<size_t>(v_floats) * sizeof(float));
+    call.backend().kv_import(cache.block(i, staging), call.stream());
   }
-  return {layer, blocks};
+  return cache;
 }
 
 // batch {position, slot, sequence, context, tailBegin, tailSlots, blockTables, tableStride}
@@ -60,8 +76,9 @@ Batch batch_of(const Fields& p, int64_t blocks) {
              position = f.get("position").As<Napi::Int32Array>();
   b.sequences = sequences;
   for (size_t r = 0; r < static_cast<size_t>(b.rows); ++r) {
-    REDRAFTER_REQUIRE(begin[r + 1] - begin[r] == position[r] + 1 - context[r], "ERR_INVALID_ARGUMENT", "row ",
-                      r, ": context and tail do not make position + 1");
+    const int64_t tail = position[r] + 1 - context[r];
+    REDRAFTER_REQUIRE(tail >= 0 && begin[r] + tail <= begin[r + 1], "ERR_INVALID_ARGUMENT", "row ", r,
+                      ": context and tail do not make position + 1");
     b.max_positions = std::max<int64_t>(b.max_positions, position[r] + 1);
   }
   return b;
@@ -71,13 +88,14 @@ Napi::Object result_of(OpCall& call, const Cache& cache) {
   const KvLayer& kv = cache.layer;
   const size_t k_floats = static_cast<size_t>(kv.kv_heads * kv.head_dim * kBlockTokens);
   const size_t v_floats = static_cast<size_t>(block_floats(kv)) - k_floats;
-  auto k = Napi::Float32Array::New(call.env(), static_cast<size_t>(cache.blocks) * k_floats);
-  auto v = Napi::Float32Array::New(call.env(), static_cast<size_t>(cache.blocks) * v_floats);
+  const auto all = static_cast<size_t>(cache.layers * cache.blocks);
+  auto k = Napi::Float32Array::New(call.env(), all * k_floats);
+  auto v = Napi::Float32Array::New(call.env(), all * v_floats);
   float* staging = call.scratch(block_floats(kv));
-  for (size_t block = 0; block < static_cast<size_t>(cache.blocks); ++block) {
-    call.backend().kv_export({kv, static_cast<int32_t>(block), kBlockTokens, staging}, call.stream());
-    call.download(k.Data() + block * k_floats, staging, k_floats * sizeof(float));
-    call.download(v.Data() + block * v_floats, staging + k_floats, v_floats * sizeof(float));
+  for (size_t i = 0; i < all; ++i) {
+    call.backend().kv_export(cache.block(static_cast<int64_t>(i), staging), call.stream());
+    call.download(k.Data() + i * k_floats, staging, k_floats * sizeof(float));
+    call.download(v.Data() + i * v_floats, staging + k_floats, v_floats * sizeof(float));
   }
   auto result = Napi::Object::New(call.env());
   result["k"] = k;
@@ -123,23 +141,27 @@ Napi::Value attention(OpCall& call) {
   return call.take(y);
 }
 
-// kvCompact {kv, blockTable, from, toSlot}: {k, v}; from[i] moves to toSlot + i
+// kvCompact {kv, blockTables, tableStride, committed, path, pathStride, pathLength}: {k, v}
 Napi::Value kv_compact(OpCall& call) {
   const Fields& p = call.params();
   const Cache cache = cache_of(call, p);
-  const int64_t entries = p.length<int32_t>("blockTable"), count = p.length<int32_t>("from");
-  const int64_t to_slot = p.integer("toSlot"), slots = entries * kBlockTokens;
-  REDRAFTER_REQUIRE(to_slot + count <= slots, "ERR_INVALID_ARGUMENT", "toSlot");
-  std::vector<int32_t> path(p.host<int32_t>("from", count), p.host<int32_t>("from", count) + count);
-  for (int32_t& node : path) node -= static_cast<int32_t>(to_slot);
-  const int32_t committed = static_cast<int32_t>(to_slot), length = static_cast<int32_t>(count);
-  int32_t *nodes = call.out<int32_t>(count), *lane = call.out<int32_t>(2);
-  call.upload(nodes, path.data(), path.size() * sizeof(int32_t));
-  call.upload(lane, &committed, sizeof committed);
-  call.upload(lane + 1, &length, sizeof length);
-  p.indices("from", count, 0, slots);
-  call.backend().kv_compact({cache.layer, p.indices("blockTable", entries, 0, cache.blocks), lane, nodes,
-                             lane + 1, 1, entries, count},
+  const int64_t lanes = p.length<int32_t>("committed"), table_stride = p.integer("tableStride");
+  const int64_t path_stride = p.integer("pathStride"), slots = table_stride * kBlockTokens;
+  const int32_t *committed = p.host<int32_t>("committed", lanes),
+                *path = p.host<int32_t>("path", lanes * path_stride),
+                *length = p.host<int32_t>("pathLength", lanes);
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    const int32_t* nodes = path + lane * path_stride;
+    for (int64_t i = 0; i < length[lane]; ++i) {
+      REDRAFTER_REQUIRE(i < path_stride && nodes[i] >= i && (i == 0 || nodes[i] > nodes[i - 1]) &&
+                            committed[lane] >= 0 && committed[lane] + nodes[i] < slots,
+                        "ERR_INVALID_ARGUMENT", "path of lane ", lane);
+    }
+  }
+  call.backend().kv_compact({cache.layer, p.indices("blockTables", lanes * table_stride, 0, cache.blocks),
+                             p.in<int32_t>("committed", lanes), p.in<int32_t>("path", lanes * path_stride),
+                             p.in<int32_t>("pathLength", lanes), lanes, table_stride, path_stride,
+                             cache.layers, cache.layer_stride},
                             call.stream());
   return result_of(call, cache);
 }

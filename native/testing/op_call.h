@@ -175,10 +175,11 @@ void add_op(Napi::Object ops, const char* name) {
   ops[name] = Napi::Function::New(ops.Env(), call_op<body>, name);
 }
 
-void add_row_ops(Napi::Object ops);      // ops_bindings.cc
-void add_kv_ops(Napi::Object ops);       // kv_bindings.cc
-void add_drafter_ops(Napi::Object ops);  // drafter_op_bindings.cc
-void add_host_functions(Napi::Object ops);
-void add_kv_driver(Napi::Object ops);  // kv_driver.cc
+void add_row_ops(Napi::Object ops);         // ops_bindings.cc
+void add_kv_ops(Napi::Object ops);          // kv_bindings.cc
+void add_drafter_ops(Napi::Object ops);     // drafter_op_bindings.cc
+void add_tree_ops(Napi::Object ops);        // tree_bindings.cc
+void add_host_functions(Napi::Object ops);  // drafter_op_bindings.cc
+void add_kv_driver(Napi::Object ops);       // kv_driver.cc
 
 }  // namespace redrafter::testing

@@ -126,8 +126,8 @@ float finite(const char* key, float value) {
   return value;
 }
 
-// sample {logits, vocab, temperature, topK, topP, minP, seed, position, nodeToken?, nodeParent?}: arrays with
-// one entry per row
+// sample {logits, vocab, temperature, topK, topP, minP, seed, position, nodeToken?, nodeParent?, begin?}:
+// arrays with one entry per row, the last one with one per lane and one more
 Napi::Value sample(OpCall& call) {
   const Fields& p = call.params();
   const int64_t rows = p.length<int32_t>("position"), vocab = p.integer("vocab");
@@ -161,11 +161,8 @@ Napi::Value sample(OpCall& call) {
   if (p.has("nodeParent")) {
     params.node_token = p.in<int32_t>("nodeToken", rows);
     params.node_parent = p.indices("nodeParent", rows, -1, rows);
-    const int32_t begins[] = {0, static_cast<int32_t>(rows)};
-    int32_t* begin = call.out<int32_t>(2);
-    call.upload(begin, begins, sizeof begins);
-    params.begin = begin;
-    params.lanes = 1;
+    params.begin = p.indices("begin", p.length<int32_t>("begin"), 0, rows + 1);
+    params.lanes = p.length<int32_t>("begin") - 1;
   }
   call.backend().sample(params, call.stream());
   return call.take(token);
@@ -211,6 +208,7 @@ void add_ops(Napi::Env env, Napi::Object exports) {
   add_row_ops(ops);
   add_kv_ops(ops);
   add_drafter_ops(ops);
+  add_tree_ops(ops);
   add_host_functions(ops);
   add_kv_driver(ops);
   exports["ops"] = ops;

@@ -26,6 +26,19 @@ export interface KvArg {
   dtype?: DType;
   kvHeads: number;
   headDim: number;
+  /** Layers in k and in v, all blocks of one after those of the other; 1 when missing. */
+  layers?: number;
+}
+
+/** For each lane, slots committed + path[i] move to committed + i. */
+export interface KvCompactArgs {
+  kv: KvArg;
+  blockTables: Int32Array;
+  tableStride: number;
+  committed: Int32Array;
+  path: Int32Array;
+  pathStride: number;
+  pathLength: Int32Array;
 }
 
 export interface BatchArg {
@@ -82,9 +95,10 @@ export interface SampleArgs {
   minP: Float32Array;
   seed: BigUint64Array;
   position: Int32Array;
-  /** The rows are nodes of this draft tree; rows that its walk does not reach may be -1. */
+  /** The rows are nodes of draft trees, each from `begin` of its lane on; rows that no walk reaches may be -1. */
   nodeToken?: Int32Array;
   nodeParent?: Int32Array;
+  begin?: Int32Array;
 }
 
 /** Inputs `e`, or their rows in a table; a table without `w` is folded (drafter.h). */
@@ -92,6 +106,8 @@ export interface CellArgs {
   cell: 'sum' | 'elman' | 'gru';
   e?: Float32Array;
   token?: Int32Array;
+  /** Elements from the token of a row to that of the next; 1 when missing. */
+  tokenStride?: number;
   table?: MatrixArg;
   s: Float32Array;
   w?: MatrixArg;
@@ -110,6 +126,9 @@ export interface MixArgs {
   rows: number;
   hidden: number;
   exit: number;
+  /** The row of h of each lane, which has so many rows; when missing, h is one row. */
+  hRow?: Int32Array;
+  rowsPerLane?: number;
 }
 
 export interface ResidualArgs {
@@ -128,6 +147,8 @@ export interface TopRows {
 
 export interface BeamArgs extends TopRows {
   idMap?: Int32Array;
+  /** 1 when missing. */
+  lanes?: number;
   score: Float32Array;
   beams: Int32Array;
   state: Float32Array;
@@ -138,18 +159,86 @@ export interface BeamArgs extends TopRows {
   hidden: number;
 }
 
-export interface BeamResult {
+export interface Beams {
   score: Float32Array;
   beams: Int32Array;
   state: Float32Array;
-  live: number;
 }
 
-export interface Tree {
+export interface BeamResult extends Beams {
+  /** Of each lane. */
+  live: Int32Array;
+}
+
+export interface TreePackArgs {
+  beams: Int32Array;
+  /** Of each lane. */
+  root: Int32Array;
+  live: Int32Array;
+  width: number;
+  length: number;
+}
+
+/** Each lane has room for 1 + width * length nodes; what is not written keeps what an output begins with. */
+export interface Trees {
   token: Int32Array;
   parent: Int32Array;
   depth: Int32Array;
   unpack: Int32Array;
+  nodes: Int32Array;
+}
+
+export interface TreeRowsArgs {
+  token: Int32Array;
+  parent: Int32Array;
+  depth: Int32Array;
+  nodes: Int32Array;
+  width: number;
+  length: number;
+  begin: Int32Array;
+  committed: Int32Array;
+  firstSequence: number;
+  tailStride: number;
+  /** Of the whole pass, of which lanes have those from begin[0] on. */
+  rows: number;
+}
+
+export interface TreeRows {
+  token: Int32Array;
+  position: Int32Array;
+  slot: Int32Array;
+  sequence: Int32Array;
+  context: Int32Array;
+  tailBegin: Int32Array;
+  tailSlots: Int32Array;
+  choosePosition: Int32Array;
+  parent: Int32Array;
+}
+
+export interface TreeAcceptArgs {
+  token: Int32Array;
+  parent: Int32Array;
+  chosen: Int32Array;
+  begin: Int32Array;
+  stride: number;
+}
+
+/** By lane, `stride` entries each of path and emitted. */
+export interface Accepted {
+  path: Int32Array;
+  emitted: Int32Array;
+  pathLength: Int32Array;
+}
+
+export interface KeepHiddenArgs {
+  hiddenOut: Float32Array;
+  begin: Int32Array;
+  path: Int32Array;
+  pathLength: Int32Array;
+  stride: number;
+  toRow: Int32Array;
+  to: Float32Array;
+  hidden: number;
 }
 
 export interface RopeTableArgs {
@@ -217,18 +306,19 @@ export interface Ops {
     { qkv: Float32Array; k: Float32Array; v: Float32Array }
   >;
   attention: Op<AttentionArgs, Float32Array>;
-  kvCompact: Op<
-    { kv: KvArg; blockTable: Int32Array; from: Int32Array; toSlot: number },
-    { k: Float32Array; v: Float32Array }
-  >;
+  kvCompact: Op<KvCompactArgs, { k: Float32Array; v: Float32Array }>;
   kvCopyBlock: Op<{ kv: KvArg; from: number; to: number; tokens: number }, { k: Float32Array; v: Float32Array }>;
   cell: Op<CellArgs, Float32Array>;
   mix: Op<MixArgs, Float32Array>;
   residual: Op<ResidualArgs, Float32Array>;
   headTop: Op<{ z: Float32Array; head: MatrixArg; rows: number; top: number }, TopRows>;
+  beamStart: Op<{ root: Int32Array; columns: number; hidden: number }, Beams>;
   beam: Op<BeamArgs, BeamResult>;
-  treePack: Op<{ beams: Int32Array; width: number; length: number }, Tree>;
-  treeAccept: Op<{ token: Int32Array; parent: Int32Array; chosen: Int32Array }, Int32Array>;
+  treePack: Op<TreePackArgs, Trees>;
+  treeRows: Op<TreeRowsArgs, TreeRows>;
+  treeAccept: Op<TreeAcceptArgs, Accepted>;
+  /** `to` after it. */
+  keepHidden: Op<KeepHiddenArgs, Float32Array>;
   ropeTable: Op<RopeTableArgs, Float32Array>;
   philox4x32(counter: Uint32Array, key: Uint32Array): Uint32Array;
   philoxUniform(seed: bigint, position: bigint, choice: number): number;

@@ -5,6 +5,7 @@ import { at, ints, range } from '../kit/arrays.js';
 import type { FinishName } from '../kit/ops.js';
 import { Random } from '../kit/random.js';
 import { testing } from '../kit/testing.js';
+import { acceptPath, packTree } from './ops/trees.js';
 
 const { ops } = testing;
 
@@ -130,14 +131,14 @@ function decode(drafter: Drafter | undefined, settings: Settings, most: number, 
       const { beams } = drafter(text, random);
       const length = at(beams, 0).length;
       const packed = beams.flatMap((beam) => [root ?? 0, ...beam]);
-      const tree = ops.treePack(level, 1, { beams: Int32Array.from(packed), width: beams.length, length });
+      const tree = packTree(level, { beams: Int32Array.from(packed), width: beams.length, length });
       const texts: number[][] = [];
       tree.token.forEach((token, node) => {
         const parent = at(tree.parent, node);
         texts.push(parent < 0 ? text.slice() : [...at(texts, parent), token]);
       });
       const chosen = choose(texts, settings);
-      const path = ops.treeAccept(level, 1, { token: tree.token, parent: tree.parent, chosen });
+      const path = acceptPath(level, { token: tree.token, parent: tree.parent, chosen });
       run = Array.from(path, (node) => at(chosen, node));
     }
     const { keep, finish } = ops.cutRun(Int32Array.from(run), most - ids.length, Int32Array.from(eos), ints());

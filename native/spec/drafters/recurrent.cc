@@ -33,7 +33,7 @@ void RecurrentDrafter::carve(Arena& arena) {
   beams_ = arena.take<int32_t>(rows * columns);
   beams_next_ = arena.take<int32_t>(rows * columns);
   live_ = arena.take<int32_t>(rows);
-  beam_scratch_ = arena.take<float>(rows * kMaxBeamWidth + 2 * rows);
+  beam_scratch_ = arena.take<float>(rows * (kMaxBeamWidth + 1));
   unpack_ = arena.take<int32_t>(rows * columns);
 }
 

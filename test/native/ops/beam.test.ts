@@ -1,12 +1,13 @@
 import { expect, it } from 'vitest';
 
-import { at, range } from '../../kit/arrays.js';
+import { at, joinBytes, range, rowOf } from '../../kit/arrays.js';
 import { encode } from '../../kit/bf16.js';
 import { expectSameBytes, expectSameNumbers } from '../../kit/compare.js';
 import type { BeamArgs, BeamResult, TopRows } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
 import { FINEST } from './cases.js';
-import { describeLevels, ops, rounded } from './levels.js';
+import { describeLevels, ops, rounded, trials } from './levels.js';
+import { UNWRITTEN } from './trees.js';
 
 interface Beam {
   tokens: number[];
@@ -48,9 +49,10 @@ function search(level: string, seed: number, vocab: number, width: number, lengt
     const state = Float32Array.from(prefixes.flatMap((tokens) => range(length).map((i) => tokens[i] ?? -1)));
     const args: BeamArgs = { ...top, score, beams, state, rows, width, columns, step, hidden: length };
     const next = ops.beam(level, 1, idMap === undefined ? args : { ...args, idMap });
-    beams = next.beams.slice(0, next.live * columns);
-    score = next.score.slice(0, next.live);
-    prefixes = range(next.live).map((row) => {
+    const live = at(next.live, 0);
+    beams = next.beams.slice(0, live * columns);
+    score = next.score.slice(0, live);
+    prefixes = range(live).map((row) => {
       const parent = Array.from(next.state.subarray(row * length, row * length + step - 1));
       const token = at(beams, row * columns + step);
       return [...parent, idMap === undefined ? token : idMap.indexOf(token)];
@@ -60,6 +62,53 @@ function search(level: string, seed: number, vocab: number, width: number, lengt
     const stored = Array.from(beams.subarray(row * columns, (row + 1) * columns));
     expect(stored).toEqual([7, ...tokens.map((token) => (idMap === undefined ? token : at(idMap, token)))]);
     return { tokens, score: at(score, row) };
+  });
+}
+
+/** A lane of a search over several: the beams kept, and how many rows were live after each step. */
+interface LaneOfBeams {
+  beams: Beam[];
+  lives: number[];
+}
+
+/**
+ * The search of each seed as a lane of its own, as the drafter does it: rows that died stay, and are extended like the
+ * others, by logits that would win.
+ */
+function searchLanes(level: string, seeds: number[], vocab: number, width: number, length: number): LaneOfBeams[] {
+  const [lanes, columns] = [seeds.length, length + 1];
+  const root = Int32Array.from(seeds, () => 7);
+  let { score, beams, state } = ops.beamStart(level, 1, { root, columns, hidden: length });
+  expectSameBytes(joinBytes(score, state), new Uint8Array(4 * lanes * columns));
+  const lives = seeds.map((): number[] => []);
+  for (let step = 1; step <= length; step++) {
+    const rows = score.length / lanes;
+    const logits = range(lanes * rows).map((row) => {
+      const prefix = Array.from(beams.subarray(row * columns + 1, row * columns + step));
+      const own = toyLogits(at(seeds, Math.floor(row / rows)), prefix, vocab);
+      return Number.isNaN(at(score, row)) ? own.map((_, i) => (i === 0 ? 9 : -9)) : own;
+    });
+    // What a cell would make of it: the state holds the tokens of its beam.
+    state = Float32Array.from(range(lanes * rows * length), (i) => {
+      const [row, depth] = [Math.floor(i / length), i % length];
+      return depth < step - 1 ? at(beams, row * columns + depth + 1) : -1;
+    });
+    const args = { ...headTop(level, logits, width), score, beams, state, lanes, rows, width, columns, step };
+    const next = ops.beam(level, 1, { ...args, hidden: length });
+    ({ score, beams } = next);
+    lives.forEach((own, lane) => own.push(at(next.live, lane)));
+    for (const row of range(lanes * width)) {
+      const live = row % width < at(next.live, Math.floor(row / width));
+      expect(Number.isNaN(at(score, row))).toBe(!live);
+      const tokens = beams.subarray(row * columns + 1, row * columns + step);
+      expectSameNumbers(next.state.subarray(row * length, row * length + step - 1), tokens, 'state');
+      if (!live) expectSameNumbers(next.state.subarray(row * length, (row + 1) * length), new Float32Array(length));
+    }
+  }
+  return lives.map((own, lane) => {
+    const kept = range(own.at(-1) ?? 0).map((row) => lane * width + row);
+    const tokens = (row: number): number[] => Array.from(beams.subarray(row * columns + 1, (row + 1) * columns));
+    return { beams: kept.map((row) => ({ tokens: tokens(row), score: at(score, row) })), lives: own };
   });
 }
 
@@ -101,8 +150,8 @@ function sorted(args: BeamArgs): { parent: number; token: number; total: number 
 
 function expectContract(args: BeamArgs, y: BeamResult): void {
   const expected = sorted(args);
-  expect(y.live).toBe(expected.length);
-  const { columns, step, hidden } = args;
+  expectSameNumbers(y.live, [expected.length]);
+  const { columns, step, hidden, width } = args;
   expected.forEach(({ parent, token, total }, row) => {
     expect(at(y.score, row)).toBe(total);
     const tokens = [...args.beams.subarray(parent * columns, parent * columns + step), token];
@@ -112,6 +161,48 @@ function expectContract(args: BeamArgs, y: BeamResult): void {
       args.state.slice(parent * hidden, (parent + 1) * hidden),
     );
   });
+  for (const row of range(width - expected.length, expected.length)) {
+    expect(at(y.score, row)).toBeNaN();
+    expectSameNumbers(y.beams.subarray(row * columns, row * columns + step + 1), new Int32Array(step + 1));
+    expectSameNumbers(rowOf(y.state, hidden, row), new Float32Array(hidden));
+  }
+}
+
+interface Shape {
+  rows: number;
+  width: number;
+  columns: number;
+  step: number;
+  hidden: number;
+}
+
+/** A step with ties, missing tokens, infinities, NaN and dead rows; all rows are dead where `dead`. */
+function randomStep(random: Random, shape: Shape, dead = false): BeamArgs {
+  const { rows, width, columns, hidden } = shape;
+  const values = [0, 1, 1, 2, -1, NaN, -Infinity, Infinity];
+  return {
+    ...shape,
+    token: random.integers(rows * width, -1, 20),
+    logit: Float32Array.from(range(rows * width), () => random.pick(values)),
+    logSumExp: Float32Array.from(range(rows), () => random.pick([2, 3, 3, NaN])),
+    score: Float32Array.from(range(rows), () => (dead ? NaN : random.pick([0, -1, -1, -50000, -Infinity, NaN]))),
+    beams: random.integers(rows * columns, 0, 100),
+    state: random.floats(rows * hidden),
+  };
+}
+
+/** The steps of lanes as one. */
+function joined(lanes: BeamArgs[]): BeamArgs {
+  const floats = (key: 'logit' | 'logSumExp' | 'score' | 'state'): Float32Array =>
+    Float32Array.from(lanes.flatMap((lane) => Array.from(lane[key])));
+  const integers = (key: 'token' | 'beams'): Int32Array =>
+    Int32Array.from(lanes.flatMap((lane) => Array.from(lane[key])));
+  return {
+    ...at(lanes, 0),
+    lanes: lanes.length,
+    ...{ token: integers('token'), beams: integers('beams'), state: floats('state') },
+    ...{ logit: floats('logit'), logSumExp: floats('logSumExp'), score: floats('score') },
+  };
 }
 
 describeLevels('beam search', (level) => {
@@ -143,19 +234,50 @@ describeLevels('beam search', (level) => {
       // Now and then more extensions than a kernel compares with each other.
       const most = trial % 30 === 29 ? 65 : 9;
       const [rows, width] = [random.integer(1, most), random.integer(1, most)];
-      const [columns, hidden] = [4, 3];
-      const values = [0, 1, 1, 2, -1, NaN, -Infinity, Infinity];
-      const args: BeamArgs = {
-        ...{ rows, width, columns, hidden, step: random.integer(0, columns) },
-        token: random.integers(rows * width, -1, 20),
-        logit: Float32Array.from(range(rows * width), () => random.pick(values)),
-        logSumExp: Float32Array.from(range(rows), () => random.pick([2, 3, 3, NaN])),
-        score: Float32Array.from(range(rows), () => random.pick([0, -1, -1, -50000, -Infinity])),
-        beams: random.integers(rows * columns, 0, 100),
-        state: random.floats(rows * hidden),
-      };
+      const args = randomStep(random, { rows, width, columns: 4, hidden: 3, step: random.integer(0, 4) });
       expectContract(args, ops.beam(level, 1, args));
     }
+  });
+  it.each([1, 2, 3, 8, 33])('gives each of %d lanes the bits that it gets alone', (lanes) => {
+    const random = new Random(lanes);
+    for (let trial = 0; trial < trials(40, 8); trial++) {
+      const [rows, width] = [random.integer(1, 9), random.integer(1, 9)];
+      const shape = { rows, width, columns: 4, hidden: random.pick([3, 8]), step: random.integer(0, 4) };
+      const args = range(lanes).map((lane) => randomStep(random, shape, lane % 4 === 1));
+      const y = ops.beam(level, 1, joined(args));
+      args.forEach((own, lane) => {
+        const alone = ops.beam(level, 1, own);
+        for (const key of ['score', 'beams', 'state', 'live'] as const) {
+          const each = alone[key].length;
+          expectSameBytes(y[key].slice(lane * each, (lane + 1) * each), alone[key], `in ${key} of lane ${lane}`);
+        }
+      });
+    }
+  });
+  it('starts each lane with its root, and writes no more', () => {
+    for (const lanes of [1, 33]) {
+      const root = Int32Array.from(range(lanes), (lane) => 5 + lane);
+      const y = ops.beamStart(level, 1, { root, columns: 3, hidden: 300 });
+      expectSameNumbers(y.score, new Float32Array(lanes));
+      expectSameNumbers(y.state, new Float32Array(lanes * 300));
+      expectSameNumbers(
+        y.beams,
+        range(lanes).flatMap((lane) => [5 + lane, UNWRITTEN, UNWRITTEN]),
+      );
+    }
+  });
+  // With 2 or 3 tokens, most rows of the first steps are dead.
+  it.each([
+    [2, 5, 4, 1],
+    [2, 12, 3, 6],
+    [3, 9, 3, 33],
+  ])('lets no dead row revive: %d tokens, width %d, %d steps, %d lanes', (vocab, width, length, lanes) => {
+    const seeds = range(lanes, 20);
+    const found = searchLanes(level, seeds, vocab, width, length);
+    found.forEach(({ beams, lives }, lane) => {
+      expect(beams).toEqual(search(level, at(seeds, lane), vocab, width, length));
+      expect(lives).toEqual(range(length, 1).map((step) => Math.min(width, vocab ** step)));
+    });
   });
   it('drops a row whose logits are NaN and keeps the others; all NaN leaves no beam', () => {
     const good = Float32Array.of(1, 2, 3);
@@ -163,12 +285,13 @@ describeLevels('beam search', (level) => {
     const rest = { score: new Float32Array(2), beams: new Int32Array(4), state: Float32Array.of(1, 2) };
     const shape = { rows: 2, width: 2, columns: 2, step: 1, hidden: 1 };
     const mixed = ops.beam(level, 1, { ...headTop(level, [nan, good], 2), ...rest, ...shape });
-    expect(mixed.live).toBe(2);
+    expectSameNumbers(mixed.live, [2]);
     expectSameNumbers(mixed.beams, [0, 2, 0, 1]);
     expectSameNumbers(mixed.state, [2, 2]);
     // One NaN makes the row's log-sum-exp NaN, and so all of its extensions unusable.
     const partial = ops.beam(level, 1, { ...headTop(level, [Float32Array.of(1, NaN, 3), good], 2), ...rest, ...shape });
     expectSameNumbers(partial.state, [2, 2]);
-    expect(ops.beam(level, 1, { ...headTop(level, [nan, nan], 2), ...rest, ...shape }).live).toBe(0);
+    const none = ops.beam(level, 1, { ...headTop(level, [nan, nan], 2), ...rest, ...shape });
+    expectSameNumbers(none.live, [0]);
   });
 });

@@ -32,7 +32,7 @@ function lookedUp(c: CellCase, cols: number): CellArgs & { token: Int32Array; ta
   return { ...args, token, table: randomMatrix(random, dtype, 37, cols, 1) };
 }
 
-function foldedArgs(c: CellCase): CellArgs {
+function foldedArgs(c: CellCase): CellArgs & { token: Int32Array } {
   const args = lookedUp(c, c.cell === 'gru' ? 3 * c.hidden : c.hidden);
   delete args.w;
   delete args.wBias;
@@ -97,6 +97,44 @@ describeLevels('drafter', (level) => {
       expectWithin(ops.mix(level, 1, args), reference.mix(args));
       const { rows, hidden, h, s } = args;
       expectSameBytes(ops.mix(level, 1, { rows, hidden, exit: 2 * hidden, h, s }), reference.joined(args));
+    }
+  });
+  it('mix takes the hidden state of the lane of a row, with the bits that a lane gets alone', () => {
+    const random = new Random(9);
+    for (const [lanes, rowsPerLane, hidden, exit] of [
+      [1, 3, 8, 16],
+      [2, 1, 30, 20],
+      [5, 4, 33, 66],
+      [33, 2, 16, 17],
+    ] as const) {
+      const rows = lanes * rowsPerLane;
+      const h = random.floats((lanes + 2) * hidden);
+      h.fill(NaN, 0, hidden); // the first row of h belongs to the last lane, or to none
+      const hRow = Int32Array.from(range(lanes), (lane) =>
+        lane > 0 && lane === lanes - 1 ? 0 : 1 + random.integer(0, lanes + 1),
+      );
+      const s = random.floats(rows * hidden);
+      const projection = randomMatrix(random, 'bf16', exit, 2 * hidden);
+      for (const more of [{ exit, projection, bias: random.floats(exit) }, { exit: 2 * hidden }]) {
+        const z = ops.mix(level, 1, { ...more, h, s, hidden, rows, hRow, rowsPerLane });
+        for (const lane of range(lanes)) {
+          const own = { h: rowOf(h, hidden, at(hRow, lane)), s: rowOf(s, rowsPerLane * hidden, lane) };
+          const alone = ops.mix(level, 1, { ...more, ...own, hidden, rows: rowsPerLane });
+          expectSameBytes(rowOf(z, rowsPerLane * more.exit, lane), alone, `lane ${lane} of ${lanes}`);
+        }
+      }
+    }
+  });
+  it('cells take tokens that lie apart, as they do in beams', () => {
+    for (const c of cellCases.filter(({ rows, dtype }) => rows < 10 && dtype !== 'f32')) {
+      for (const args of [lookedUp(c, c.hidden), ...(c.cell === 'sum' ? [] : [foldedArgs(c)])]) {
+        const given = ops.cell(level, 1, args);
+        for (const tokenStride of [2, 7]) {
+          const token = new Random(tokenStride).integers((c.rows - 1) * tokenStride + 1, 0, 37);
+          for (const row of range(c.rows)) token[row * tokenStride] = at(args.token, row);
+          expectSameBytes(ops.cell(level, 1, { ...args, token, tokenStride }), given, JSON.stringify(c));
+        }
+      }
     }
   });
   it('residual is within its bound', () => {

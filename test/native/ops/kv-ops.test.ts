@@ -1,6 +1,6 @@
 import { it } from 'vitest';
 
-import { at, range } from '../../kit/arrays.js';
+import { at, ints, range } from '../../kit/arrays.js';
 import { expectSameCache } from '../../kit/compare.js';
 import type { DType } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
@@ -35,10 +35,9 @@ describeLevels('kv_compact', (level) => {
       const values = from.map((slot) => paged.read(0, Math.min(slot, 7 * BLOCK - 1)));
       if ((from.at(-1) ?? 0) >= 7 * BLOCK) continue;
       const result = ops.kvCompact(level, 1, {
-        kv: paged.kv,
-        blockTable: Int32Array.from(at(paged.tables, 0)),
-        from: Int32Array.from(from),
-        toSlot,
+        ...{ kv: paged.kv, blockTables: Int32Array.from(at(paged.tables, 0)), tableStride: 7 },
+        ...{ committed: ints(toSlot), pathLength: ints(from.length), pathStride: from.length },
+        path: Int32Array.from(from, (slot) => slot - toSlot),
       });
       values.forEach((value, i) => {
         paged.write(0, toSlot + i, value);
@@ -46,7 +45,58 @@ describeLevels('kv_compact', (level) => {
       expectSameCache(result, paged.untouched(), `trial ${trial}`);
     }
   });
+  it.each([1, 2, 5, 33])('equals that for every layer of every one of %d lanes', (lanes) => {
+    const random = new Random(lanes);
+    for (let trial = 0; trial < trials(8, 4); trial++) {
+      const [kvHeads, headDim] = random.pick(SHAPES.slice(0, 2));
+      const [pathStride, tableStride, blocks] = [6, 3, 2];
+      // The same blocks in every layer, each with values of its own; tables longer than the sequences.
+      const layers = range(3).map((layer) => {
+        const paged = new Paged(kvHeads, headDim, lanes * blocks + 1, new Random(trial), cacheDtype(trial));
+        for (const lane of range(lanes)) {
+          paged.sequence(blocks * BLOCK);
+          const values = new Random(1000 * layer + lane);
+          for (const slot of range(blocks * BLOCK)) paged.write(lane, slot, values.floats(paged.slotFloats()));
+        }
+        return paged;
+      });
+      const committed = random.integers(lanes, 0, blocks * BLOCK - 3 * pathStride);
+      const pathLength = Int32Array.from(range(lanes), () => random.integer(0, pathStride + 1));
+      const path = random.integers(lanes * pathStride, 0, pathStride); // behind a path there may be anything
+      const unused = at(layers, 0).unusedBlock();
+      const blockTables = new Int32Array(lanes * tableStride).fill(unused);
+      for (const lane of range(lanes)) {
+        blockTables.set(at(at(layers, 0).tables, lane), lane * tableStride);
+        let node = -1;
+        for (const i of range(at(pathLength, lane))) {
+          node += i === 0 ? 1 : random.pick([1, 1, 2, 3]);
+          path[lane * pathStride + i] = node;
+        }
+      }
+      const kv = { ...at(layers, 0).kv, k: joinFloats(layers, 'k'), v: joinFloats(layers, 'v'), layers: 3 };
+      const result = ops.kvCompact(level, 1, {
+        ...{ kv, blockTables, tableStride, committed, path, pathStride, pathLength },
+      });
+      for (const paged of layers) {
+        for (const lane of range(lanes)) {
+          const to = at(committed, lane);
+          const nodes = path.subarray(lane * pathStride, lane * pathStride + at(pathLength, lane));
+          const values = Array.from(nodes, (node) => paged.read(lane, to + node));
+          values.forEach((value, i) => {
+            paged.write(lane, to + i, value);
+          });
+        }
+      }
+      const expected = layers.map((paged) => ({ kv: paged.untouched() }));
+      expectSameCache(result, { k: joinFloats(expected, 'k'), v: joinFloats(expected, 'v') }, `trial ${trial}`);
+    }
+  });
 });
+
+/** k or v of all layers. */
+function joinFloats(layers: { kv: { k: Float32Array; v: Float32Array } }[], key: 'k' | 'v'): Float32Array {
+  return Float32Array.from(layers.flatMap(({ kv }) => Array.from(kv[key])));
+}
 
 describeLevels('kv_copy_block', (level) => {
   it('copies the first tokens, zeros the rest, touches nothing else', () => {

@@ -38,6 +38,11 @@ export class Paged {
     return this.tables.length - 1;
   }
 
+  /** The block that the next sequence would begin with. */
+  unusedBlock(): number {
+    return at(this.order, this.next);
+  }
+
   /** Where element 0 of head 0 of a slot lies in k and in v. */
   private origin(sequence: number, slot: number): { k: number; v: number } {
     const { kvHeads, headDim } = this.kv;

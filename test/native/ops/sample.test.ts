@@ -8,6 +8,7 @@ import { uniformAt } from '../../kit/statistics.js';
 import { argmaxFaults } from './cases.js';
 import { describeLevels, ops, PROPERTIES, trials, withWorkspace } from './levels.js';
 import { EXP, topIndices, U } from './reference.js';
+import { acceptPath, packTree, randomBeams, walk } from './trees.js';
 
 export interface Spec {
   temperature?: number;
@@ -32,6 +33,19 @@ function repeated(logits: Float32Array, spec: Spec, positions: number[]): Sample
     minP: Float32Array.from(positions, () => spec.minP ?? 0),
     seed: BigUint64Array.from(positions, () => spec.seed ?? 0n),
     position: Int32Array.from(positions),
+  };
+}
+
+/** The rows of several calls as those of one. */
+function joinLanes(lanes: SampleArgs[]): SampleArgs {
+  const floats = (key: 'logits' | 'temperature' | 'topP' | 'minP'): Float32Array =>
+    Float32Array.from(lanes.flatMap((lane) => Array.from(lane[key])));
+  const integers = (key: 'topK' | 'position'): Int32Array =>
+    Int32Array.from(lanes.flatMap((lane) => Array.from(lane[key])));
+  return {
+    ...{ vocab: at(lanes, 0).vocab, logits: floats('logits'), temperature: floats('temperature') },
+    ...{ topK: integers('topK'), topP: floats('topP'), minP: floats('minP'), position: integers('position') },
+    seed: BigUint64Array.from(lanes.flatMap((lane) => Array.from(lane.seed))),
   };
 }
 
@@ -217,19 +231,62 @@ describeLevels('sample', (level) => {
       const [width, length, vocab] = [random.integer(1, 12), random.integer(1, 5), 4];
       const beams = random.integers(width * (length + 1), 0, vocab);
       for (const row of range(width)) beams[row * (length + 1)] = 1;
-      const { token, parent, depth } = ops.treePack(level, 1, { beams, width, length });
+      const { token, parent, depth } = packTree(level, { beams, width, length });
       const plain: SampleArgs = {
         ...repeated(new Float32Array(vocab), { temperature: trial % 2, seed: BigInt(trial) }, Array.from(depth)),
         logits: random.floats(token.length * vocab),
       };
       const all = ops.sample(level, 1, plain);
-      const some = ops.sample(level, 2, { ...plain, nodeToken: token, nodeParent: parent });
-      const path = ops.treeAccept(level, 1, { token, parent, chosen: all });
-      expectSameNumbers(ops.treeAccept(level, 1, { token, parent, chosen: some }), path);
+      const some = ops.sample(level, 2, {
+        ...{ ...plain, nodeToken: token, nodeParent: parent },
+        begin: ints(0, token.length),
+      });
+      const path = acceptPath(level, { token, parent, chosen: all });
+      expectSameNumbers(acceptPath(level, { token, parent, chosen: some }), path);
       const wrong = range(token.length).filter(
         (i) => at(some, i) !== at(all, i) && (at(some, i) >= 0 || path.includes(i)),
       );
       expect(wrong).toEqual([]);
+    }
+  });
+  it.each([1, 2, 7, 33])('chooses for the trees of %d lanes what it chooses for each alone', (lanes) => {
+    const random = new Random(60 + lanes);
+    const vocab = 4;
+    for (let trial = 0; trial < trials(40, 8); trial++) {
+      const trees = range(lanes).map((lane) => {
+        const tree = packTree(
+          level,
+          randomBeams(random, { width: random.integer(1, 9), length: random.integer(0, 5) }),
+        );
+        const positions = Array.from(tree.depth, (depth) => 10 * lane + depth);
+        const token = tree.token.map((own) => own % vocab);
+        const args: SampleArgs = {
+          ...repeated(new Float32Array(vocab), { temperature: lane % 2, seed: BigInt(lane + trial) }, positions),
+          logits: random.floats(token.length * vocab).fill(NaN, 0, lane % 4 === 2 ? vocab : 0),
+        };
+        return { ...args, nodeToken: token, nodeParent: tree.parent, begin: ints(0, token.length) };
+      });
+      const begin = [0];
+      for (const { nodeToken } of trees) begin.push(at(begin, begin.length - 1) + nodeToken.length);
+      const all = joinLanes(trees);
+      const nodes = (key: 'nodeToken' | 'nodeParent'): Int32Array =>
+        Int32Array.from(trees.flatMap((tree) => Array.from(tree[key])));
+      const tokens = ops.sample(level, 2, {
+        ...{ ...all, nodeToken: nodes('nodeToken'), nodeParent: nodes('nodeParent') },
+        begin: Int32Array.from(begin),
+      });
+      const plain = ops.sample(level, 1, all);
+      trees.forEach((tree, lane) => {
+        const [first, end] = [at(begin, lane), at(begin, lane + 1)];
+        const own = tokens.slice(first, end);
+        expectSameNumbers(own, ops.sample(level, 1, tree), `lane ${lane}`);
+        // -1 is for nodes off the walk, and where there is nothing to choose from.
+        const path = walk(tree.nodeToken, tree.nodeParent, plain.slice(first, end));
+        path.forEach((node) => {
+          expect(at(own, node)).toBe(at(plain, first + node));
+        });
+        if (lane % 4 === 2) expect(at(own, 0)).toBe(-1);
+      });
     }
   });
   it('reaches the first and the last token with u at either end', () => {

@@ -1,73 +1,38 @@
 import { expect, it } from 'vitest';
 
-import { at, ints, range } from '../../kit/arrays.js';
-import { expectSameNumbers } from '../../kit/compare.js';
-import type { Tree } from '../../kit/ops.js';
+import { at, ints, joinBytes, range, rowOf } from '../../kit/arrays.js';
+import { expectSameBytes, expectSameNumbers } from '../../kit/compare.js';
+import type { TreeRowsArgs } from '../../kit/ops.js';
 import { Random } from '../../kit/random.js';
 import { describeLevels, ops, trials } from './levels.js';
+import { BLOCK, Paged } from './paged.js';
+import {
+  acceptPath,
+  packTree,
+  randomBeams,
+  randomChoices,
+  randomLanes,
+  rowsOf,
+  trie,
+  tries,
+  UNWRITTEN,
+  walk,
+} from './trees.js';
 
-interface Beams {
-  beams: Int32Array;
-  width: number;
-  length: number;
-}
+/** Numbers of lanes; 33 is more than a warp has threads. */
+const LANES = [1, 2, 3, 8, 33];
 
-/** Random beams over a small vocabulary; some are copies of earlier ones, in whole or up to a point. */
-function randomBeams(random: Random): Beams {
-  const [width, length] = [random.integer(1, random.pick([4, 12, 65])), random.integer(1, 9)];
-  const vocab = random.pick([1, 2, 3, 5, 50]);
-  const rows: Int32Array[] = [];
-  while (rows.length < width) {
-    const row = random.integers(length + 1, 0, vocab);
-    const copied = rows.length === 0 ? 0 : random.pick([0, random.integer(0, length + 1), length + 1]);
-    if (copied > 0) row.set(random.pick(rows).subarray(0, copied));
-    row[0] = 7;
-    rows.push(row);
+/** All arrays of the two, key by key. */
+function expectSame<T extends object>(actual: T, expected: T, what = ''): void {
+  for (const [key, array] of Object.entries(expected) as [keyof T & string, T[keyof T] & Int32Array][]) {
+    expectSameNumbers(actual[key] as Int32Array, array, `${key} ${what}`);
   }
-  return { beams: Int32Array.from(rows.flatMap((row) => Array.from(row))), width, length };
-}
-
-/** A trie, filled beam by beam. */
-function trie({ beams, width, length }: Beams): Tree {
-  const nodes: { token: number; parent: number; depth: number; children: Map<number, number> }[] = [];
-  const unpack: number[] = [];
-  for (const row of range(width)) {
-    let parent = -1;
-    for (const depth of range(length + 1)) {
-      const token = at(beams, row * (length + 1) + depth);
-      const known = parent < 0 ? (nodes.length > 0 ? 0 : undefined) : at(nodes, parent).children.get(token);
-      const node = known ?? nodes.push({ token, parent, depth, children: new Map() }) - 1;
-      if (parent >= 0) at(nodes, parent).children.set(token, node);
-      unpack.push(node);
-      parent = node;
-    }
-  }
-  const column = (key: 'token' | 'parent' | 'depth'): Int32Array => Int32Array.from(nodes, (node) => node[key]);
-  return { token: column('token'), parent: column('parent'), depth: column('depth'), unpack: Int32Array.from(unpack) };
-}
-
-function expectSameTree(actual: Tree, expected: Tree): void {
-  for (const key of ['token', 'parent', 'depth', 'unpack'] as const) expectSameNumbers(actual[key], expected[key], key);
-}
-
-/** From the root on, the first child that holds the chosen token. */
-function walk(token: Int32Array, parent: Int32Array, chosen: Int32Array): number[] {
-  const children = new Map<string, number>();
-  for (const node of range(token.length).reverse()) children.set(`${at(parent, node)} ${at(token, node)}`, node);
-  const path: number[] = [];
-  let node: number | undefined = 0;
-  while (node !== undefined) {
-    path.push(node);
-    const wanted: number = at(chosen, node);
-    node = wanted < 0 ? undefined : children.get(`${node} ${wanted}`);
-  }
-  return path;
 }
 
 describeLevels('tree_pack', (level) => {
   it('packs the worked example', () => {
     const beams = ints(7, 1, 2, 7, 1, 3, 7, 4, 2);
-    expectSameTree(ops.treePack(level, 1, { beams, width: 3, length: 2 }), {
+    expectSame(packTree(level, { beams, width: 3, length: 2 }), {
       token: ints(7, 1, 2, 3, 4, 2),
       parent: ints(-1, 0, 1, 1, 0, 4),
       depth: ints(0, 1, 2, 2, 1, 2),
@@ -76,12 +41,12 @@ describeLevels('tree_pack', (level) => {
   });
   it('keeps equal tokens under different parents apart, and drops exact duplicates', () => {
     const beams = ints(7, 5, 5, 7, 5, 5, 7, 6, 5);
-    const tree = ops.treePack(level, 1, { beams, width: 3, length: 2 });
+    const tree = packTree(level, { beams, width: 3, length: 2 });
     expectSameNumbers(tree.token, [7, 5, 5, 6, 5]);
     expectSameNumbers(tree.unpack, [0, 1, 2, 0, 1, 2, 0, 3, 4]);
   });
   it('packs a root alone', () => {
-    expectSameTree(ops.treePack(level, 1, { beams: ints(9), width: 1, length: 0 }), {
+    expectSame(packTree(level, { beams: ints(9), width: 1, length: 0 }), {
       token: ints(9),
       parent: ints(-1),
       depth: ints(0),
@@ -93,8 +58,8 @@ describeLevels('tree_pack', (level) => {
     let shared = 0;
     for (let trial = 0; trial < trials(2500, 8); trial++) {
       const args = randomBeams(random);
-      const tree = ops.treePack(level, 1, args);
-      expectSameTree(tree, trie(args));
+      const tree = packTree(level, args);
+      expectSame(tree, trie(args));
       if (tree.token.length < 1 + args.width * args.length) shared++;
       // What compaction in place relies on.
       for (const row of range(args.width)) {
@@ -106,6 +71,120 @@ describeLevels('tree_pack', (level) => {
     }
     expect(shared).toBeGreaterThan(trials(1000, 8));
   });
+  it.each(LANES)(
+    'packs the live rows of each of %d lanes, its root where there are none, and writes no more',
+    (lanes) => {
+      const random = new Random(lanes);
+      for (let trial = 0; trial < trials(50, 5); trial++) {
+        const args = randomLanes(random, lanes);
+        expectSame(ops.treePack(level, 1, args), tries(args), `trial ${trial}`);
+      }
+    },
+  );
+});
+
+/** Trees of lanes as part of a pass; `padding` rows at most behind the nodes of a lane. */
+function randomPass(random: Random, lanes: number, padding: number): TreeRowsArgs {
+  const packed = randomLanes(random, lanes);
+  const { token, parent, depth, nodes } = tries(packed);
+  const begin = [random.integer(0, 5)];
+  for (const count of nodes) begin.push(at(begin, begin.length - 1) + count + random.integer(0, padding + 1));
+  return {
+    ...{ token, parent, depth, nodes, width: packed.width, length: packed.length },
+    begin: Int32Array.from(begin),
+    committed: random.integers(lanes, 0, 1000),
+    firstSequence: random.integer(0, 9),
+    tailStride: packed.length + 1 + random.pick([0, 0, 3]),
+    rows: at(begin, lanes) + random.integer(0, 4),
+  };
+}
+
+describeLevels('tree_rows', (level) => {
+  it('brings a worked example into a pass, with two rows of padding', () => {
+    const y = ops.treeRows(level, 1, {
+      ...{ token: ints(7, 1, 2, 3), parent: ints(-1, 0, 0, 2), depth: ints(0, 1, 1, 2), nodes: ints(4) },
+      ...{ width: 1, length: 3, begin: ints(1, 7), committed: ints(20), firstSequence: 5, tailStride: 4, rows: 8 },
+    });
+    const [x, lane] = [UNWRITTEN, [5, 5, 5, 5, 5, 5]];
+    expectSame(y, {
+      token: ints(x, 7, 1, 2, 3, 0, 0, x),
+      position: ints(x, 20, 21, 21, 22, 0, 0, x),
+      slot: ints(x, 20, 21, 22, 23, 24, 25, x),
+      sequence: ints(x, ...lane, x),
+      context: ints(x, 20, 20, 20, 20, 0, 0, x),
+      tailBegin: ints(x, 4, 8, 12, 16, 20, 24, x),
+      tailSlots: ints(
+        ...[x, x, x, x, 20, x, x, x, 20, 21, x, x, 20, 22, x, x],
+        ...[20, 22, 23, x, 24, x, x, x, 25, x, x, x, x, x, x, x],
+      ),
+      choosePosition: ints(x, 21, 22, 22, 23, 1, 1, x),
+      parent: ints(x, -1, 0, 0, 2, -1, -1, x),
+    });
+  });
+  it.each(LANES)('brings the trees of %d lanes into a pass, with and without padding, and writes no more', (lanes) => {
+    const random = new Random(40 + lanes);
+    for (let trial = 0; trial < trials(50, 5); trial++) {
+      for (const padding of [0, 9]) {
+        const args = randomPass(random, lanes, padding);
+        expectSame(ops.treeRows(level, 1, args), rowsOf(args), `trial ${trial}, padding ${padding}`);
+      }
+    }
+  });
+  it('makes rows for rope and attention; padding changes nothing for the nodes, even where it holds NaN', () => {
+    const random = new Random(11);
+    const [lanes, heads, kvHeads, headDim] = [6, 4, 2, 16];
+    const columns = (heads + 2 * kvHeads) * headDim;
+    const pass = randomPass(random, lanes, 0);
+    const committed = random.integers(lanes, 0, 40);
+    const paged = new Paged(kvHeads, headDim, lanes * 9, random);
+    for (const lane of range(lanes)) {
+      paged.sequence(9 * BLOCK);
+      for (const slot of range(at(committed, lane))) paged.write(lane, slot, random.floats(paged.slotFloats()));
+    }
+    const cosSin = random.floats(9 * BLOCK * headDim);
+    const inputs = Array.from(pass.nodes, (nodes) => range(nodes).map(() => random.floats(columns)));
+    /** What the nodes of all lanes get, and the slots that they write. */
+    const results = (padding: number): Uint8Array => {
+      const begin = [0];
+      for (const nodes of pass.nodes) begin.push(at(begin, begin.length - 1) + nodes + padding);
+      const rows = at(begin, lanes);
+      const args = { ...pass, begin: Int32Array.from(begin), committed, firstSequence: 0, rows };
+      const { position, slot, sequence, context, tailBegin, tailSlots } = ops.treeRows(level, 1, args);
+      const batch = {
+        ...{ position, slot, sequence, context, tableStride: 9 },
+        // Only the slots that rows name.
+        tailSlots: tailSlots.map((own) => (own === UNWRITTEN ? 0 : own)),
+        tailBegin: Int32Array.from([...tailBegin, tailSlots.length]),
+        blockTables: Int32Array.from(paged.tables.flat()),
+      };
+      const x = new Float32Array(rows * columns).fill(NaN);
+      const each = <T>(body: (row: number, lane: number, node: number) => T): T[] =>
+        range(lanes).flatMap((lane) => range(at(pass.nodes, lane)).map((n) => body(at(begin, lane) + n, lane, n)));
+      each((row, lane, node) => {
+        x.set(at(at(inputs, lane), node), row * columns);
+      });
+      const { qkv, ...kv } = ops.rope(level, 1, { qkv: x, cosSin, kv: paged.kv, batch, heads });
+      const y = ops.attention(level, 1, { qkv, kv: { ...paged.kv, ...kv }, batch, heads, scale: 0.25 });
+      const found = each((row, lane, node) =>
+        joinBytes(rowOf(y, heads * headDim, row), paged.read(lane, at(committed, lane) + node, kv)),
+      );
+      expect(y.filter(Number.isNaN)).toHaveLength(padding * lanes * heads * headDim);
+      return joinBytes(...found);
+    };
+    const without = results(0);
+    for (const padding of [1, 9]) expectSameBytes(results(padding), without, `padding ${padding}`);
+  });
+  it('has more rows in a lane than a block has threads', () => {
+    const packed = { width: 90, length: 8, root: ints(7), live: ints(90) };
+    const beams = new Random(3).integers(90 * 9, 0, 50).map((token, i) => (i % 9 === 0 ? 7 : token));
+    const trees = tries({ ...packed, beams });
+    expect(at(trees.nodes, 0)).toBeGreaterThan(600);
+    const args: TreeRowsArgs = {
+      ...{ ...trees, width: 90, length: 8, begin: ints(0, 721), committed: ints(3) },
+      ...{ firstSequence: 0, tailStride: 9, rows: 721 },
+    };
+    expectSame(ops.treeRows(level, 1, args), rowsOf(args));
+  });
 });
 
 describeLevels('tree_accept', (level) => {
@@ -113,14 +192,9 @@ describeLevels('tree_accept', (level) => {
     const random = new Random(2);
     const lengths = new Set<number>();
     for (let trial = 0; trial < trials(2500, 8); trial++) {
-      const { token, parent } = ops.treePack(level, 1, randomBeams(random));
-      // Mostly a token of some child, so that walks get long; sometimes anything, sometimes -1.
-      const chosen = token.map((_, node) => {
-        const children = range(token.length).filter((child) => at(parent, child) === node);
-        if (children.length > 0 && random.uniform() < 0.8) return at(token, random.pick(children));
-        return random.integer(-1, 8);
-      });
-      const path = ops.treeAccept(level, 1, { token, parent, chosen });
+      const { token, parent } = packTree(level, randomBeams(random));
+      const chosen = randomChoices(random, token, parent);
+      const path = acceptPath(level, { token, parent, chosen });
       expectSameNumbers(path, walk(token, parent, chosen));
       lengths.add(path.length);
     }
@@ -130,11 +204,75 @@ describeLevels('tree_accept', (level) => {
     const token = ints(7, 3, 3, 4, -1);
     const parent = ints(-1, 0, 0, 1, 3);
     const path = (...chosen: number[]): number[] =>
-      Array.from(ops.treeAccept(level, 1, { token, parent, chosen: Int32Array.from(chosen) }));
+      Array.from(acceptPath(level, { token, parent, chosen: Int32Array.from(chosen) }));
     expect(path(3, 4, 9, 9, 9)).toEqual([0, 1, 3]);
     expect(path(4, 4, 4, 4, 4)).toEqual([0]);
     expect(path(-1, 4, 9, 9, 9)).toEqual([0]);
     expect(path(3, 4, 9, -1, 9)).toEqual([0, 1, 3]);
-    expect(Array.from(ops.treeAccept(level, 1, { token: ints(7), parent: ints(-1), chosen: ints(7) }))).toEqual([0]);
+    expect(Array.from(acceptPath(level, { token: ints(7), parent: ints(-1), chosen: ints(7) }))).toEqual([0]);
   });
+  it.each(LANES)(
+    'walks the tree of each of %d lanes, at most `stride` nodes, whatever rows of padding hold',
+    (lanes) => {
+      const random = new Random(80 + lanes);
+      for (let trial = 0; trial < trials(50, 5); trial++) {
+        const pass = randomPass(random, lanes, 9);
+        const rows = rowsOf(pass);
+        const token = rows.token.map((own) => (own === 0 || own === UNWRITTEN ? random.integer(0, 8) : own));
+        const parent = rows.parent.map((own) => (own === UNWRITTEN ? -1 : own));
+        const of = (lane: number): [number, number] => [at(pass.begin, lane), at(pass.begin, lane + 1)];
+        const chosen = new Int32Array(pass.rows).fill(7);
+        for (const lane of range(lanes)) {
+          chosen.set(randomChoices(random, token.slice(...of(lane)), parent.slice(...of(lane))), at(pass.begin, lane));
+        }
+        const stride = random.integer(1, pass.length + 3);
+        const expected = [new Int32Array(lanes * stride), new Int32Array(lanes * stride)].map((x) => x.fill(UNWRITTEN));
+        const [path = ints(), emitted = ints()] = expected;
+        const pathLength = Int32Array.from(range(lanes), (lane) => {
+          const own = [token, parent, chosen].map((x) => x.slice(...of(lane)));
+          const nodes = walk(at(own, 0), at(own, 1), at(own, 2)).slice(0, stride);
+          path.set(nodes, lane * stride);
+          emitted.set(
+            nodes.map((node) => at(at(own, 2), node)),
+            lane * stride,
+          );
+          return nodes.length;
+        });
+        const y = ops.treeAccept(level, 1, { token, parent, chosen, begin: pass.begin, stride });
+        expectSame(y, { path, emitted, pathLength }, `trial ${trial}`);
+      }
+    },
+  );
+});
+
+describeLevels('keep_hidden', (level) => {
+  it.each([1, 2, 8, 33])(
+    'copies the row of the last node of the path of each of %d lanes, and nothing else',
+    (lanes) => {
+      const random = new Random(lanes);
+      for (const hidden of [1, 33, 600]) {
+        const stride = 4;
+        const begin = [random.integer(0, 3)];
+        for (const lane of range(lanes)) begin.push(at(begin, lane) + random.integer(1, 9));
+        const [rows, toRows] = [at(begin, lanes) + 1, lanes + 3];
+        const hiddenOut = random.floats(rows * hidden);
+        for (const [i, value] of [NaN, -0, Infinity].entries()) hiddenOut[random.integer(0, rows) * hidden] = value + i;
+        const to = random.floats(toRows * hidden);
+        const toRow = random.permutation(toRows).slice(0, lanes);
+        const pathLength = new Int32Array(lanes);
+        const path = new Int32Array(lanes * stride);
+        const expected = to.slice();
+        for (const lane of range(lanes)) {
+          const first = at(begin, lane);
+          const nodes = range(at(begin, lane + 1) - first).filter((node) => node === 0 || random.uniform() < 0.5);
+          path.set(nodes.slice(0, stride), lane * stride);
+          pathLength[lane] = Math.min(nodes.length, stride);
+          const row = first + at(nodes, at(pathLength, lane) - 1);
+          expected.set(hiddenOut.subarray(row * hidden, (row + 1) * hidden), at(toRow, lane) * hidden);
+        }
+        const args = { hiddenOut, path, pathLength, stride, toRow, to, hidden, begin: Int32Array.from(begin) };
+        expectSameBytes(ops.keepHidden(level, 1, args), expected, `hidden ${hidden}`);
+      }
+    },
+  );
 });

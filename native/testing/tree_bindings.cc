@@ -1,0 +1,172 @@
+// The ops of draft trees.
+#include "testing/op_call.h"
+
+namespace redrafter::testing {
+namespace {
+
+// The trees of some lanes, `most` entries each, as tree_pack leaves them.
+struct Trees {
+  int64_t lanes, width, length, most;
+};
+
+Trees trees_of(const Fields& p, const char* by_lane) {
+  const int64_t width = p.integer("width"), length = p.integer("length");
+  const Trees t{p.length<int32_t>(by_lane), width, length, 1 + width * length};
+  REDRAFTER_REQUIRE(t.lanes > 0 && width > 0, "ERR_INVALID_ARGUMENT", by_lane, " or width");
+  return t;
+}
+
+// treePack {beams, root, live, width, length}: {token, parent, depth, unpack, nodes}, arrays with room for
+// the largest trees, lane by lane
+Napi::Value tree_pack(OpCall& call) {
+  const Fields& p = call.params();
+  const Trees t = trees_of(p, "live");
+  const int64_t columns = t.length + 1, beams = t.lanes * t.width * columns;
+  const int32_t *given = p.host<int32_t>("beams", beams), *live = p.host<int32_t>("live", t.lanes);
+  for (int64_t lane = 0; lane < t.lanes; ++lane) {
+    const int32_t* first = given + lane * t.width * columns;
+    for (int64_t row = 1; row < live[lane]; ++row) {
+      REDRAFTER_REQUIRE(row < t.width && first[row * columns] == *first, "ERR_INVALID_ARGUMENT",
+                        "too many live rows, or they have no common root");
+    }
+  }
+  int32_t *token = call.out<int32_t>(t.lanes * t.most), *parent = call.out<int32_t>(t.lanes * t.most),
+          *depth = call.out<int32_t>(t.lanes * t.most);
+  int32_t *unpack = call.out<int32_t>(beams), *nodes = call.out<int32_t>(t.lanes);
+  call.backend().tree_pack({p.in<int32_t>("beams", beams), p.in<int32_t>("root", t.lanes),
+                            p.indices("live", t.lanes, 0, t.width + 1), t.lanes, t.width, t.length, token,
+                            parent, depth, unpack, nodes},
+                           call.stream());
+  auto result = Napi::Object::New(call.env());
+  result["token"] = call.take(token);
+  result["parent"] = call.take(parent);
+  result["depth"] = call.take(depth);
+  result["unpack"] = call.take(unpack);
+  result["nodes"] = call.take(nodes);
+  return result;
+}
+
+// Outputs of lanes: those of lane l are begin[l] .. begin[l + 1] - 1 of `rows`, at least `least` of them.
+template <typename Least>
+const int32_t* begin_of(const Fields& p, int64_t lanes, int64_t rows, const Least& least) {
+  const int32_t* begin = p.host<int32_t>("begin", lanes + 1);
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    REDRAFTER_REQUIRE(begin[lane + 1] - begin[lane] >= least(lane), "ERR_INVALID_ARGUMENT", "begin[", lane,
+                      "]");
+  }
+  return p.indices("begin", lanes + 1, 0, rows + 1);
+}
+
+// That walks from a node to its root end, and take as many steps as its depth says.
+void check_trees(const Fields& p, const Trees& t) {
+  const int32_t *parent = p.host<int32_t>("parent", t.lanes * t.most),
+                *depth = p.host<int32_t>("depth", t.lanes * t.most),
+                *nodes = p.host<int32_t>("nodes", t.lanes);
+  for (int64_t lane = 0; lane < t.lanes; ++lane) {
+    REDRAFTER_REQUIRE(nodes[lane] >= 1 && nodes[lane] <= t.most, "ERR_INVALID_ARGUMENT", "nodes");
+    const int64_t first = lane * t.most;
+    for (int64_t n = 0; n < nodes[lane]; ++n) {
+      const int32_t above = parent[first + n];
+      const bool fits = n == 0 ? above == -1 : above >= 0 && above < n;
+      REDRAFTER_REQUIRE(
+          fits && depth[first + n] == (n == 0 ? 0 : depth[first + above] + 1) && depth[first + n] <= t.length,
+          "ERR_INVALID_ARGUMENT", "node ", n, " of lane ", lane);
+    }
+  }
+}
+
+// treeRows {token, parent, depth, nodes, width, length, begin, committed, firstSequence, tailStride, rows}:
+// {token, position, slot, sequence, context, tailBegin, tailSlots, choosePosition, parent} of all rows of the
+// pass
+Napi::Value tree_rows(OpCall& call) {
+  const Fields& p = call.params();
+  const Trees t = trees_of(p, "nodes");
+  check_trees(p, t);
+  const int64_t rows = p.integer("rows"), stride = p.integer("tailStride");
+  REDRAFTER_REQUIRE(stride > t.length, "ERR_INVALID_ARGUMENT", "tailStride");
+  const int32_t* nodes = p.host<int32_t>("nodes", t.lanes);
+  const auto out = [&](int64_t each) { return call.out<int32_t>(rows * each); };
+  const TreeRowsParams params{p.in<int32_t>("token", t.lanes * t.most),
+                              p.in<int32_t>("parent", t.lanes * t.most),
+                              p.in<int32_t>("depth", t.lanes * t.most),
+                              p.in<int32_t>("nodes", t.lanes),
+                              t.lanes,
+                              t.width,
+                              t.length,
+                              begin_of(p, t.lanes, rows, [nodes](int64_t lane) { return nodes[lane]; }),
+                              p.in<int32_t>("committed", t.lanes),
+                              p.integer("firstSequence"),
+                              stride,
+                              out(1),
+                              out(1),
+                              out(1),
+                              out(1),
+                              out(1),
+                              out(1),
+                              out(stride),
+                              out(1),
+                              out(1)};
+  call.backend().tree_rows(params, call.stream());
+  auto result = Napi::Object::New(call.env());
+  result["token"] = call.take(params.row_token);
+  result["position"] = call.take(params.position);
+  result["slot"] = call.take(params.slot);
+  result["sequence"] = call.take(params.sequence);
+  result["context"] = call.take(params.context);
+  result["tailBegin"] = call.take(params.tail_begin);
+  result["tailSlots"] = call.take(params.tail_slots);
+  result["choosePosition"] = call.take(params.choose_position);
+  result["parent"] = call.take(params.row_parent);
+  return result;
+}
+
+// treeAccept {token, parent, chosen, begin, stride}: {path, emitted, pathLength}
+Napi::Value tree_accept(OpCall& call) {
+  const Fields& p = call.params();
+  const int64_t rows = p.length<int32_t>("token"), lanes = p.length<int32_t>("begin") - 1;
+  const int64_t stride = p.integer("stride");
+  REDRAFTER_REQUIRE(lanes > 0 && stride > 0, "ERR_INVALID_ARGUMENT", "begin or stride");
+  int32_t *path = call.out<int32_t>(lanes * stride), *emitted = call.out<int32_t>(lanes * stride),
+          *length = call.out<int32_t>(lanes);
+  call.backend().tree_accept(
+      {p.in<int32_t>("token", rows), p.indices("parent", rows, -1, rows), p.in<int32_t>("chosen", rows),
+       begin_of(p, lanes, rows, [](int64_t) { return 1; }), lanes, stride, path, emitted, length},
+      call.stream());
+  auto result = Napi::Object::New(call.env());
+  result["path"] = call.take(path);
+  result["emitted"] = call.take(emitted);
+  result["pathLength"] = call.take(length);
+  return result;
+}
+
+// keepHidden {hiddenOut, begin, path, pathLength, stride, toRow, to, hidden}: `to` after it
+Napi::Value keep_hidden(OpCall& call) {
+  const Fields& p = call.params();
+  const int64_t lanes = p.length<int32_t>("pathLength"), stride = p.integer("stride");
+  const int64_t hidden = p.integer("hidden");
+  REDRAFTER_REQUIRE(lanes > 0 && hidden > 0, "ERR_INVALID_ARGUMENT", "pathLength or hidden");
+  const int64_t rows = p.length<float>("hiddenOut") / hidden, to_rows = p.length<float>("to") / hidden;
+  const int32_t *path = p.host<int32_t>("path", lanes * stride),
+                *length = p.host<int32_t>("pathLength", lanes);
+  const auto last_node = [&](int64_t lane) {
+    REDRAFTER_REQUIRE(length[lane] >= 1 && length[lane] <= stride, "ERR_INVALID_ARGUMENT", "pathLength");
+    return path[lane * stride + length[lane] - 1] + 1;
+  };
+  float* to = p.in<float>("to", to_rows * hidden);
+  call.backend().keep_hidden({p.in<float>("hiddenOut", rows * hidden), begin_of(p, lanes, rows, last_node),
+                              p.in<int32_t>("path", lanes * stride), p.in<int32_t>("pathLength", lanes),
+                              p.indices("toRow", lanes, 0, to_rows), to, lanes, stride, hidden},
+                             call.stream());
+  return call.take(to);
+}
+
+}  // namespace
+
+void add_tree_ops(Napi::Object ops) {
+  add_op<tree_pack>(ops, "treePack");
+  add_op<tree_rows>(ops, "treeRows");
+  add_op<tree_accept>(ops, "treeAccept");
+  add_op<keep_hidden>(ops, "keepHidden");
+}
+
+}  // namespace redrafter::testing
