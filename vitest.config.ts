@@ -5,14 +5,18 @@ const PACKAGE = 'test/package/*.test.ts';
 
 // Faults planted in kernels: there is nothing in it for the CPU.
 const CONTROLS = 'test/native/ops/kernel-controls.test.ts';
-// The decode loop on the kernels.
-const ROUNDS = 'test/lossless/kernels.test.ts';
+// The decode loop and the engine on the kernels, and how the engine ends when they fail.
+const ENGINE = [
+  'test/lossless/kernels.test.ts',
+  'test/lossless/kernels-engine.test.ts',
+  'test/native/engine-faults.test.ts',
+];
 const KERNELS = [
   ...['attention', 'beam', 'drafter', 'invariance', 'kv-ops', 'matmul', 'rows', 'sample', 'tree'].map(
     (name) => `test/native/ops/${name}.test.ts`,
   ),
   CONTROLS,
-  ROUNDS,
+  ...ENGINE,
 ];
 
 export default defineConfig({
@@ -25,7 +29,7 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'redrafter', include: ['test/**/*.test.ts'], exclude: [PACKAGE, CONTROLS, ROUNDS] },
+        test: { name: 'redrafter', include: ['test/**/*.test.ts'], exclude: [PACKAGE, CONTROLS, ...ENGINE] },
       },
       // The tables of the ops once more, on the CUDA kernels (test/native/ops/levels.ts).
       { extends: true, test: { name: 'kernels', include: KERNELS, env: { REDRAFTER_TEST_LEVELS: 'kernels' } } },

@@ -76,13 +76,16 @@ export interface NativeModelInfo {
   eosTokenIds: number[];
   /** What the model computes, as 16 hexadecimal digits: configuration and weights. Sessions are saved with it. */
   fingerprint: string;
-  /** Of the matrices: `'f32'`, `'f16'`, `'bf16'`, or `'mixed'` when the file mixes them and none was asked for. */
+  /**
+   * Of the matrices, as they were loaded: `'f32'`, `'f16'`, `'bf16'`, or `'mixed'` when the file mixes them and none was
+   * asked for. On CUDA, matrices stored as f32 are bf16.
+   */
   dtype: string;
   /** `cpu` or `cuda`. */
   device: string;
   /** Instruction-set level of the CPU backend, or the CUDA architecture. */
   level: string;
-  /** Worker threads of the CPU backend. */
+  /** Worker threads of the CPU backend; 1 on CUDA. */
   threads: number;
   /** What was allocated; `model.memoryUsage()` also tells how much of the KV is used. */
   memory: NativeMemory;
@@ -155,7 +158,7 @@ export interface NativeKvUsage {
 export type NativeMessage =
   | { type: 'progress'; bytes: number; totalBytes: number }
   | { type: 'ready'; info: NativeModelInfo }
-  /** Loading failed, or the engine died: no more work is possible. */
+  /** Loading failed, or the engine died: every ticket, open or later, fails with the same code. */
   | { type: 'failed'; code: string; message: string }
   /** A ticket of openSession, forkSession, rewindSession, append, saveSession or closeSession was carried out. */
   | { type: 'done'; ticket: number; tokens: number; kvTokens: number }
@@ -257,9 +260,7 @@ export type BackendReasonCode =
   /** There is a driver but no device, or none that this process may use (`CUDA_VISIBLE_DEVICES`). */
   | 'NO_DEVICE'
   /** The device is too old: its compute capability is below 8.0. */
-  | 'UNSUPPORTED_DEVICE'
-  /** The device could be used, but models cannot be loaded on it yet. */
-  | 'NO_ENGINE';
+  | 'UNSUPPORTED_DEVICE';
 
 export interface NativeBackendStatus {
   device: string;

@@ -3,17 +3,19 @@ export interface MemoryOptions {
   /** Directory of a recurrent drafter for this model, or false to decode plainly. Default: false. */
   drafter?: string | false;
   /**
-   * Where to run: `'auto'` takes CUDA when it can be used and the CPU otherwise; a level can be forced with
-   * `'cpu:avx512'`, `'cpu:avx2'`, `'cpu:neon'` or `'cpu:base'`. `getBackends` lists those of this machine. Default: `'auto'`.
+   * Where to run. `'auto'` takes the CPU: it stays there also where CUDA can be used, because the CUDA backend has never run
+   * on a device. `'cuda'` or `'cuda:1'` takes a device by its number; a level of the CPU can be forced with `'cpu:avx512'`,
+   * `'cpu:avx2'`, `'cpu:neon'` or `'cpu:base'`. `getBackends` lists those of this machine. Default: `'auto'`.
    */
   device?: 'auto' | 'cpu' | 'cuda' | `cpu:${string}` | `cuda:${string}`;
   /**
    * Element type of the weight matrices of model and drafter. `'auto'` keeps what is stored; the others convert while
-   * reading, rounding to nearest (ties to even). Vectors (norms, biases), activations and KV are always f32. A finite
-   * weight that would become infinite is refused with ERR_INVALID_ARGUMENT. Default: `'auto'`.
+   * reading, rounding to nearest (ties to even). CUDA has no f32 matrices: there `'auto'` makes bf16 of them, and `'f32'` is
+   * refused with ERR_INVALID_ARGUMENT. So is a finite weight that would become infinite. Vectors (norms, biases) and
+   * activations are always f32; KV is f32 on the CPU, and on CUDA bf16, or f16 where the embedding is. Default: `'auto'`.
    */
   dtype?: 'auto' | 'f32' | 'f16' | 'bf16';
-  /** Worker threads of the CPU backend, 1 to 1024. Default: one per hardware thread, at most 64. */
+  /** Worker threads of the CPU backend, 1 to 1024; CUDA takes none. Default: one per hardware thread, at most 64. */
   threads?: number;
   /** Most tokens that one session can hold, 1 to the model's own limit. Default: that limit, at most 4096. */
   contextTokens?: number;

@@ -19,7 +19,7 @@ export interface BackendStatus {
   level: string | null;
   /** Whether it can be used here. */
   available: boolean;
-  /** Whether device `'auto'` takes this one. Exactly one is selected. */
+  /** Whether device `'auto'` takes this one. Exactly one is selected, and never CUDA: that has never run on a device. */
   selected: boolean;
   /** Why it cannot be used; null when it can. */
   reason: null | {
@@ -31,8 +31,10 @@ export interface BackendStatus {
 }
 
 /**
- * The backends and levels there are, those of the CPU with the fastest first, and why some cannot be used here. The first call looks for CUDA devices, which starts
- * the driver where there is one. Throws ERR_NATIVE.
+ * The backends and levels there are, those of the CPU with the fastest first, and why some cannot be used here. CUDA is
+ * available where its library and a device are there; models load on it when asked to, but `'auto'` stays on the CPU,
+ * because the CUDA backend has never run on a device. The first call looks for devices, which starts the driver where there
+ * is one. Throws ERR_NATIVE.
  */
 export function getBackends(): BackendStatus[] {
   return native().getBackends();

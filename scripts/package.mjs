@@ -1,6 +1,6 @@
 // Makes the npm package (npm run package): the binary of this platform, then the tarball. The last line printed is its
 // path. --keep-prebuilds packs prebuilds/ as it lies, which is how a release puts the binaries of all platforms together.
-// --cuda packs the CUDA library too; without, it is left out, as long as models cannot be loaded on CUDA.
+// --cuda packs the CUDA library too; without, it is left out, as long as it has never run on a device.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';

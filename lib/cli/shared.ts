@@ -14,7 +14,7 @@ export interface DeviceFlags {
 
 export function addDeviceFlags(command: Command): Command {
   return command
-    .option('--device <device>', 'cpu, cuda or auto; a level can follow, as in cpu:avx2', 'auto')
+    .option('--device <device>', 'cpu, cuda or auto, which is the cpu; a level can follow, as in cpu:avx2', 'auto')
     .addOption(
       new Option('--dtype <dtype>', 'element type of the weight matrices; auto keeps what is stored')
         .choices(['auto', 'f32', 'f16', 'bf16'])

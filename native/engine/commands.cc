@@ -185,7 +185,7 @@ void EngineThread::read_kv(const Command& command) {
         const int64_t offset = t % kBlockTokens;
         if (offset == 0) {
           cache_->export_block(layer, kv.blocks()[static_cast<size_t>(t / kBlockTokens)], kBlockTokens,
-                               block.data(), stream_);
+                               block.data(), stream_->get());
         }
         for (int64_t at = 0; at < shape.kv_heads * shape.head_dim; ++at) {
           const int64_t head = at / shape.head_dim, d = at % shape.head_dim;

@@ -30,28 +30,30 @@ const char* finish_name(Finish finish) {
 }  // namespace
 
 void EngineThread::run() {
+  Error end("ERR_DISPOSED", "the model was disposed");
   try {
     load();
     flush();
     serve();
   } catch (const std::exception&) {
-    const Error error = caught_error();
+    end = caught_error();
     Message message(MessageType::kFailed);
-    message.code = error.code();
-    message.text = error.what();
+    message.code = end.code();
+    message.text = end.what();
     post(std::move(message));
     flush();
   }
-  end_jobs();
   // Whatever is open or comes before the host lets go is answered.
+  end_jobs(end);
   for (auto* queue : {&active_, &waiting_}) {
-    for (auto& request : *queue) post_error(request->ticket, "ERR_DISPOSED", "the model was disposed");
+    for (auto& request : *queue) post_error(request->ticket, end.code(), end.what());
     queue->clear();
   }
   while (!engine_.closing_.load()) {
     flush();
     for (const Command& command : engine_.take_commands(std::chrono::milliseconds::max())) {
-      post_error(command.ticket, "ERR_DISPOSED", "the model failed and can do no more work");
+      post_error(command.ticket, end.code(),
+                 std::string("the model failed and can do no more work: ") + end.what());
     }
   }
   for (const Command& command : engine_.take_commands(std::chrono::milliseconds::zero())) {
@@ -71,6 +73,7 @@ void EngineThread::serve() {
         execute(command);
       } catch (const Error& error) {
         post_error(command.ticket, error.code(), error.what());
+        if (stream_->get().error != nullptr) throw;  // the stream does nothing any more
       }
     }
     continue_jobs();

@@ -9,6 +9,7 @@
 #include <memory>
 #include <thread>
 
+#include "base/check.h"
 #include "base/threads.h"
 #include "engine/engine.h"
 #include "engine/plan.h"
@@ -42,7 +43,8 @@ struct Request {
 // A save or restore under way; session_jobs.cc. Its thread works on `session` and `reader`, the engine thread
 // does so between the steps only.
 struct SessionJob {
-  explicit SessionJob(KvCache& cache) : session(std::make_unique<Session>(cache)) {}
+  explicit SessionJob(KvCache& cache)
+      : session(std::make_unique<Session>(cache)), stream(cache.backend(), nullptr, StreamUse::kCopies) {}
   ~SessionJob() {
     cancelled.store(true);
     join();
@@ -56,7 +58,7 @@ struct SessionJob {
   bool restores = false, reserved = false;
   std::unique_ptr<Session> session;       // a snapshot, or what is being restored
   std::unique_ptr<SessionReader> reader;  // of a restore
-  Stream stream;                          // not the engine thread's: each copies in its own order
+  BackendStream stream;                   // not the engine thread's: each copies in its own order
   std::atomic<bool> cancelled{false};
   std::atomic<bool> ended{false};  // the last step, well or not
   std::exception_ptr error;        // why it failed
@@ -88,7 +90,7 @@ class EngineThread {
   void continue_jobs();
   bool continue_job(SessionJob& job);
   void reserve_restored(SessionJob& job);
-  void end_jobs();
+  void end_jobs(const Error& reason);
   Session& session(int64_t id);
   Session& idle_session(int64_t id);
   void check_request(const Command& command, const Session& session) const;
@@ -110,9 +112,9 @@ class EngineThread {
   void flush();
 
   Engine& engine_;
-  Stream stream_;
-  std::unique_ptr<ThreadPool> threads_;
   const Backend* backend_ = nullptr;
+  std::unique_ptr<ThreadPool> threads_;
+  std::unique_ptr<BackendStream> stream_;  // outlives what runs on it
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<RecurrentDrafter> drafter_;

@@ -17,7 +17,8 @@ void EngineThread::load() {
   const LoadPlan plan = plan_load(engine_.options_);
   backend_ = &plan.backend;
   threads_ = std::make_unique<ThreadPool>(static_cast<int>(plan.limits.threads));
-  stream_.threads = threads_.get();
+  stream_ = std::make_unique<BackendStream>(*backend_, threads_.get());
+  Stream& stream = stream_->get();
   context_tokens_ = plan.limits.positions;
 
   const int64_t total = static_cast<int64_t>(plan.checkpoint.total_bytes() +
@@ -38,14 +39,15 @@ void EngineThread::load() {
     return !engine_.closing_.load();
   };
 
-  LoadedWeights loaded = load_weights(plan, *backend_, stream_, progress);
+  LoadedWeights loaded = load_weights(plan, *backend_, stream, progress);
   const MemoryUse memory = memory_use(plan, loaded);
   model_ = std::move(loaded.model);
   drafter_ = std::move(loaded.drafter);
-  cache_ = std::make_unique<KvCache>(plan.kv, *backend_, stream_);
+  cache_ = std::make_unique<KvCache>(plan.kv, *backend_, stream);
+  const std::string level = std::string(backend_->name) + ":" + backend_->level;
   origin_ = {model_fingerprint(plan.config, model_->weights()),
-             std::string(REDRAFTER_VERSION) + " " + backend_->name + ":" + backend_->level};
-  round_ = std::make_unique<Round>(*model_, *cache_, drafter_.get(), stream_, plan.prefill_chunk);
+             std::string(REDRAFTER_VERSION) + " " + level + " " + dtype_name(plan.kv.layout.dtype)};
+  round_ = std::make_unique<Round>(*model_, *cache_, drafter_.get(), stream, plan.prefill_chunk);
   post_ready(plan, memory);
 }
 

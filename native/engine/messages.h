@@ -15,7 +15,8 @@ struct EngineOptions {
   std::string model;
   std::string drafter;  // empty: none
   std::string device = "auto";
-  std::string dtype = "auto";  // of matrices: as stored, or "f32", "f16", "bf16"
+  // Of matrices: "f32", "f16", "bf16", or "auto": as stored, but bf16 for f32 on a backend that takes no f32.
+  std::string dtype = "auto";
   int64_t threads = 0;         // 0: as many as the machine has cores
   int64_t context_tokens = 0;  // 0: the model's limit, at most 4096
   int64_t kv_tokens = 0;       // 0: 4 * context_tokens
@@ -28,7 +29,7 @@ struct MemoryUse {
   int64_t weights = 0;    // of the target
   int64_t drafter = 0;    // weights of the drafter
   int64_t kv = 0;         // of all KV blocks
-  int64_t workspace = 0;  // of forward passes, drafting and sampling
+  int64_t workspace = 0;  // of forward passes, drafting, sampling and the stream they run on
 };
 
 struct ModelInfo {

@@ -17,13 +17,27 @@ int64_t default_threads() {
   return std::clamp<int64_t>(static_cast<int64_t>(std::thread::hardware_concurrency()), 1, 64);
 }
 
+// Only the CPU backend shares its work among threads.
+int64_t threads_for(const Backend& backend, int64_t asked) {
+  if (!backend.host_memory) return 1;
+  return asked > 0 ? asked : default_threads();
+}
+
+MatrixDType dtype_for(const Backend& backend, const EngineOptions& options) {
+  const MatrixDType dtype = parse_matrix_dtype(options.dtype);
+  REDRAFTER_REQUIRE(!dtype || backend.takes(*dtype), "ERR_INVALID_ARGUMENT", "device \"", options.device,
+                    "\" has no matrices of dtype \"", options.dtype,
+                    "\"; load with dtype \"bf16\" or \"f16\", or with device \"cpu\"");
+  return dtype;
+}
+
 int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
 
 }  // namespace
 
 LoadPlan plan_load(const EngineOptions& options) {
   const Backend& backend = find_backend(options.device);
-  const MatrixDType dtype = parse_matrix_dtype(options.dtype);
+  const MatrixDType dtype = dtype_for(backend, options);
   const ModelConfig config = read_model_config(options.model);
   const int64_t context_tokens = options.context_tokens > 0
                                      ? options.context_tokens
@@ -32,7 +46,7 @@ LoadPlan plan_load(const EngineOptions& options) {
                     context_tokens, ", but the model's positions end at ", config.max_positions);
   const int64_t kv_tokens = options.kv_tokens > 0 ? options.kv_tokens : 4 * context_tokens;
   const int64_t prefill_chunk = options.prefill_chunk > 0 ? options.prefill_chunk : kDefaultPrefillChunk;
-  const int64_t threads = options.threads > 0 ? options.threads : default_threads();
+  const int64_t threads = threads_for(backend, options.threads);
   // Beside the tokens, one draft tree of the largest shape fits the cache.
   const int64_t blocks = blocks_for(kv_tokens) + blocks_for(kMaxTree);
   Checkpoint checkpoint = Checkpoint::open(options.model);
@@ -47,7 +61,8 @@ LoadPlan plan_load(const EngineOptions& options) {
           {std::max(kMaxTree, prefill_chunk), context_tokens, threads},
           kv_tokens,
           prefill_chunk,
-          KvShape(config.layers, config.kv_heads, config.head_dim, blocks, backend, dtype.value_or(stored))};
+          KvShape(config.layers, config.kv_heads, config.head_dim, blocks, backend,
+                  matrix_dtype(backend, dtype, stored))};
 }
 
 LoadedWeights load_weights(const LoadPlan& plan, const Backend& backend, Stream& stream,
@@ -68,7 +83,8 @@ MemoryUse memory_use(const LoadPlan& plan, const LoadedWeights& loaded) {
   MemoryUse use;
   use.weights = loaded.model->weights().bytes;
   use.kv = plan.kv.bytes();
-  use.workspace = loaded.model->workspace_bytes() + Round::workspace_bytes(*loaded.model);
+  use.workspace =
+      loaded.model->workspace_bytes() + Round::workspace_bytes(*loaded.model) + plan.backend.stream_bytes;
   if (loaded.drafter != nullptr) {
     use.drafter = loaded.drafter->weight_bytes();
     use.workspace += loaded.drafter->workspace_bytes();

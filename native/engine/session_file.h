@@ -19,8 +19,9 @@ namespace redrafter {
 // Which model and cache a session belongs to.
 struct SessionOrigin {
   uint64_t fingerprint;  // of the model
-  // What the bytes of the KV depend on beside the model: version, backend and level. Where they differ, the
-  // tokens are restored and their KV is computed anew, as bit-identity across levels is not promised.
+  // What the bytes of the KV depend on beside the model: version, backend, level and dtype of the cache.
+  // Where they differ, the tokens are restored and their KV is computed anew, as bit-identity across levels
+  // is not promised.
   std::string kv;
 };
 

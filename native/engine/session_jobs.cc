@@ -41,12 +41,13 @@ SessionJob& EngineThread::new_job(const Command& command) {
 
 void EngineThread::save(const Command& command) {
   const Session& source = idle_session(command.session);
+  backend_->wait(stream_->get());  // the job reads what this stream has written
   SessionJob& job = new_job(command);
   // A fork: its blocks are shared and so nobody writes to them, whatever the session does meanwhile.
   job.session->tokens = source.tokens;
   job.session->kv.fork_from(source.kv);
   run_step(job, [this, &job] {
-    write_session(job.path, origin_, job.session->tokens, *cache_, job.session->kv, job.stream,
+    write_session(job.path, origin_, job.session->tokens, *cache_, job.session->kv, job.stream.get(),
                   job.cancelled);
   });
 }
@@ -69,7 +70,8 @@ void EngineThread::reserve_restored(SessionJob& job) {
   job.session->tokens = job.reader->tokens();
   job.session->kv.reserve(job.reader->kv_tokens());
   job.reserved = true;
-  run_step(job, [this, &job] { job.reader->read_kv(*cache_, job.session->kv, job.stream, job.cancelled); });
+  run_step(job,
+           [this, &job] { job.reader->read_kv(*cache_, job.session->kv, job.stream.get(), job.cancelled); });
 }
 
 void EngineThread::continue_jobs() {
@@ -106,14 +108,14 @@ bool EngineThread::continue_job(SessionJob& job) {
   return false;
 }
 
-void EngineThread::end_jobs() {
+void EngineThread::end_jobs(const Error& reason) {
   for (auto& [ticket, job] : jobs_) job->cancelled.store(true);
   for (auto& [ticket, job] : jobs_) {
     job->join();
     if (!job->restores && job->error == nullptr) {  // the file is there
       post_done(ticket, *job->session);
     } else {
-      post_error(ticket, "ERR_DISPOSED", "the model was disposed");
+      post_error(ticket, reason.code(), reason.what());
     }
   }
   jobs_.clear();

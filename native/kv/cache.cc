@@ -76,6 +76,7 @@ void KvCache::import_block(int64_t layer, int32_t block, const float* from, Stre
   const DeviceBuffer staging(backend_, static_cast<size_t>(shape_.block_floats()) * sizeof(float));
   backend_.upload(staging.as<void>(), from, staging.bytes(), stream);
   backend_.kv_import({layers_[static_cast<size_t>(layer)], block, kBlockTokens, staging.as<float>()}, stream);
+  backend_.wait(stream);  // the staging goes, and other streams may read the block
 }
 
 int64_t KvSequence::blocks_needed(int64_t slots) const {

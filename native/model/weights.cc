@@ -26,6 +26,10 @@ MatrixDType parse_matrix_dtype(const std::string& name) {
   fail("ERR_INVALID_ARGUMENT", "unknown dtype \"", name, "\"; expected auto, f32, f16 or bf16");
 }
 
+DType matrix_dtype(const Backend& backend, MatrixDType asked, DType stored) {
+  return asked.value_or(backend.takes(stored) ? stored : DType::kBF16);
+}
+
 const TensorEntry& WeightLoader::require(const std::string& name, const std::vector<int64_t>& shape) const {
   const TensorEntry* tensor = checkpoint_.find(name);
   REDRAFTER_REQUIRE(tensor != nullptr, "ERR_MODEL_FORMAT", "tensor \"", name, "\" is missing from ",
@@ -55,9 +59,10 @@ Matrix WeightLoader::matrix(const std::vector<Part>& parts, int64_t cols) {
   w.cols = cols;
   for (const Part& part : parts) {
     const TensorEntry& tensor = require(part.name, {part.rows, cols});
-    if (w.rows == 0) w.dtype = dtype_.value_or(tensor.dtype);
-    REDRAFTER_REQUIRE(dtype_ || tensor.dtype == w.dtype, "ERR_MODEL_FORMAT", "tensors \"", parts.front().name,
-                      "\" (", dtype_name(w.dtype), ") and \"", part.name, "\" (", dtype_name(tensor.dtype),
+    const DType dtype = matrix_dtype(backend_, dtype_, tensor.dtype);
+    if (w.rows == 0) w.dtype = dtype;
+    REDRAFTER_REQUIRE(dtype == w.dtype, "ERR_MODEL_FORMAT", "tensors \"", parts.front().name, "\" (",
+                      dtype_name(w.dtype), ") and \"", part.name, "\" (", dtype_name(dtype),
                       ") must have the same dtype; load with a dtype for all");
     w.rows += part.rows;
   }

@@ -22,6 +22,10 @@ using MatrixDType = std::optional<DType>;
 // "auto" (absent), "f32", "f16" or "bf16". Throws ERR_INVALID_ARGUMENT.
 MatrixDType parse_matrix_dtype(const std::string& name);
 
+// The dtype of a matrix that is stored as `stored`: what was asked for, or as it is stored, or bf16 where the
+// backend does not take that.
+DType matrix_dtype(const Backend& backend, MatrixDType asked, DType stored);
+
 // Reads tensors slice by slice into backend memory: nothing is ever held twice. On a measuring backend
 // tensors are checked and counted, but not read.
 class WeightLoader {

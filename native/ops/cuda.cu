@@ -12,6 +12,7 @@ namespace {
 // it takes a variant that needs none, with the same bits.
 constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
 constexpr int64_t kCounters = 1 << 16;
+constexpr int64_t kCounterBytes = kCounters * static_cast<int64_t>(sizeof(uint32_t));
 
 cudaStream_t queue_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.cuda); }
 
@@ -40,20 +41,24 @@ void copy_inside(void* to, const void* from, size_t bytes, Stream& stream) {
   cuda_ok(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, queue_of(stream)), "copy", stream);
 }
 
-void open_stream(Stream& stream) {
+void wait(Stream& stream) {
+  if (stream.error == nullptr) cuda_ok(cudaStreamSynchronize(queue_of(stream)), "wait", stream);
+}
+
+void open_stream(Stream& stream, StreamUse use) {
   cudaStream_t queue = nullptr;
   if (!cuda_ok(cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking), "open stream", stream)) return;
   stream.cuda = queue;
+  if (use == StreamUse::kCopies) return;
   void* memory = nullptr;
-  const int64_t counter_bytes = kCounters * static_cast<int64_t>(sizeof(uint32_t));
-  if (!cuda_ok(cudaMalloc(&memory, static_cast<size_t>(kWorkspaceBytes + counter_bytes)), "open stream",
+  if (!cuda_ok(cudaMalloc(&memory, static_cast<size_t>(kWorkspaceBytes + kCounterBytes)), "open stream",
                stream))
     return;
   stream.workspace = memory;
   stream.workspace_bytes = kWorkspaceBytes;
   stream.counters = reinterpret_cast<uint32_t*>(static_cast<char*>(memory) + kWorkspaceBytes);
   stream.counter_count = kCounters;
-  cuda_ok(cudaMemsetAsync(stream.counters, 0, static_cast<size_t>(counter_bytes), queue), "open stream",
+  cuda_ok(cudaMemsetAsync(stream.counters, 0, static_cast<size_t>(kCounterBytes), queue), "open stream",
           stream);
 }
 
@@ -73,6 +78,8 @@ KvLayer kv_layout(int64_t kv_heads, int64_t head_dim, DType weights) {
   return {nullptr,  nullptr, weights == DType::kF16 ? DType::kF16 : DType::kBF16, stride, stride,
           kv_heads, head_dim};
 }
+
+bool takes(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF16; }
 
 }  // namespace
 
@@ -105,13 +112,16 @@ Backend cuda_table() {
   b.kv_import = kv_import_cuda;
   b.matrix_bytes = fragment_bytes;
   b.kv_layout = kv_layout;
+  b.takes = takes;
   b.allocate = allocate;
   b.release = release;
   b.upload = upload;
   b.download = download;
   b.copy = copy_inside;
+  b.wait = wait;
   b.open_stream = open_stream;
   b.close_stream = close_stream;
+  b.stream_bytes = kWorkspaceBytes + kCounterBytes;
   return b;
 }
 

@@ -34,7 +34,8 @@ KvLayer float_kv(int64_t kv_heads, int64_t head_dim, DType) {
           kv_heads,
           head_dim};
 }
-void no_stream(Stream&) {}
+void open_nothing(Stream&, StreamUse) {}
+void nothing(Stream&) {}
 
 // The column of plain loops; faster levels replace what they have.
 constexpr Backend oracle() {
@@ -49,10 +50,11 @@ constexpr Backend oracle() {
   b.keep_hidden = keep_hidden_cpu;
   b.kv_compact = kv_compact_cpu, b.kv_copy_block = kv_copy_block_cpu;
   b.kv_export = kv_export_cpu, b.kv_import = kv_import_cpu;
-  b.matrix_bytes = panel_bytes, b.kv_layout = float_kv, b.host_memory = true;
+  b.matrix_bytes = panel_bytes, b.kv_layout = float_kv, b.takes = dtype_is_float;
+  b.host_memory = true;
   b.allocate = host_allocate, b.release = host_release;
   b.upload = host_copy, b.download = host_copy, b.copy = host_copy;
-  b.open_stream = no_stream, b.close_stream = no_stream;
+  b.open_stream = open_nothing, b.close_stream = nothing, b.wait = nothing;
   return b;
 }
 constexpr Backend kOracle = oracle();
@@ -94,14 +96,8 @@ std::vector<Level> cpu_levels() {
   return levels;
 }
 
-// CUDA runs its kernels in tests and benchmarks only (cuda_backend): of a device that could be used too, this
-// is why no model can be loaded on it.
-CudaStatus cuda_for_models(int32_t device) {
-  constexpr const char* kNoModels = "models cannot be loaded on CUDA yet";
-  const CudaStatus status = cuda_status(device);
-  if (status.code == nullptr) return {"NO_ENGINE", status.message + " can run the kernels, but " + kNoModels};
-  return {status.code, status.message + "; and " + kNoModels};
-}
+constexpr const char* kNotAutomatic =
+    "device \"auto\" stays on the CPU, because the CUDA backend has never run on a device";
 
 // N of "cuda:N", 0 of "cuda"; -1 of anything else.
 int32_t cuda_device(const std::string& device) {
@@ -113,11 +109,21 @@ int32_t cuda_device(const std::string& device) {
   return error == std::errc() && stop == end ? number : -1;
 }
 
+FindMore more_backends = nullptr;
+
 }  // namespace
 
+void find_more_backends(FindMore find) { more_backends = find; }
+
 const Backend& find_backend(const std::string& device) {
+  if (more_backends != nullptr) {
+    if (const Backend* found = more_backends(device); found != nullptr) return *found;
+  }
   if (const int32_t number = cuda_device(device); number >= 0) {
-    fail("ERR_BACKEND", "device \"", device, "\" is not available: ", cuda_for_models(number).message);
+    const CudaStatus status = cuda_status(number);
+    REDRAFTER_REQUIRE(status.code == nullptr, "ERR_BACKEND", "device \"", device,
+                      "\" is not available: ", status.message);
+    return cuda_backend(number);
   }
   for (const Level& level : cpu_levels()) {
     const bool any = device == "auto" || device == "cpu";
@@ -133,6 +139,8 @@ const Backend& find_backend(const std::string& device) {
 Backend measuring(Backend backend) {
   backend.allocate = [](size_t) -> void* { return nullptr; };
   backend.release = [](void*) {};
+  backend.open_stream = open_nothing;
+  backend.close_stream = backend.wait = nothing;
   backend.upload = backend.download = backend.copy = [](void*, const void*, size_t, Stream&) {};
   return backend;
 }
@@ -146,8 +154,8 @@ std::vector<BackendStatus> list_backends() {
                    missing == nullptr ? nullptr : "NO_CPU_FEATURE", missing == nullptr ? "" : missing,
                    backend.level == automatic});
   }
-  const CudaStatus cuda = cuda_for_models(0);
-  all.push_back({"cuda", "cuda", "", cuda.code, cuda.message, false});
+  const CudaStatus cuda = cuda_status(0);
+  all.push_back({"cuda", "cuda", "", cuda.code, cuda.message + "; " + kNotAutomatic, false});
   return all;
 }
 

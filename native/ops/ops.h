@@ -25,6 +25,10 @@ namespace redrafter {
 template <typename Params>
 using Op = void (*)(const Params&, Stream&);
 
+// What a stream is opened for. kCopies: for uploads and downloads and the ops of ops/kv.h, which need no
+// workspace.
+enum class StreamUse { kOps, kCopies };
+
 struct Backend {
   const char* name;   // "cpu"; the CUDA companion adds "cuda"
   const char* level;  // "avx512", "avx2", "neon", "base", "oracle"
@@ -56,6 +60,8 @@ struct Backend {
   // Sizes that depend on the layouts of base/tensor.h. kv_layout: strides and dtype, for weights of a dtype.
   int64_t (*matrix_bytes)(int64_t rows, int64_t cols, DType dtype);
   KvLayer (*kv_layout)(int64_t kv_heads, int64_t head_dim, DType weights);
+  // Whether matrices can have this dtype.
+  bool (*takes)(DType);
 
   // Whether its memory is the host's: then reading from it waits for nothing.
   bool host_memory;
@@ -69,9 +75,13 @@ struct Backend {
   void (*copy)(void* to, const void* from, size_t bytes,
                Stream&);  // inside the backend; an op like any other
 
-  // Gives a stream what its ops need of this backend, and takes it back. open throws ERR_OOM.
-  void (*open_stream)(Stream&);
+  void (*wait)(Stream&);  // until all earlier ops of the stream have ended
+
+  // Gives a stream what its ops need of this backend, and takes it back. open throws ERR_OOM. For all ops it
+  // takes stream_bytes of the backend's memory.
+  void (*open_stream)(Stream&, StreamUse);
   void (*close_stream)(Stream&);
+  int64_t stream_bytes;
 };
 
 // One backend or level of the CPU backend, with the reason when it cannot run here.
@@ -85,23 +95,29 @@ struct BackendStatus {
 };
 
 // "auto" or "cpu" (the best level here), a CPU level by name ("cpu:avx2", "cpu:oracle"), "cuda" or "cuda:N".
-// Models cannot be loaded on CUDA yet, so that one always throws; companion.h has its kernels.
+// "auto" never means CUDA, because that backend has never run on a device.
 // Throws ERR_BACKEND with the reason when it is not available.
 const Backend& find_backend(const std::string& device);
+
+// Backends that find_backend is to know beside its own: null for a device that is none of them. For tests;
+// set before anything is loaded.
+using FindMore = const Backend* (*)(const std::string& device);
+void find_more_backends(FindMore find);
 
 // Best first. Without the oracle, which is there for tests.
 std::vector<BackendStatus> list_backends();
 
-// A copy of `backend` that hands out no memory: allocate gives null and copies do nothing, so that code which
-// allocates can be run to add up how much it would take. Ops must not be called.
+// A copy of `backend` that hands out no memory: allocate gives null, streams open with nothing and copies do
+// nothing, so that code which allocates can be run to add up how much it would take. Ops must not be called.
 Backend measuring(Backend backend);
 
 // A stream of a backend, closed with its owner.
 class BackendStream {
  public:
-  BackendStream(const Backend& backend, ThreadPool* threads) : backend_(backend) {
+  BackendStream(const Backend& backend, ThreadPool* threads, StreamUse use = StreamUse::kOps)
+      : backend_(backend) {
     stream_.threads = threads;
-    backend_.open_stream(stream_);
+    backend_.open_stream(stream_, use);
   }
   BackendStream(const BackendStream&) = delete;
   BackendStream& operator=(const BackendStream&) = delete;

@@ -43,6 +43,13 @@ void throwing_copy(void* to, const void* from, size_t bytes, Stream& stream) {
 }
 
 template <typename Source>
+void throwing_wait(Stream& stream) {
+  Source::enter();
+  Source::table().wait(stream);
+  if (stream.error != nullptr) fail_cuda("wait", stream);
+}
+
+template <typename Source>
 void* throwing_allocate(size_t bytes) {
   Source::enter();
   void* memory = Source::table().allocate(bytes);
@@ -58,9 +65,9 @@ void entered_release(void* memory) {
 
 // Nobody closes a stream that did not open, so this does.
 template <typename Source>
-void throwing_open_stream(Stream& stream) {
+void throwing_open_stream(Stream& stream, StreamUse use) {
   Source::enter();
-  Source::table().open_stream(stream);
+  Source::table().open_stream(stream, use);
   if (stream.error == nullptr) return;
   const Stream failed = stream;
   Source::table().close_stream(stream);
@@ -106,14 +113,17 @@ Backend throwing_backend(const char* level) {
           REDRAFTER_OP(kv_import),
           .matrix_bytes = Source::table().matrix_bytes,
           .kv_layout = Source::table().kv_layout,
+          .takes = Source::table().takes,
           .host_memory = Source::table().host_memory,
           .allocate = &throwing_allocate<Source>,
           .release = &entered_release<Source>,
           .upload = &throwing_copy<Source, &Backend::upload, "upload">,
           .download = &throwing_copy<Source, &Backend::download, "download">,
           .copy = &throwing_copy<Source, &Backend::copy, "copy">,
+          .wait = &throwing_wait<Source>,
           .open_stream = &throwing_open_stream<Source>,
-          .close_stream = &entered_close_stream<Source>};
+          .close_stream = &entered_close_stream<Source>,
+          .stream_bytes = Source::table().stream_bytes};
 #undef REDRAFTER_OP
 }
 

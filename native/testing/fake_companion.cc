@@ -57,7 +57,7 @@ void norm(const NormParams&, Stream& stream) {
 
 void copy(void* to, const void* from, size_t bytes, Stream&) { std::memcpy(to, from, bytes); }
 
-void open_stream(Stream& stream) {
+void open_stream(Stream& stream, StreamUse) {
   stream.cuda = &selected;
   stream.error = "out of memory";
   stream.failed = "open stream";
@@ -69,11 +69,16 @@ Backend table() {
   Backend b{};
   b.name = "cuda";
   b.norm = norm;
+  b.matrix_bytes = [](int64_t rows, int64_t cols, DType) { return 2 * rows * cols; };
+  b.kv_layout = [](int64_t, int64_t, DType) { return KvLayer{nullptr, nullptr, DType::kBF16, 1, 1, 1, 1}; };
+  b.takes = [](DType dtype) { return dtype == DType::kBF16; };
   b.allocate = [](size_t) -> void* { return nullptr; };
   b.release = [](void*) {};
   b.upload = b.download = copy;
+  b.wait = [](Stream&) {};
   b.open_stream = open_stream;
   b.close_stream = close_stream;
+  b.stream_bytes = 1000;
   return b;
 }
 

@@ -1,5 +1,8 @@
 #include "testing/levels.h"
 
+#include <atomic>
+#include <cstdlib>
+
 #include "base/check.h"
 #include "ops/companion.h"
 #if defined(REDRAFTER_HAS_SIMT)
@@ -12,7 +15,7 @@
 namespace redrafter::testing {
 namespace {
 
-const std::string kEmulated = "cuda:host", kPlanted = "cuda:planted-";
+const std::string kEmulated = "cuda:host", kPlanted = "cuda:planted-", kFailing = "cuda:failing-";
 
 #if defined(REDRAFTER_HAS_SIMT)
 
@@ -33,9 +36,46 @@ struct Faulty : Kernels {
   }
 };
 
+// Launches of the op until the one that fails; of the others there is no end.
+std::atomic<int64_t> norms_left, exports_left;
+
+template <auto op, std::atomic<int64_t>& left, typename Params>
+void fail_at(const Params& params, Stream& stream) {
+  if (stream.error == nullptr && --left == 0) {
+    stream.error = "a planted fault";
+    stream.failed = "planted";
+  }
+  op(params, stream);
+}
+
+struct Failing : Kernels {
+  static const Backend& table() {
+    static const Backend failing = [] {
+      Backend table = cuda_table();
+      table.norm = fail_at<norm_cuda, norms_left>;
+      table.kv_export = fail_at<kv_export_cuda, exports_left>;
+      return table;
+    }();
+    return failing;
+  }
+};
+
+const Backend& failing(const std::string& fault) {
+  static const Backend backend = throwing_backend<Failing>("failing");
+  const size_t dash = fault.find('-');
+  const std::string op = fault.substr(0, dash);
+  std::atomic<int64_t>& left = op == "norm" ? norms_left : exports_left;
+  REDRAFTER_REQUIRE(dash != std::string::npos && (op == "norm" || op == "kv_export"), "ERR_INVALID_ARGUMENT",
+                    "unknown fault ", fault);
+  norms_left = exports_left = INT64_MAX;
+  left = std::strtoll(fault.c_str() + dash + 1, nullptr, 10);
+  return backend;
+}
+
 const Backend& emulated(const std::string& level) {
   static const Backend right = throwing_backend<Kernels>("host");
   if (level == kEmulated) return right;
+  if (level.rfind(kFailing, 0) == 0) return failing(level.substr(kFailing.size()));
   static Backend wrong;
   Faulty::table() = cuda_table();
   REDRAFTER_REQUIRE(plant(level.substr(kPlanted.size()), Faulty::table()), "ERR_INVALID_ARGUMENT",
@@ -54,7 +94,9 @@ const Backend& emulated(const std::string& level) {
 
 }  // namespace
 
-bool is_emulated(const std::string& level) { return level == kEmulated || level.rfind(kPlanted, 0) == 0; }
+bool is_emulated(const std::string& level) {
+  return level == kEmulated || level.rfind(kPlanted, 0) == 0 || level.rfind(kFailing, 0) == 0;
+}
 
 const Backend& level_backend(const std::string& level) {
   if (is_emulated(level)) return emulated(level);

@@ -1,6 +1,7 @@
 // The backends that tests run ops on, by the name of their level: those of the CPU ("oracle", "avx2"), "cuda"
-// on a device, and the CUDA column on the emulator of native/testing/simt: "cuda:host", or
-// "cuda:planted-<fault>" with a wrong kernel (planted_ops.h).
+// on a device, and the CUDA column on the emulator of native/testing/simt: "cuda:host";
+// "cuda:planted-<fault>" with a wrong kernel (planted_ops.h); or "cuda:failing-<op>-<n>", the n-th launch of
+// whose op norm or kv_export leaves an error in its stream, n counted from when the backend was asked for.
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   redrafter::testing::add_canary(env, exports);
   redrafter::testing::add_companion(env, exports);
   redrafter::testing::add_drafter(env, exports);
+  redrafter::testing::add_engine(env, exports);
   redrafter::testing::add_faults(env, exports);
   redrafter::testing::add_io(env, exports);
   redrafter::testing::add_ops(env, exports);

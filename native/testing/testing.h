@@ -11,6 +11,7 @@ namespace redrafter::testing {
 void add_canary(Napi::Env env, Napi::Object exports);     // canary.cc
 void add_companion(Napi::Env env, Napi::Object exports);  // companion_bindings.cc
 void add_drafter(Napi::Env env, Napi::Object exports);    // drafter_bindings.cc
+void add_engine(Napi::Env env, Napi::Object exports);     // engine_bindings.cc
 void add_faults(Napi::Env env, Napi::Object exports);     // fault_bindings.cc
 void add_io(Napi::Env env, Napi::Object exports);         // io_bindings.cc
 void add_ops(Napi::Env env, Napi::Object exports);        // ops_bindings.cc

@@ -1,11 +1,18 @@
-/** An engine driven at the boundary itself, with promises: for tests that need token ids and KV bytes only. */
+/**
+ * An engine driven at the boundary itself, with promises: for tests that need token ids and KV bytes only. Devices that
+ * begin with `cuda` are those of the addon with the bindings of tests, which knows emulated ones.
+ */
 import {
   native,
   type NativeEngine,
+  type NativeEngineOptions,
   type NativeGenerateOptions,
+  type NativeMemory,
   type NativeMessage,
   type NativeModelInfo,
+  type NativeModule,
 } from '../../lib/native.js';
+import { testing } from './testing.js';
 
 export interface LoadOptions {
   drafter?: string;
@@ -47,6 +54,28 @@ export class EngineError extends Error {
   }
 }
 
+const addonFor = (device: string): NativeModule =>
+  device.startsWith('cuda') ? (testing['addon'] as NativeModule) : native();
+
+function engineOptions(model: string, options: LoadOptions): NativeEngineOptions {
+  return {
+    model,
+    drafter: options.drafter ?? null,
+    device: options.device ?? 'cpu',
+    dtype: options.dtype ?? 'auto',
+    threads: options.threads ?? 2,
+    contextTokens: options.contextTokens ?? 0,
+    kvTokens: options.kvTokens ?? 0,
+    prefillChunk: options.prefillChunk ?? 0,
+  };
+}
+
+/** What `TestEngine.load` with these options will take. */
+export function estimate(model: string, options: LoadOptions = {}): Promise<NativeMemory> {
+  const all = engineOptions(model, options);
+  return addonFor(all.device).estimateMemory(all);
+}
+
 export class TestEngine {
   private readonly engine: NativeEngine;
   private readonly tickets = new Map<number, { push(message: NativeMessage): void; fail(error: EngineError): void }>();
@@ -54,6 +83,8 @@ export class TestEngine {
   private readonly ready: Promise<NativeModelInfo>;
   private readonly ended: Promise<void>;
   info!: NativeModelInfo;
+  /** What the engine died of, if it did. */
+  failure: EngineError | undefined;
 
   private constructor(model: string, options: LoadOptions) {
     let onReady!: (info: NativeModelInfo) => void;
@@ -66,29 +97,20 @@ export class TestEngine {
     this.ended = new Promise((resolve) => {
       onClosed = resolve;
     });
-    const { Engine } = native();
-    this.engine = new Engine(
-      {
-        model,
-        drafter: options.drafter ?? null,
-        device: options.device ?? 'cpu',
-        dtype: options.dtype ?? 'auto',
-        threads: options.threads ?? 2,
-        contextTokens: options.contextTokens ?? 0,
-        kvTokens: options.kvTokens ?? 0,
-        prefillChunk: options.prefillChunk ?? 0,
-      },
-      (messages) => {
-        for (const message of messages) {
-          if (message.type === 'ready') onReady(message.info);
-          else if (message.type === 'failed') onFailed(new EngineError(message.code, message.message));
-          else if (message.type === 'closed') onClosed();
-          else if (message.type === 'error')
-            this.tickets.get(message.ticket)?.fail(new EngineError(message.code, message.message));
-          else if ('ticket' in message) this.tickets.get(message.ticket)?.push(message);
-        }
-      },
-    );
+    const all = engineOptions(model, options);
+    const { Engine } = addonFor(all.device);
+    this.engine = new Engine(all, (messages) => {
+      for (const message of messages) {
+        if (message.type === 'ready') onReady(message.info);
+        else if (message.type === 'failed') {
+          this.failure = new EngineError(message.code, message.message);
+          onFailed(this.failure);
+        } else if (message.type === 'closed') onClosed();
+        else if (message.type === 'error')
+          this.tickets.get(message.ticket)?.fail(new EngineError(message.code, message.message));
+        else if ('ticket' in message) this.tickets.get(message.ticket)?.push(message);
+      }
+    });
   }
 
   static async load(model: string, options: LoadOptions = {}): Promise<TestEngine> {
@@ -162,6 +184,23 @@ export class TestEngine {
     return this.done((ticket) => {
       this.engine.closeSession(ticket, session);
     });
+  }
+
+  save(session: number, path: string): Promise<{ tokens: number; kvTokens: number }> {
+    return this.done((ticket) => {
+      this.engine.saveSession(ticket, session, path);
+    });
+  }
+
+  async restore(path: string): Promise<{ session: number; ids: number[]; kvTokens: number }> {
+    const session = ++this.last;
+    const { ids, kvTokens } = await this.submit(
+      (ticket) => {
+        this.engine.restoreSession(ticket, session, path);
+      },
+      (message) => (message.type === 'restored' ? message : undefined),
+    );
+    return { session, ids: [...ids], kvTokens };
   }
 
   readKv(session: number): Promise<Float32Array> {

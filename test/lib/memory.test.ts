@@ -114,7 +114,7 @@ describe('an estimate that cannot be made', () => {
     ['ERR_INVALID_ARGUMENT', tiny.model, { dtype: 'f8' }],
     ['ERR_INVALID_ARGUMENT', tiny.model, { contextTokens: 5000 }],
     ['ERR_INVALID_ARGUMENT', tiny.model, { device: 'cpu:tpu' }],
-    ['ERR_BACKEND', tiny.model, { device: 'cuda' }],
+    ['ERR_BACKEND', tiny.model, { device: 'cuda:99' }],
     ['ERR_FILE', join(tiny.model, 'none')],
     ['ERR_CONFIG', tiny.drafter],
     ['ERR_FILE', tiny.model, { drafter: join(tiny.model, 'none') }],

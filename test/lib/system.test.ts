@@ -23,8 +23,9 @@ describe('getBackends', () => {
     expect(all.map(({ device }) => device)).not.toContain('cpu:oracle');
     // Why exactly depends on the machine: test/native/companion.test.ts.
     const cuda = all.find(({ backend }) => backend === 'cuda');
-    expect(cuda).toMatchObject({ device: 'cuda', level: null, available: false, selected: false });
-    expect(cuda?.reason?.message).toMatch(/models cannot be loaded on CUDA yet$/);
+    expect(cuda).toMatchObject({ device: 'cuda', level: null, selected: false });
+    if (cuda?.available === false)
+      expect(cuda.reason?.message).toMatch(/because the CUDA backend has never run on a device$/);
   });
 
   it.runIf(process.arch === 'x64')('agrees with the processor', () => {
@@ -41,16 +42,17 @@ describe('getBackends', () => {
     expect(selected[0]?.available).toBe(true);
     await using automatic = await Model.load(tiny.model, { threads: 1 });
     expect([automatic.info.device, automatic.info.level]).toEqual([selected[0]?.backend, selected[0]?.level]);
-    for (const { device, level, available, reason } of getBackends()) {
+    for (const { device, backend, level, available, reason } of getBackends()) {
       const load = Model.load(tiny.model, { threads: 1, device: device as 'cpu' });
       if (available) {
         const model = await load;
-        expect(model.info.level).toBe(level);
+        if (backend === 'cpu') expect(model.info.level).toBe(level);
         await model.dispose();
       } else {
+        const why = reason?.message.replace(/; device "auto" stays .*/, '');
         await expect(load).rejects.toMatchObject({
           code: 'ERR_BACKEND',
-          message: expect.stringContaining(reason?.message ?? '?') as string,
+          message: expect.stringContaining(why ?? '?') as string,
         });
       }
     }

@@ -11,8 +11,8 @@ import { beforeAll, describe, expect, it } from 'vitest';
 
 import { root } from '../../scripts/tools.mjs';
 import { version } from '../../lib/index.js';
-import type { NativeModule } from '../../lib/native.js';
-import { temporaryDirectory } from '../kit/checkpoint.js';
+import type { NativeEngineOptions, NativeModule } from '../../lib/native.js';
+import { temporaryDirectory, writeTinyLlama } from '../kit/checkpoint.js';
 
 const require = createRequire(import.meta.url);
 const FILE = process.platform === 'win32' ? 'redrafter_cuda.dll' : 'redrafter_cuda.so';
@@ -59,15 +59,18 @@ function fake(...defines: string[]): Addons {
   return addons;
 }
 
-/** What getBackends tells of CUDA, having checked that a load says the same. */
+const NOT_AUTOMATIC = 'device "auto" stays on the CPU, because the CUDA backend has never run on a device';
+
+/** What getBackends tells of CUDA that cannot be used. */
 function reason({ addon }: Addons): NonNullable<ReturnType<NativeModule['getBackends']>[number]['reason']> {
   const all = addon.getBackends();
   expect(all.find(({ selected }) => selected)?.backend).toBe('cpu');
   const cuda = all.find(({ backend }) => backend === 'cuda');
   expect(cuda).toMatchObject({ device: 'cuda', level: null, available: false, selected: false });
   if (cuda?.reason === undefined || cuda.reason === null) throw new Error('there is no reason');
-  expect(cuda.reason.message).toMatch(/models cannot be loaded on CUDA yet$/);
-  return cuda.reason;
+  const { code, message } = cuda.reason;
+  expect(message.endsWith(`; ${NOT_AUTOMATIC}`)).toBe(true);
+  return { code, message: message.slice(0, -NOT_AUTOMATIC.length - 2) };
 }
 
 const thrown = (action: () => unknown): unknown => {
@@ -83,7 +86,7 @@ describe('the CUDA library', () => {
     const none = beside(() => undefined);
     expect(reason(none)).toEqual({
       code: 'NOT_BUILT',
-      message: `there is no CUDA library (${FILE}) beside the addon; and models cannot be loaded on CUDA yet`,
+      message: `there is no CUDA library (${FILE}) beside the addon`,
     });
     expect(thrown(() => none.companion.call(0, 'norm'))).toMatchObject({
       code: 'ERR_BACKEND',
@@ -139,7 +142,7 @@ describe.skipIf(!existsSync(built))('the CUDA library that was built', () => {
     } else {
       expect([code, message]).toEqual(['NO_DRIVER', 'there is no NVIDIA driver']);
     }
-    expect(reason(addons).code).toBe(code ?? 'NO_ENGINE');
+    if (code !== null) expect(reason(addons)).toEqual({ code, message });
   });
 
   it.runIf(process.platform === 'linux')('needs no other library than those of C', () => {
@@ -169,7 +172,7 @@ describe.skipIf(process.platform === 'win32')('what the CUDA library finds', () 
     it(`is told: ${code}`, () => {
       const addons = fake(...defines);
       expect(addons.companion.status(0)).toEqual({ code, message });
-      expect(reason(addons)).toEqual({ code, message: `${message}; and models cannot be loaded on CUDA yet` });
+      expect(reason(addons)).toEqual({ code, message });
       expect(thrown(() => addons.companion.call(0, 'norm'))).toMatchObject({ code: 'ERR_BACKEND' });
     });
   }
@@ -185,11 +188,68 @@ describe.skipIf(process.platform === 'win32')('what the CUDA library finds', () 
       code: 'NO_DEVICE',
       message: 'there is no CUDA device 2; the last one is 1',
     });
-    expect(reason(addons)).toEqual({
-      code: 'NO_ENGINE',
-      message: 'Device 0 can run the kernels, but models cannot be loaded on CUDA yet',
+    const all = addons.addon.getBackends();
+    expect(all.find(({ backend }) => backend === 'cuda')).toEqual({
+      ...{ device: 'cuda', backend: 'cuda', level: null, available: true, selected: false, reason: null },
     });
+    expect(all.find(({ selected }) => selected)?.backend).toBe('cpu');
     expect(fake('FAKE_COUNT=40').companion.status(16).code).toBe('NO_DEVICE');
+  });
+});
+
+describe.skipIf(process.platform === 'win32')('a load', () => {
+  const model = join(temporaryDirectory('companion-model'), 'model');
+  beforeAll(() => {
+    const shape = { vocab: 32, hidden: 16, layers: 1, heads: 1, kvHeads: 1, headDim: 16, ffn: 16, maxPositions: 64 };
+    writeTinyLlama(model, shape, 1);
+  });
+  const options = (device: string, dtype = 'auto'): NativeEngineOptions => ({
+    ...{ model, drafter: null, device, dtype, threads: 1, contextTokens: 0, kvTokens: 0, prefillChunk: 0 },
+  });
+  const failure = ({ addon }: Addons, device: string, dtype?: string): Promise<[string, string]> =>
+    new Promise((resolve) => {
+      const engine = new addon.Engine(options(device, dtype), (messages) => {
+        for (const message of messages) {
+          if (message.type === 'failed') resolve([message.code, message.message]);
+          if (message.type === 'ready') resolve(['none', message.info.device]);
+        }
+        engine.close();
+      });
+    });
+
+  it('goes to the device that was asked for, or says why it cannot', async () => {
+    const addons = fake('FAKE_COUNT=3');
+    for (const device of ['cuda', 'cuda:2']) {
+      expect(await failure(addons, device)).toEqual([
+        'ERR_OOM',
+        'cannot allocate what a stream needs of device memory; 5 of 81920 MiB are free',
+      ]);
+    }
+    expect(await failure(addons, 'auto')).toEqual(['none', 'cpu']);
+    expect(await failure(addons, 'cuda:1')).toEqual([
+      'ERR_BACKEND',
+      'device "cuda:1" is not available: Device 1 has compute capability 7.5, 8.0 or newer is needed',
+    ]);
+    expect(await failure(addons, 'cuda:3')).toEqual([
+      'ERR_BACKEND',
+      'device "cuda:3" is not available: there is no CUDA device 3; the last one is 2',
+    ]);
+    expect((await failure(addons, 'cuda', 'f32'))[0]).toBe('ERR_INVALID_ARGUMENT');
+  });
+
+  it('can be estimated without memory, what a stream takes counted', async () => {
+    const { addon } = fake('FAKE_COUNT=3');
+    const here = await addon.estimateMemory(options('cpu', 'bf16'));
+    const there = await addon.estimateMemory(options('cuda'));
+    expect(there.workspaceBytes).toBe(here.workspaceBytes + 1000);
+    expect(there.weightBytes).toBe(here.weightBytes);
+  });
+
+  it('knows no emulated device', async () => {
+    expect(await failure(fake(), 'cuda:host')).toEqual([
+      'ERR_INVALID_ARGUMENT',
+      'unknown device "cuda:host"; expected auto, cpu, cuda or cuda:N',
+    ]);
   });
 });
 

@@ -117,6 +117,13 @@ std::string broken_guard() {
   return "";
 }
 
+size_t allocated_bytes() {
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
+  size_t bytes = 0;
+  for (const auto& [begin, allocation] : allocations) bytes += allocation.bytes;
+  return bytes;
+}
+
 void forbid(const void* memory, size_t bytes) {
   const std::lock_guard<std::mutex> lock(machine.one_launch);
   remove_region(memory, bytes);

@@ -153,7 +153,7 @@ describe('requests the native side refuses by itself', () => {
     await expect(TestEngine.load(directory, { contextTokens: 500 })).rejects.toMatchObject({
       code: 'ERR_INVALID_ARGUMENT',
     });
-    await expect(TestEngine.load(directory, { device: 'cuda' })).rejects.toMatchObject({ code: 'ERR_BACKEND' });
+    await expect(TestEngine.load(directory, { device: 'cuda:99' })).rejects.toMatchObject({ code: 'ERR_BACKEND' });
     await expect(TestEngine.load(directory, { device: 'tpu' })).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
     await expect(TestEngine.load(join(directory, 'none'))).rejects.toMatchObject({ code: 'ERR_FILE' });
   });
