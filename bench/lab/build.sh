@@ -7,11 +7,18 @@ arch=${1:-sm_90a}
 output=${2:-build/lab/lab}
 objects=$(dirname "$output")/objects-$arch
 mkdir -p "$objects"
-flags=(-std=c++20 -O3 -fmad=false --expt-relaxed-constexpr -Werror all-warnings -Xcompiler -Wall,-Wextra
-       -Inative -Ibench/lab "-gencode=arch=compute_${arch#sm_},code=$arch")
-compile() { nvcc "${flags[@]}" -x cu -c "$1" -o "$2"; }
-for source in $(ls native/ops/*.cu | grep -v cuda_entry.cu) bench/lab/*.cu bench/lab/*.cc; do
-  object=$objects/$(basename "$source").o
+includes=(-Inative -Ibench/lab)
+cuda=(-std=c++20 -O3 -fmad=false --expt-relaxed-constexpr -Werror all-warnings -Xcompiler -Wall,-Wextra
+      "-gencode=arch=compute_${arch#sm_},code=$arch")
+host=(native/model/forward.cc native/model/rope_table.cc native/ops/attention.cc native/base/threads.cc)
+compile() {
+  case $1 in
+    *.cu) nvcc "${cuda[@]}" "${includes[@]}" -c "$1" -o "$2" ;;
+    *) "${CXX:-g++}" -std=c++20 -O2 -Wall -Wextra -Werror "${includes[@]}" -c "$1" -o "$2" ;;
+  esac
+}
+for source in $(ls native/ops/*.cu | grep -v cuda_entry.cu) bench/lab/*.cu bench/lab/*.cc "${host[@]}"; do
+  object=$objects/$(echo "$source" | tr / -).o
   # A header may have changed: newer than every header or it is built again.
   if [ -e "$object" ] && [ "$source" -ot "$object" ] &&
      [ -z "$(find native bench/lab -name '*.h' -newer "$object" -o -name '*.cuh' -newer "$object")" ]; then continue; fi

@@ -66,8 +66,14 @@ struct Case {
   std::function<Run(Memory&)> prepare;
 };
 
+// A request with `context` committed tokens and a draft tree of `nodes` nodes, a bush of chains of four.
+Batch tree_batch(Memory& memory, int64_t context, int64_t nodes);
+// A cache of one layer for a sequence of `tokens` tokens.
+KvLayer cache_layer(Memory& memory, const ModelShape& model, int64_t tokens);
+
 std::vector<Case> kernel_cases(const ModelShape& model);   // cases.cu
 std::vector<Case> drafter_cases(const ModelShape& model);  // drafter_cases.cu
+std::vector<Case> step_cases(const ModelShape& model);     // steps.cc
 
 // Compares the bits of rows between launches of different sizes; returns the faults found, as text.
 std::vector<std::string> invariance_faults(const Backend& backend, Stream& stream);  // invariance.cu

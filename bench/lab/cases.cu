@@ -4,9 +4,7 @@
 #include "case.h"
 
 namespace redrafter::lab {
-namespace {
 
-// A request with `context` committed tokens and a draft tree of `nodes` nodes, a bush of chains of four.
 Batch tree_batch(Memory& memory, int64_t context, int64_t nodes) {
   std::vector<int32_t> token, position, slot, sequence, contexts, tail_begin{0}, tail_slots, table;
   for (int64_t n = 0; n < nodes; ++n) {
@@ -46,6 +44,8 @@ KvLayer cache_layer(Memory& memory, const ModelShape& m, int64_t tokens) {
   kv.v = memory.matrix(blocks * kv.v_block_stride / 16, 16).data;
   return kv;
 }
+
+namespace {
 
 Case matmul_case(const char* what, int64_t rows, int64_t n, int64_t k, bool residual) {
   return {"matmul", std::string(what) + " " + std::to_string(n) + " x " + std::to_string(k), rows,

@@ -16,7 +16,7 @@ constexpr const char* kHelp =
     "\n"
     "  floors       bytes, operations and the least time on an H100, for every kernel; needs no device\n"
     "  time         every kernel's time and its share of the bandwidth that copying reaches\n"
-    "  once         runs every kernel once: for compute-sanitizer\n"
+    "  once         runs every kernel once, without whole steps: for compute-sanitizer\n"
     "  invariance   compares the bits of rows between launches of different sizes\n"
     "\n"
     "  --model NAME    only shapes of this model (part of the name)\n"
@@ -69,6 +69,7 @@ struct Listed {
 // A few of all cases: 7B and 8B shapes, plain decoding, a draft tree, a full batch, a prompt chunk.
 bool in_summary(const ModelShape& m, const Case& c) {
   if (m.hidden < 4096) return false;
+  if (c.kernel == "step") return true;
   if (c.kernel == "attention") return c.shape == "4096 context";
   if (c.kernel == "matmul") return c.rows == 1 || c.rows == 16 || c.rows == 64 || c.rows == 512;
   const bool drafter = c.kernel == "cell" || c.kernel == "mix" || c.kernel == "residual" ||
@@ -84,9 +85,11 @@ std::vector<Listed> selected(const Options& o) {
     if (std::string(m.name).find(o.model) == std::string::npos) continue;
     std::vector<Case> cases = kernel_cases(m), drafting = drafter_cases(m);
     cases.insert(cases.end(), drafting.begin(), drafting.end());
+    const std::vector<Case> steps = step_cases(m);
+    cases.insert(cases.end(), steps.begin(), steps.end());
     for (Case& c : cases) {
       if (c.kernel.find(o.kernel) == std::string::npos || (o.rows != 0 && c.rows != o.rows) ||
-          (o.summary && !in_summary(m, c))) {
+          (o.summary && !in_summary(m, c)) || (o.command == "once" && c.kernel == "step")) {
         continue;
       }
       all.push_back({m.name, std::move(c)});

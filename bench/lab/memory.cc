@@ -28,9 +28,11 @@ void Memory::random16(void* to, size_t count) {
     for (uint16_t& value : values) value = f32_to_bf16(normal(random));
     return values;
   }();
-  for (size_t done = 0; done < count; done += block.size()) {
-    const size_t n = std::min(block.size(), count - done);
-    backend_.upload(static_cast<uint16_t*>(to) + done, block.data(), n * sizeof(uint16_t), stream_);
+  auto* elements = static_cast<uint16_t*>(to);
+  size_t done = std::min(block.size(), count);
+  backend_.upload(elements, block.data(), done * sizeof(uint16_t), stream_);
+  for (; done < count; done += std::min(done, count - done)) {
+    backend_.copy(elements + done, elements, std::min(done, count - done) * sizeof(uint16_t), stream_);
   }
 }
 
