@@ -27,9 +27,12 @@ export interface DecodeStats {
   timeToFirstTokenMs: number;
   /** From admission until the prompt was read and the first token chosen. */
   prefillMs: number;
-  /** The drafter's share: spent drafting. A round that several requests share counts for each in equal parts. */
+  /**
+   * The drafter's share: spent drafting. A round that several requests share counts for each in equal parts. 0 on CUDA, where a
+   * round is one piece.
+   */
   draftMs: number;
-  /** The target's share: spent in forward passes over trees, with choosing, accepting and committing. */
+  /** The target's share: spent in forward passes over trees, with choosing, accepting and committing; on CUDA, the round. */
   verifyMs: number;
   /** The rest of a round, between two forward passes: taking commands, building the batch, handing out tokens. */
   hostMs: number;

@@ -41,6 +41,44 @@ void copy_inside(void* to, const void* from, size_t bytes, Stream& stream) {
   cuda_ok(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, queue_of(stream)), "copy", stream);
 }
 
+void* allocate_host(size_t bytes) {
+  void* memory = nullptr;
+  return cudaMallocHost(&memory, bytes) == cudaSuccess ? memory : nullptr;
+}
+void release_host(void* memory) { cudaFreeHost(memory); }
+
+void upload_later(void* to, const void* from, size_t bytes, Stream& stream) {
+  if (stream.error != nullptr || bytes == 0) return;
+  cuda_ok(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, queue_of(stream)), "copy", stream);
+}
+void download_later(void* to, const void* from, size_t bytes, Stream& stream) {
+  if (stream.error != nullptr || bytes == 0) return;
+  cuda_ok(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, queue_of(stream)), "copy", stream);
+}
+
+// Other threads may allocate meanwhile: only this thread's calls are captured.
+void begin_capture(Stream& stream) {
+  if (stream.error != nullptr) return;
+  cuda_ok(cudaStreamBeginCapture(queue_of(stream), cudaStreamCaptureModeThreadLocal), "capture", stream);
+}
+
+void* end_capture(Stream& stream) {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t launchable = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(queue_of(stream), &graph);
+  if (cuda_ok(ended, "capture", stream))
+    cuda_ok(cudaGraphInstantiate(&launchable, graph, 0), "capture", stream);
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  return launchable;
+}
+
+void launch_graph(void* graph, Stream& stream) {
+  if (stream.error != nullptr) return;
+  cuda_ok(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), queue_of(stream)), "round", stream);
+}
+
+void release_graph(void* graph) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
+
 void wait(Stream& stream) {
   if (stream.error == nullptr) cuda_ok(cudaStreamSynchronize(queue_of(stream)), "wait", stream);
 }
@@ -118,6 +156,14 @@ Backend cuda_table() {
   b.upload = upload;
   b.download = download;
   b.copy = copy_inside;
+  b.allocate_host = allocate_host;
+  b.release_host = release_host;
+  b.upload_later = upload_later;
+  b.download_later = download_later;
+  b.begin_capture = begin_capture;
+  b.end_capture = end_capture;
+  b.launch_graph = launch_graph;
+  b.release_graph = release_graph;
   b.wait = wait;
   b.open_stream = open_stream;
   b.close_stream = close_stream;

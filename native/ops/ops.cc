@@ -54,6 +54,8 @@ constexpr Backend oracle() {
   b.host_memory = true;
   b.allocate = host_allocate, b.release = host_release;
   b.upload = host_copy, b.download = host_copy, b.copy = host_copy;
+  b.allocate_host = host_allocate, b.release_host = host_release;
+  b.upload_later = host_copy, b.download_later = host_copy;
   b.open_stream = open_nothing, b.close_stream = nothing, b.wait = nothing;
   return b;
 }
@@ -141,7 +143,10 @@ Backend measuring(Backend backend) {
   backend.release = [](void*) {};
   backend.open_stream = open_nothing;
   backend.close_stream = backend.wait = nothing;
-  backend.upload = backend.download = backend.copy = [](void*, const void*, size_t, Stream&) {};
+  backend.allocate_host = backend.allocate;
+  backend.release_host = backend.release;
+  backend.upload = backend.download = backend.copy = backend.upload_later =
+      backend.download_later = [](void*, const void*, size_t, Stream&) {};
   return backend;
 }
 

@@ -77,6 +77,20 @@ struct Backend {
 
   void (*wait)(Stream&);  // until all earlier ops of the stream have ended
 
+  // Copies that nobody waits for: the host's side is memory of allocate_host, and stays as it is until
+  // wait().
+  void* (*allocate_host)(size_t bytes);  // throws ERR_OOM
+  void (*release_host)(void* memory);
+  void (*upload_later)(void* to, const void* from, size_t bytes, Stream&);
+  void (*download_later)(void* to, const void* from, size_t bytes, Stream&);
+
+  // Ops between begin and end are recorded instead of run, and launch_graph runs them all, as often as
+  // wanted, on what memory then holds. Null where there is no such thing.
+  void (*begin_capture)(Stream&);
+  void* (*end_capture)(Stream&);
+  void (*launch_graph)(void* graph, Stream&);
+  void (*release_graph)(void* graph);
+
   // Gives a stream what its ops need of this backend, and takes it back. open throws ERR_OOM. For all ops it
   // takes stream_bytes of the backend's memory.
   void (*open_stream)(Stream&, StreamUse);
@@ -127,6 +141,23 @@ class BackendStream {
  private:
   const Backend& backend_;
   Stream stream_;
+};
+
+// Memory of the host that a backend copies from and to while nobody waits.
+class HostBuffer {
+ public:
+  HostBuffer(const Backend& backend, size_t bytes)
+      : backend_(backend), data_(bytes == 0 ? nullptr : backend.allocate_host(bytes)) {}
+  HostBuffer(const HostBuffer&) = delete;
+  HostBuffer& operator=(const HostBuffer&) = delete;
+  ~HostBuffer() {
+    if (data_ != nullptr) backend_.release_host(data_);
+  }
+  void* data() const { return data_; }
+
+ private:
+  const Backend& backend_;
+  void* data_;
 };
 
 // Memory of a backend, freed with its owner. On a measuring backend it has a size and no data.

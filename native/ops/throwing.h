@@ -49,18 +49,40 @@ void throwing_wait(Stream& stream) {
   if (stream.error != nullptr) fail_cuda("wait", stream);
 }
 
-template <typename Source>
+template <typename Source, auto member>
 void* throwing_allocate(size_t bytes) {
   Source::enter();
-  void* memory = Source::table().allocate(bytes);
+  void* memory = (Source::table().*member)(bytes);
   if (memory == nullptr) fail_memory(std::to_string(bytes) + " bytes", Source::memory());
   return memory;
 }
 
-template <typename Source>
+template <typename Source, auto member>
 void entered_release(void* memory) {
   Source::enter();
-  Source::table().release(memory);
+  (Source::table().*member)(memory);
+}
+
+template <typename Source>
+void throwing_begin_capture(Stream& stream) {
+  Source::enter();
+  Source::table().begin_capture(stream);
+  if (stream.error != nullptr) fail_cuda("begin_capture", stream);
+}
+
+template <typename Source>
+void* throwing_end_capture(Stream& stream) {
+  Source::enter();
+  void* graph = Source::table().end_capture(stream);
+  if (stream.error != nullptr) fail_cuda("end_capture", stream);
+  return graph;
+}
+
+template <typename Source>
+void throwing_launch_graph(void* graph, Stream& stream) {
+  Source::enter();
+  Source::table().launch_graph(graph, stream);
+  if (stream.error != nullptr) fail_cuda("launch_graph", stream);
 }
 
 // Nobody closes a stream that did not open, so this does.
@@ -115,12 +137,20 @@ Backend throwing_backend(const char* level) {
           .kv_layout = Source::table().kv_layout,
           .takes = Source::table().takes,
           .host_memory = Source::table().host_memory,
-          .allocate = &throwing_allocate<Source>,
-          .release = &entered_release<Source>,
+          .allocate = &throwing_allocate<Source, &Backend::allocate>,
+          .release = &entered_release<Source, &Backend::release>,
           .upload = &throwing_copy<Source, &Backend::upload, "upload">,
           .download = &throwing_copy<Source, &Backend::download, "download">,
           .copy = &throwing_copy<Source, &Backend::copy, "copy">,
           .wait = &throwing_wait<Source>,
+          .allocate_host = &throwing_allocate<Source, &Backend::allocate_host>,
+          .release_host = &entered_release<Source, &Backend::release_host>,
+          .upload_later = &throwing_copy<Source, &Backend::upload_later, "upload">,
+          .download_later = &throwing_copy<Source, &Backend::download_later, "download">,
+          .begin_capture = &throwing_begin_capture<Source>,
+          .end_capture = &throwing_end_capture<Source>,
+          .launch_graph = &throwing_launch_graph<Source>,
+          .release_graph = &entered_release<Source, &Backend::release_graph>,
           .open_stream = &throwing_open_stream<Source>,
           .close_stream = &entered_close_stream<Source>,
           .stream_bytes = Source::table().stream_bytes};

@@ -29,7 +29,8 @@ Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int
       stream_(stream),
       prefill_chunk_(prefill_chunk),
       batch_(batch_limits(model), model.backend()),
-      hidden_(model.backend(), model.limits().rows, model.config().hidden) {
+      hidden_(model.backend(), model.limits().rows, model.config().hidden),
+      host_results_(model.backend(), results_capacity(model)) {
   Arena measure;
   carve(measure, model);
   workspace_ = DeviceBuffer(model.backend(), measure.used());
@@ -52,12 +53,16 @@ Round::Results Round::carve_results(Arena& arena, int64_t lanes) {
   return r;
 }
 
+size_t Round::results_capacity(const Model& model) {
+  Arena measure;
+  carve_results(measure, model.limits().rows);
+  return measure.used();
+}
+
 Round::Arrays Round::carve(Arena& arena, const Model& model) {
   const int64_t rows = model.limits().rows;
   Arrays a{};
-  Arena results;
-  carve_results(results, rows);
-  a.results = arena.take<uint8_t>(static_cast<int64_t>(results.used()));
+  a.results = arena.take<uint8_t>(static_cast<int64_t>(results_capacity(model)));
   for (int32_t** list : {&a.tree_token, &a.tree_parent, &a.tree_depth, &a.chosen})
     *list = arena.take<int32_t>(rows);
   a.logprob_row = arena.take<int32_t>(kRun);
@@ -122,19 +127,20 @@ void Round::place_results() {
   const int64_t lanes = static_cast<int64_t>(order_.size());
   Arena measure;
   carve_results(measure, lanes);
-  host_results_.resize(measure.used() / sizeof(uint64_t));
+  results_bytes_ = measure.used();
   Arena host(host_results_.data(), measure.used()), device(device_.results, measure.used());
   results_ = carve_results(host, lanes);
   device_results_ = carve_results(device, lanes);
 }
 
-void Round::draft() {
+void Round::fill_lanes() {
   batch_.clear();
   for (const Lane* lane : order_) {
     batch_.add_lane(lane->tokens->back(), lane->hidden.row(), lane->kv->length(), lane->kv->blocks());
   }
-  if (groups_.empty()) return;
-  batch_.upload_lanes(stream_);
+}
+
+void Round::draft() {
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
     drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length},
@@ -151,18 +157,12 @@ void Round::add_prompt(const Lane& lane) {
   if (lane.generates && ends_prompt(lane, prefill_chunk_)) batch_.add_output(lane.sample);
 }
 
-// Where the host can see how large the trees are, they get as many rows; elsewhere as many as they may have.
-void Round::build() {
-  const Backend& backend = model_.backend();
-  const bool exact = backend.host_memory && drafting_ > 0;
-  if (exact) {
-    backend.download(results_.nodes, device_results_.nodes, static_cast<size_t>(drafting_) * sizeof(int32_t),
-                     stream_);
-  }
+// A tree gets as many rows as it has nodes where that is known, else as many as it may have.
+void Round::fill_rows(const int32_t* nodes) {
   for (size_t i = 0; i < order_.size(); ++i) {
     Lane& lane = *order_[i];
     if (static_cast<int64_t>(i) < drafting_) {
-      lane.rows = exact ? results_.nodes[i] : max_tree_nodes(lane.beam_width, draft_length(lane));
+      lane.rows = nodes != nullptr ? nodes[i] : max_tree_nodes(lane.beam_width, draft_length(lane));
       batch_.add_tree(lane.rows, lane.sample);
     } else if (lane.decoding) {
       lane.rows = 1;
@@ -173,7 +173,10 @@ void Round::build() {
     }
     batch_.end_lane();
   }
-  batch_.upload(stream_);
+}
+
+void Round::place_trees() {
+  const Backend& backend = model_.backend();
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
     backend.tree_rows({device_.tree_token + g.first_node,
@@ -205,7 +208,9 @@ void Round::verify() {
   const Backend& backend = model_.backend();
   const RoundBatch::Arrays& b = batch_.device();
   const Results& r = device_results_;
-  model_.forward(batch_.batch(), cache_.layers(), b.output, batch_.outputs(), stream_);
+  Batch batch = batch_.batch();
+  if (!backend.host_memory) batch.max_positions = positions_bound();
+  model_.forward(batch, cache_.layers(), b.output, batch_.outputs(), stream_);
   if (choosing_ == 0) return;
   backend.sample({model_.logits(), b.spec, b.choose_position, device_.chosen, device_.sample_scratch,
                   batch_.outputs(), model_.config().vocab, b.token, b.parent, b.begin, choosing_},
@@ -220,7 +225,64 @@ void Round::verify() {
   backend.keep_hidden({model_.hidden(), b.begin, r.path, r.path_length, b.hidden_row, hidden_.data(),
                        choosing_, kRun, model_.config().hidden},
                       stream_);
-  backend.download(host_results_.data(), device_.results, host_results_.size() * sizeof(uint64_t), stream_);
+}
+
+// What a round makes known of its lanes, to the host.
+void Round::fetch_results() {
+  if (choosing_ == 0) return;
+  model_.backend().download_later(host_results_.data(), device_.results, results_bytes_, stream_);
+}
+
+// Doubled from 256 on: launches depend on it, and a graph of them should last.
+int64_t Round::positions_bound() const {
+  int64_t bound = 256;
+  while (bound < batch_.max_positions()) bound *= 2;
+  return bound;
+}
+
+// All of a round that the backend does: what it launches depends on the shape of the round alone.
+void Round::work() {
+  draft();
+  place_trees();
+  verify();
+}
+
+std::vector<int64_t> Round::shape() const {
+  std::vector<int64_t> shape{static_cast<int64_t>(order_.size()), positions_bound()};
+  for (const Group& g : groups_) shape.insert(shape.end(), {g.lanes, g.width, g.length});
+  return shape;
+}
+
+// The work of rounds that only decode becomes a graph when their shape comes for the second time.
+void Round::launch_work() {
+  const Backend& backend = model_.backend();
+  const bool decodes =
+      std::all_of(order_.begin(), order_.end(), [](const Lane* lane) { return lane->decoding; });
+  if (backend.begin_capture == nullptr || !decodes) return work();
+  if (graphs_.size() >= kMaxGraphs) forget_graphs();
+  const auto [graph, is_new] = graphs_.try_emplace(shape(), nullptr);
+  if (is_new) return work();
+  if (graph->second == nullptr) {
+    backend.begin_capture(stream_);
+    try {
+      work();
+    } catch (...) {
+      try {
+        backend.release_graph(backend.end_capture(stream_));
+      } catch (const Error&) {  // of the same fault
+      }
+      throw;
+    }
+    graph->second = backend.end_capture(stream_);
+  }
+  backend.launch_graph(graph->second, stream_);
+}
+
+void Round::forget_graphs() {
+  for (const auto& [key, graph] : graphs_) {
+    if (graph != nullptr) model_.backend().release_graph(graph);
+  }
+  graphs_.clear();
 }
 
 void Round::emit(Lane& lane, int64_t index) {
@@ -296,12 +358,8 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes) {
   }
   sort(lanes);
   place_results();
-  const auto start = Clock::now();
-  draft();
-  const auto drafted = Clock::now();
-  build();
-  const auto built = Clock::now();
-  verify();
+  fill_lanes();
+  const RoundTimes times = model_.backend().host_memory ? run_in_steps() : run_at_once();
   for (size_t i = 0; i < order_.size(); ++i) {
     if (order_[i]->decoding) {
       settle_tree(*order_[i], static_cast<int64_t>(i));
@@ -309,7 +367,35 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes) {
       settle_prompt(*order_[i], static_cast<int64_t>(i));
     }
   }
+  return times;
+}
+
+// Looking at the backend's memory costs nothing: the trees get the rows that they need.
+RoundTimes Round::run_in_steps() {
+  const auto start = Clock::now();
+  batch_.upload_lanes(stream_);
+  draft();
+  const auto drafted = Clock::now();
+  model_.backend().download(results_.nodes, device_results_.nodes,
+                            static_cast<size_t>(drafting_) * sizeof(int32_t), stream_);
+  fill_rows(results_.nodes);
+  batch_.upload(stream_);
+  place_trees();
+  const auto built = Clock::now();
+  verify();
+  fetch_results();
   return {ms_between(start, drafted), ms_between(built, Clock::now())};
+}
+
+// One copy there, one back, and nothing between them that the host would have to know: it waits once.
+RoundTimes Round::run_at_once() {
+  const auto start = Clock::now();
+  fill_rows(nullptr);
+  batch_.upload(stream_);
+  launch_work();
+  fetch_results();
+  model_.backend().wait(stream_);
+  return {0.0, ms_between(start, Clock::now())};
 }
 
 }  // namespace redrafter

@@ -2,6 +2,7 @@
 // Plain decoding is the same round with trees of one node.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -47,6 +48,7 @@ struct Lane {
 };
 
 // Drafting, and the forward pass with choosing, accepting and committing; building the batch is in neither.
+// Where the host sees a round only as a whole, all of it is verify_ms.
 struct RoundTimes {
   double draft_ms = 0.0, verify_ms = 0.0;
 };
@@ -55,6 +57,9 @@ class Round {
  public:
   // drafter may be null. prefill_chunk is the most prompt tokens of one request in a pass.
   Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int64_t prefill_chunk);
+  Round(const Round&) = delete;
+  Round& operator=(const Round&) = delete;
+  ~Round() { forget_graphs(); }
 
   // Rows the lane would bring into the next pass at most.
   int64_t rows_wanted(const Lane& lane) const;
@@ -98,17 +103,30 @@ class Round {
     int64_t first, lanes, width, length;
     int64_t first_node;  // in the arrays of trees
   };
+  static constexpr size_t kMaxGraphs = 64;
+
   static Results carve_results(Arena& arena, int64_t lanes);
+  static size_t results_capacity(const Model& model);
   static Arrays carve(Arena& arena, const Model& model);
   static RoundBatch::Limits batch_limits(const Model& model);
 
   int64_t draft_length(const Lane& lane) const;
   void sort(const std::vector<Lane*>& lanes);
   void place_results();
-  void draft();
-  void build();
+  void fill_lanes();
+  void fill_rows(const int32_t* nodes);
   void add_prompt(const Lane& lane);
+  RoundTimes run_in_steps();
+  RoundTimes run_at_once();
+  void draft();
+  void place_trees();
   void verify();
+  void work();
+  void fetch_results();
+  int64_t positions_bound() const;
+  std::vector<int64_t> shape() const;
+  void launch_work();
+  void forget_graphs();
   void settle_prompt(Lane& lane, int64_t index);
   void settle_tree(Lane& lane, int64_t index);
   void emit(Lane& lane, int64_t index);
@@ -123,12 +141,14 @@ class Round {
   HiddenRows hidden_;
   DeviceBuffer workspace_;
   Arrays device_{};
-  std::vector<uint64_t> host_results_;
+  HostBuffer host_results_;
+  size_t results_bytes_ = 0;
   Results results_{}, device_results_{};  // of this round, on the host and on the backend
   std::vector<Lane*> order_;              // as their lanes are in the batch
   std::vector<Group> groups_;
   int64_t drafting_ = 0, choosing_ = 0;  // how many of them draft, choose tokens
   std::vector<int32_t> logprob_rows_;
+  std::map<std::vector<int64_t>, void*> graphs_;  // by shape; null: it came once
 };
 
 }  // namespace redrafter

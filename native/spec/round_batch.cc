@@ -1,6 +1,7 @@
 #include "spec/round_batch.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/check.h"
 
@@ -35,8 +36,9 @@ int64_t RoundBatch::bytes(const Limits& limits) {
 RoundBatch::RoundBatch(const Limits& limits, const Backend& backend)
     : limits_(limits),
       backend_(backend),
-      host_memory_(static_cast<size_t>(bytes(limits)) / sizeof(uint64_t)),
+      host_memory_(backend, static_cast<size_t>(bytes(limits))),
       device_memory_(backend, static_cast<size_t>(bytes(limits))) {
+  std::memset(host_memory_.data(), 0, device_memory_.bytes());
   Arena host(host_memory_.data(), device_memory_.bytes());
   host_ = carve(host, limits);
   Arena device(device_memory_.as<void>(), device_memory_.bytes());
@@ -99,13 +101,13 @@ void RoundBatch::end_lane() { host_.begin[++lane_] = narrow(outputs_); }
 
 void RoundBatch::upload_lanes(Stream& stream) const {
   const size_t bytes = static_cast<size_t>(host_.begin - host_.root) * sizeof(int32_t);
-  backend_.upload(device_.root, host_.root, bytes, stream);
+  backend_.upload_later(device_.root, host_.root, bytes, stream);
 }
 
 void RoundBatch::upload(Stream& stream) const {
-  const auto* begin = reinterpret_cast<const uint8_t*>(host_memory_.data());
+  const auto* begin = static_cast<const uint8_t*>(host_memory_.data());
   const auto* end = reinterpret_cast<const uint8_t*>(host_.tables + lanes_ * limits_.table_stride);
-  backend_.upload(device_memory_.as<void>(), begin, static_cast<size_t>(end - begin), stream);
+  backend_.upload_later(device_memory_.as<void>(), begin, static_cast<size_t>(end - begin), stream);
 }
 
 Batch RoundBatch::batch() const {

@@ -43,12 +43,14 @@ class RoundBatch {
   void add_output(const SampleSpec& spec);  // the last row added gets logits
   void end_lane();
 
+  // Nobody waits for them: nothing may be changed here before the stream has got so far.
   void upload_lanes(Stream& stream) const;  // root, hidden_row and committed
   void upload(Stream& stream) const;        // everything
 
   int64_t rows() const { return rows_; }
   int64_t outputs() const { return outputs_; }
   int64_t lanes() const { return lanes_; }
+  int64_t max_positions() const { return max_positions_; }
   int32_t first_output(int64_t lane) const { return host_.begin[lane]; }
   const Arrays& device() const { return device_; }
   const Limits& limits() const { return limits_; }
@@ -60,7 +62,7 @@ class RoundBatch {
 
   Limits limits_;
   const Backend& backend_;
-  std::vector<uint64_t> host_memory_;
+  HostBuffer host_memory_;
   DeviceBuffer device_memory_;
   Arrays host_{}, device_{};
   int64_t lanes_ = 0, max_positions_ = 0;

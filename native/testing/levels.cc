@@ -36,16 +36,24 @@ struct Faulty : Kernels {
   }
 };
 
-// Launches of the op until the one that fails; of the others there is no end.
-std::atomic<int64_t> norms_left, exports_left;
+// Launches of the op, or of graphs, until the one that fails; of the others there is no end.
+std::atomic<int64_t> norms_left, exports_left, graphs_left;
+
+void count_down(std::atomic<int64_t>& left, Stream& stream) {
+  if (stream.error != nullptr || --left != 0) return;
+  stream.error = "a planted fault";
+  stream.failed = "planted";
+}
 
 template <auto op, std::atomic<int64_t>& left, typename Params>
 void fail_at(const Params& params, Stream& stream) {
-  if (stream.error == nullptr && --left == 0) {
-    stream.error = "a planted fault";
-    stream.failed = "planted";
-  }
+  count_down(left, stream);
   op(params, stream);
+}
+
+void fail_graph(void* graph, Stream& stream) {
+  count_down(graphs_left, stream);
+  Kernels::table().launch_graph(graph, stream);
 }
 
 struct Failing : Kernels {
@@ -54,6 +62,7 @@ struct Failing : Kernels {
       Backend table = cuda_table();
       table.norm = fail_at<norm_cuda, norms_left>;
       table.kv_export = fail_at<kv_export_cuda, exports_left>;
+      table.launch_graph = fail_graph;
       return table;
     }();
     return failing;
@@ -64,11 +73,14 @@ const Backend& failing(const std::string& fault) {
   static const Backend backend = throwing_backend<Failing>("failing");
   const size_t dash = fault.find('-');
   const std::string op = fault.substr(0, dash);
-  std::atomic<int64_t>& left = op == "norm" ? norms_left : exports_left;
-  REDRAFTER_REQUIRE(dash != std::string::npos && (op == "norm" || op == "kv_export"), "ERR_INVALID_ARGUMENT",
-                    "unknown fault ", fault);
-  norms_left = exports_left = INT64_MAX;
-  left = std::strtoll(fault.c_str() + dash + 1, nullptr, 10);
+  std::atomic<int64_t>* left = op == "norm"           ? &norms_left
+                               : op == "kv_export"    ? &exports_left
+                               : op == "launch_graph" ? &graphs_left
+                                                      : nullptr;
+  REDRAFTER_REQUIRE(dash != std::string::npos && left != nullptr, "ERR_INVALID_ARGUMENT", "unknown fault ",
+                    fault);
+  norms_left = exports_left = graphs_left = INT64_MAX;
+  *left = std::strtoll(fault.c_str() + dash + 1, nullptr, 10);
   return backend;
 }
 

@@ -61,6 +61,9 @@ void add_simt(Napi::Env env, Napi::Object exports) {
   simt["compiler"] = "gcc";
 #endif
   simt["canCheck"] = simt::can_check();
+  simt["graphLaunches"] = Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(simt::graph_launches()));
+  });
   simt["allocatedBytes"] = Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(simt::allocated_bytes()));
   });

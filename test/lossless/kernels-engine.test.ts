@@ -16,7 +16,7 @@ import { describeLevels } from '../native/ops/levels.js';
 import { type Case, differences, differingElements, expectLossless, type Outcome, run } from './compare.js';
 
 /** Absent where the tests were built without the emulator. */
-const simt = testing['simt'] as { allocatedBytes(): number } | undefined;
+const simt = testing['simt'] as { allocatedBytes(): number; graphLaunches(): number } | undefined;
 
 const SHAPE: TinyShape = {
   ...{ vocab: 29, hidden: 40, layers: 2, heads: 4, kvHeads: 2, headDim: 24, ffn: 56, maxPositions: 512 },
@@ -101,6 +101,21 @@ describeLevels('the engine', (level) => {
       }
       expect(accepted).toBeGreaterThan(5); // by chance: the drafter knows nothing
     });
+  });
+
+  it.runIf(level === 'cuda:host')('launches rounds that only decode as graphs', async () => {
+    const engine = await load({ device: level, drafter: join(directory, 'gru') });
+    const request: Case = { name: 'long', ids: ids(12), options: { maxTokens: 40 } };
+    const outcomes: Outcome[] = [];
+    for (const beamWidth of [0, 3]) {
+      const before = simt?.graphLaunches() ?? 0;
+      const outcome = await run(engine, request, { beamWidth, beamLength: 2 });
+      const launches = (simt?.graphLaunches() ?? 0) - before;
+      outcomes.push(outcome);
+      // The first round of a shape runs op by op: plain; drafted; and at the end with drafts of one token, then none.
+      expect(launches).toBe(outcome.stats.rounds - (beamWidth === 0 ? 1 : 2));
+    }
+    expectLossless(outcomes[0] as Outcome, outcomes[1] as Outcome, 'graphs');
   });
 
   it.each([1, 7, 64])('gives the same with prompts in chunks of %i', async (prefillChunk) => {

@@ -1,9 +1,11 @@
 // A launch: the blocks one after another, in a random order.
+#include <cstring>
 #include <deque>
 #include <numeric>
 
 #include "testing/simt/check.h"
 #include "testing/simt/control.h"
+#include "testing/simt/graph.h"
 #include "testing/simt/machine.h"
 #include "testing/simt/memory.h"
 
@@ -70,8 +72,9 @@ const char* keep(const std::string& problem) {
 
 }  // namespace
 
-void launch(const char* name, dim3 grid, dim3 block, size_t shared_bytes, Stream& stream,
-            void (*body)(const void* closure), const void* closure, size_t closure_bytes) {
+// Runs it; what went wrong, or null.
+static const char* run_launch(const char* name, dim3 grid, dim3 block, size_t shared_bytes,
+                              void (*body)(const void* closure), const void* closure, size_t closure_bytes) {
   Machine& m = machine;
   const std::lock_guard<std::mutex> lock(m.one_launch);
   m.kernel = name;
@@ -104,8 +107,24 @@ void launch(const char* name, dim3 grid, dim3 block, size_t shared_bytes, Stream
     if (const std::string guard = broken_guard(); !guard.empty())
       m.problem = std::string(name) + ": " + guard;
   }
-  if (m.problem.empty()) return;
-  stream.error = keep(m.problem);
+  return m.problem.empty() ? nullptr : keep(m.problem);
+}
+
+void launch(const char* name, dim3 grid, dim3 block, size_t shared_bytes, Stream& stream,
+            void (*body)(const void* closure), const void* closure, size_t closure_bytes) {
+  const auto* queue = static_cast<cudaStream_t>(stream.cuda);
+  if (queue != nullptr && queue->records != nullptr) {
+    // Closures hold a kernel and its parameters, which are plain data.
+    std::vector<uint64_t> copy((closure_bytes + 7) / 8);
+    std::memcpy(copy.data(), closure, closure_bytes);
+    queue->records->work.push_back([=, copy = std::move(copy)] {
+      return run_launch(name, grid, block, shared_bytes, body, copy.data(), closure_bytes);
+    });
+    return;
+  }
+  const char* problem = run_launch(name, grid, block, shared_bytes, body, closure, closure_bytes);
+  if (problem == nullptr) return;
+  stream.error = problem;
   stream.failed = name;
 }
 

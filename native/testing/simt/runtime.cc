@@ -1,7 +1,10 @@
 #include "testing/simt/runtime.h"
 
 #include <cstring>
+#include <new>
 
+#include "testing/simt/control.h"
+#include "testing/simt/graph.h"
 #include "testing/simt/memory.h"
 
 using namespace redrafter::simt;
@@ -14,6 +17,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "invalid argument";
     case cudaErrorMemoryAllocation:
       return "out of memory";
+    case cudaErrorLaunchFailure:
+      return graph_fault();
   }
   return "unrecognized error code";
 }
@@ -31,13 +36,22 @@ cudaError_t cudaFree(void* memory) {
   return memory == nullptr || free_memory(memory) ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
   if (bytes == 0) return cudaSuccess;
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
   const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
   if (to_device && !in_memory(to, bytes)) return cudaErrorInvalidValue;
   if (from_device && !in_memory(from, bytes)) return cudaErrorInvalidValue;
-  std::memmove(to, from, bytes);
+  const auto run = [=]() -> const char* {
+    std::memmove(to, from, bytes);
+    return nullptr;
+  };
+  if (stream != nullptr && stream->records != nullptr) {
+    stream->records->work.push_back(run);
+  } else {
+    run();
+  }
   return cudaSuccess;
 }
 
@@ -48,9 +62,16 @@ cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t)
   return cudaSuccess;
 }
 
-// Calls have ended when they return: a stream is only a name.
-struct CUstream_st {};
+cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+  *memory = ::operator new(bytes, std::nothrow);
+  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* memory) {
+  ::operator delete(memory);
+  return cudaSuccess;
+}
 
+// Calls have ended when they return.
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = new CUstream_st;
   return cudaSuccess;
