@@ -28,7 +28,7 @@ describe.skipIf(process.platform !== 'linux')('bench/gpu/run.sh', () => {
   it('skips every phase where there is no device, and says why', () => {
     const { code, stdout, out } = run([], 'exit 9');
     expect(code).toBe(2);
-    for (const phase of ['invariance', 'memcheck', 'racecheck', 'parity', 'kernels']) {
+    for (const phase of ['invariance', 'memcheck', 'racecheck', 'parity', 'kernels', 'rounds']) {
       expect(stdout).toContain(`skipped  ${phase}: nvidia-smi finds no device`);
     }
     expect(stdout).not.toContain('passed');

@@ -12,6 +12,7 @@ Builds the lab (bench/lab) and runs, in this order:
   racecheck   the same for shared memory                      (needs compute-sanitizer)
   parity      the case tables of the tests on the device      (needs Node.js, node_modules and a build with the CUDA library)
   kernels     copy bandwidth, and the time of every kernel and of whole steps at 1 to 64 rows
+  rounds      whole rounds of 1 to 64 requests on random weights, plain and drafted with a simulated acceptance
 
 --phases is a comma-separated part of that list (default: all). What cannot run is reported as skipped, with the reason.
 Results and logs go to DIR (default: bench/results/gpu-<date>). Exit code: 0 when everything that ran has passed and something did,
@@ -19,7 +20,7 @@ Results and logs go to DIR (default: bench/results/gpu-<date>). Exit code: 0 whe
 TEXT
 }
 cd "$(dirname "$0")/../.."
-out=bench/results/gpu-$(date +%F) arch= phases=invariance,memcheck,racecheck,parity,kernels
+out=bench/results/gpu-$(date +%F) arch= phases=invariance,memcheck,racecheck,parity,kernels,rounds
 while [ $# -gt 0 ]; do
   case $1 in
     --out) out=${2:?--out needs a folder}; shift ;;
@@ -30,7 +31,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-known=" invariance memcheck racecheck parity kernels "
+known=" invariance memcheck racecheck parity kernels rounds "
 for phase in ${phases//,/ }; do
   case $known in *" $phase "*) ;; *) echo "unknown phase $phase" >&2; usage >&2; exit 64 ;; esac
 done
@@ -84,6 +85,7 @@ else
           step parity env REDRAFTER_TEST_CUDA=1 node node_modules/vitest/vitest.mjs run --project kernels -t 'cuda '
         fi ;;
       kernels) step kernels "$lab" time --json "$out/kernels.json" ;;
+      rounds) step rounds "$lab" rounds --json "$out/rounds.json" ;;
     esac
   done
 fi

@@ -6,16 +6,19 @@
 #include <fstream>
 #include <sstream>
 
+#include "rounds.h"
 #include "timing.h"
 
 namespace redrafter::lab {
 namespace {
 
 constexpr const char* kHelp =
-    "usage: lab floors | time | once | invariance [options]\n"
+    "usage: lab floors | time | rounds | once | invariance [options]\n"
     "\n"
     "  floors       bytes, operations and the least time on an H100, for every kernel; needs no device\n"
     "  time         every kernel's time and its share of the bandwidth that copying reaches\n"
+    "  rounds       whole rounds on random weights, acceptance simulated, batches of 1 to 64; --rows N: only "
+    "of N requests\n"
     "  once         runs every kernel once, without whole steps: for compute-sanitizer\n"
     "  invariance   compares the bits of rows between launches of different sizes\n"
     "\n"
@@ -55,7 +58,7 @@ bool parse(int argc, char** argv, Options& o) {
       return false;
     }
   }
-  for (const char* known : {"floors", "time", "once", "invariance"}) {
+  for (const char* known : {"floors", "time", "rounds", "once", "invariance"}) {
     if (o.command == known) return true;
   }
   return false;
@@ -156,6 +159,41 @@ int time_all(const Options& o, const Backend& backend, Stream& stream) {
   return 0;
 }
 
+int time_rounds(const Options& o, const Backend& backend, Stream& stream) {
+  const DeviceInfo device = device_info();
+  std::ostringstream json;
+  json << "{\"date\":\"" << now() << "\",\"device\":\"" << device.name
+       << "\",\"simulated\":true,\"rounds\":[";
+  std::printf("%s; acceptance is simulated: all work runs, only the accepted path is replaced\n",
+              device.name.c_str());
+  std::printf("%-13s %8s %10s %11s %9s %8s %6s\n", "model", "requests", "simulated", "tokens/step",
+              "round ms", "speedup", "eta");
+  const char* separator = "\n";
+  for (const ModelShape& m : model_shapes()) {
+    if (std::string(m.name).find(o.model) == std::string::npos) continue;
+    for (const int64_t requests : {1, 4, 16, 64}) {
+      if (o.rows != 0 && o.rows != requests) continue;
+      for (const RoundFigures& f : measure_rounds(backend, stream, m, requests)) {
+        std::printf("%-13s %8lld %10.1f %11.2f %9.3f %8.2f %6.2f\n", m.name,
+                    static_cast<long long>(f.requests), f.simulated, f.tokens_per_step, f.ms, f.speedup,
+                    f.speedup / f.tokens_per_step);
+        std::fflush(stdout);
+        json << separator << "{\"model\":\"" << m.name << "\",\"requests\":" << f.requests
+             << ",\"simulated\":" << f.simulated << ",\"tokensPerStep\":" << f.tokens_per_step
+             << ",\"ms\":" << f.ms << ",\"speedup\":" << f.speedup << '}';
+        separator = ",\n";
+      }
+      if (stream.error != nullptr) {
+        std::printf("%s: %s\n", stream.failed, stream.error);
+        return 1;
+      }
+    }
+  }
+  json << "]}\n";
+  if (!o.json.empty()) std::ofstream(o.json) << json.str();
+  return 0;
+}
+
 int run_once(const Options& o, const Backend& backend, Stream& stream) {
   for (const auto& [model, c] : selected(o)) {
     Memory memory(backend, stream);
@@ -192,6 +230,7 @@ int run(const Options& o) {
   const Backend backend = cuda_table();
   BackendStream stream(backend, nullptr);
   if (o.command == "time") return time_all(o, backend, stream.get());
+  if (o.command == "rounds") return time_rounds(o, backend, stream.get());
   if (o.command == "once") return run_once(o, backend, stream.get());
   return check_invariance(backend, stream.get());
 }

@@ -1,22 +1,19 @@
 // A whole forward pass of a target with random weights: plain decoding at one row, verification of a draft
 // tree at more.
-#include "case.h"
 #include "model/forward.h"
+#include "rounds.h"
 
 namespace redrafter::lab {
-namespace {
 
-constexpr int64_t kContext = 512;
-
-ModelConfig config_of(const ModelShape& m) {
+ModelConfig random_config(const ModelShape& m) {
   ModelConfig c;
   c.vocab = m.vocab, c.hidden = m.hidden, c.layers = m.layers, c.heads = m.heads, c.kv_heads = m.kv_heads;
-  c.head_dim = m.head_dim, c.ffn = m.ffn, c.max_positions = 2 * kContext;
+  c.head_dim = m.head_dim, c.ffn = m.ffn, c.max_positions = 1024;
   c.rope.theta = 10000;
   return c;
 }
 
-ModelWeights weights_of(Memory& memory, const ModelShape& m) {
+ModelWeights random_weights(Memory& memory, const ModelShape& m) {
   ModelWeights w;
   w.embedding = memory.matrix(m.vocab, m.hidden);
   for (int64_t i = 0; i < m.layers; ++i) {
@@ -33,6 +30,10 @@ ModelWeights weights_of(Memory& memory, const ModelShape& m) {
   w.head = memory.matrix(m.vocab, m.hidden);
   return w;
 }
+
+namespace {
+
+constexpr int64_t kContext = 512;
 
 // What has to be read and written at least: the weights, the cache, logits.
 Cost step_cost(const ModelShape& m, int64_t rows) {
@@ -56,7 +57,7 @@ Cost step_cost(const ModelShape& m, int64_t rows) {
 Case step_case(const ModelShape& m, int64_t rows) {
   return {
       "step", std::to_string(kContext) + " context", rows, step_cost(m, rows), [=](Memory& memory) -> Run {
-        auto model = std::make_shared<Model>(config_of(m), weights_of(memory, m), memory.backend(),
+        auto model = std::make_shared<Model>(random_config(m), random_weights(memory, m), memory.backend(),
                                              memory.stream(), ForwardLimits{rows, 2 * kContext, 1});
         const Batch batch = tree_batch(memory, kContext, rows);
         std::vector<KvLayer> layers;
