@@ -36,8 +36,9 @@ struct Faulty : Kernels {
   }
 };
 
-// Launches of the op, or of graphs, until the one that fails; of the others there is no end.
-std::atomic<int64_t> norms_left, exports_left, graphs_left;
+// Launches of the op, or of graphs, until the one that fails, or captures until the one that a norm fails in;
+// of the others there is no end.
+std::atomic<int64_t> norms_left, exports_left, graphs_left, captures_left;
 
 void count_down(std::atomic<int64_t>& left, Stream& stream) {
   if (stream.error != nullptr || --left != 0) return;
@@ -49,6 +50,11 @@ template <auto op, std::atomic<int64_t>& left, typename Params>
 void fail_at(const Params& params, Stream& stream) {
   count_down(left, stream);
   op(params, stream);
+}
+
+void fail_capture(Stream& stream) {
+  if (--captures_left == 0) norms_left = 1;
+  Kernels::table().begin_capture(stream);
 }
 
 void fail_graph(void* graph, Stream& stream) {
@@ -63,6 +69,7 @@ struct Failing : Kernels {
       table.norm = fail_at<norm_cuda, norms_left>;
       table.kv_export = fail_at<kv_export_cuda, exports_left>;
       table.launch_graph = fail_graph;
+      table.begin_capture = fail_capture;
       return table;
     }();
     return failing;
@@ -76,10 +83,11 @@ const Backend& failing(const std::string& fault) {
   std::atomic<int64_t>* left = op == "norm"           ? &norms_left
                                : op == "kv_export"    ? &exports_left
                                : op == "launch_graph" ? &graphs_left
+                               : op == "capture"      ? &captures_left
                                                       : nullptr;
   REDRAFTER_REQUIRE(dash != std::string::npos && left != nullptr, "ERR_INVALID_ARGUMENT", "unknown fault ",
                     fault);
-  norms_left = exports_left = graphs_left = INT64_MAX;
+  norms_left = exports_left = graphs_left = captures_left = INT64_MAX;
   *left = std::strtoll(fault.c_str() + dash + 1, nullptr, 10);
   return backend;
 }

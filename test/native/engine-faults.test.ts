@@ -37,12 +37,12 @@ describe.skipIf(simt === undefined)('a device that fails', () => {
   // Three norms a pass, and a prompt takes three passes. The first round of a shape is run op by op, the second one is
   // recorded, and from then on the graph is launched.
   it.each([
-    ['in a prompt', 'norm', 2],
-    ['while a round is recorded', 'norm', 14],
-    ['in a round', 'launch_graph', 8],
-  ])('%s ends all requests with that error, those that wait too, and all later work', async (_, op, n) => {
+    ['in a prompt', 'norm', 'norm-2'],
+    ['while a round is recorded', 'norm', 'capture-1'],
+    ['in a round', 'launch_graph', 'launch_graph-8'],
+  ])('%s ends all requests with that error, those that wait too, and all later work', async (where, op, planted) => {
     const before = simt?.allocatedBytes();
-    const engine = await load(`cuda:failing-${op}-${n}`);
+    const engine = await load(`cuda:failing-${planted}`);
     const sessions = await Promise.all([engine.open(), engine.open(), engine.open()]);
     const [idle, late] = await Promise.all([engine.open(), engine.open()]);
     const tokens: number[][] = sessions.map(() => []);
@@ -61,7 +61,7 @@ describe.skipIf(simt === undefined)('a device that fails', () => {
       expect(message.endsWith(fault(op))).toBe(true);
     }
     expect(engine.failure).toMatchObject({ code: 'ERR_CUDA' });
-    for (const each of tokens) expect(each.length > 0).toBe(n > 2);
+    expect(tokens.some((each) => each.length > 0)).toBe(where !== 'in a prompt');
 
     const message = `the model failed and can do no more work: ${fault(op)}`;
     const works = [engine.generate(idle, prompt), engine.open(), engine.readKv(idle), engine.closeSession(idle)];
