@@ -19,7 +19,8 @@ interface Report {
 function report(args: string[], env: NodeJS.ProcessEnv = {}): { code: number | null; stdout: string; stderr: string } {
   const { status, stdout, stderr } = spawnSync(process.execPath, [script, ...args], {
     encoding: 'utf8',
-    env: { ...process.env, ...env },
+    // nvcc does not bear being preloaded with a sanitizer.
+    env: { ...process.env, LD_PRELOAD: '', ...env },
   });
   return { code: status, stdout, stderr };
 }
