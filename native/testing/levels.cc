@@ -126,11 +126,9 @@ const Backend& level_backend(const std::string& level) {
 #if defined(REDRAFTER_HAS_SIMT)
 void set_order(uint64_t seed) { simt::set_seed(seed); }
 void forbid(const void* memory, size_t bytes) { simt::forbid(memory, bytes); }
-void allow(const void* memory, size_t bytes) { simt::allow(memory, bytes); }
 #else
 void set_order(uint64_t) {}
 void forbid(const void*, size_t) {}
-void allow(const void*, size_t) {}
 #endif
 
 }  // namespace redrafter::testing

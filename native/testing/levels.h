@@ -19,8 +19,7 @@ const Backend& level_backend(const std::string& level);
 bool is_emulated(const std::string& level);
 // The seed of the order in which the emulator runs threads.
 void set_order(uint64_t seed);
-// Memory of the emulator that no kernel may touch, and may again.
+// Memory of the emulator that no kernel may touch.
 void forbid(const void* memory, size_t bytes);
-void allow(const void* memory, size_t bytes);
 
 }  // namespace redrafter::testing

@@ -21,9 +21,8 @@ void set_checking(bool on);
 // Of all allocations there are.
 size_t allocated_bytes();
 
-// Device memory that no kernel may touch, though it is part of an allocation; and may again. An access must
-// not cross the border of what is allowed. A freed allocation is forgotten.
+// Device memory that no kernel may touch, though it is part of an allocation. A freed allocation is
+// forgotten.
 void forbid(const void* memory, size_t bytes);
-void allow(const void* memory, size_t bytes);
 
 }  // namespace redrafter::simt

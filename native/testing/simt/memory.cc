@@ -129,12 +129,4 @@ void forbid(const void* memory, size_t bytes) {
   remove_region(memory, bytes);
 }
 
-void allow(const void* memory, size_t bytes) {
-  const std::lock_guard<std::mutex> lock(machine.one_launch);
-  const Allocation* around = allocation_around(memory, bytes);
-  if (around == nullptr) return;
-  remove_region(memory, bytes);
-  add_region(memory, bytes, name(around->bytes), around->bytes);
-}
-
 }  // namespace redrafter::simt
