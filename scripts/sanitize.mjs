@@ -63,7 +63,7 @@ for (const [fault, report] of [
 
 // Without test/host/memory: a sanitizer needs memory of its own.
 const host = ['collection', 'endings', 'exit', 'states', 'token-ids', 'workers'].map((name) => `test/host/${name}`);
-const all = ['test/native', 'test/lossless/tiny.test.ts', 'test/lossless/kernels', 'test/lib', ...host];
+const all = ['test/native', 'test/lossless/tiny.test.ts', 'test/lossless/kernels-engine.test.ts', 'test/lib', ...host];
 const tests = process.argv.length > 2 ? process.argv.slice(2) : all;
 must(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', '--testTimeout=600000', ...tests], env);
 console.log('sanitize: no finding');

@@ -6,7 +6,6 @@
 #include "base/threads.h"
 #include "spec/drafters/recurrent.h"
 #include "spec/round.h"
-#include "testing/levels.h"
 #include "testing/testing.h"
 
 namespace redrafter::testing {
@@ -87,29 +86,25 @@ std::vector<int32_t> ids_of(const Napi::Value& value) {
   return {array.Data(), array.Data() + array.ElementLength()};
 }
 
-// { fault, level?, model, drafter, ids, maxTokens, beamWidth, beamLength, eos } -> { ids, kv } where kv holds
-// K of layer 0. beamWidth 0 decodes plainly. A level that is not the CPU's decodes with weights in bf16.
+// { fault, model, drafter, ids, maxTokens, beamWidth, beamLength, eos } -> { ids, kv } where kv holds K of
+// layer 0. beamWidth 0 decodes plainly.
 Napi::Value decode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Napi::Object options = info[0].As<Napi::Object>();
     const auto text = [&](const char* key) { return options.Get(key).As<Napi::String>().Utf8Value(); };
     const auto number = [&](const char* key) { return options.Get(key).As<Napi::Number>().Int64Value(); };
     const std::string fault = text("fault");
-    const bool elsewhere = options.Has("level");
-    const Backend backend = elsewhere ? level_backend(text("level")) : with_fault(fault);
-    const MatrixDType dtype = elsewhere ? MatrixDType(DType::kBF16) : MatrixDType();
+    const Backend backend = with_fault(fault);
     ThreadPool pool(1);
     BackendStream backend_stream(backend, &pool);
     Stream& stream = backend_stream.get();
     const ModelConfig config = read_model_config(text("model"));
     const int64_t positions = 512, nodes = max_tree_nodes(kMaxBeamWidth, kMaxBeamLength);
-    Model model(
-        config,
-        load_model_weights(config, Checkpoint::open(text("model")), backend, stream, keep_going, dtype),
-        backend, stream, {nodes, positions, pool.size()});
-    RecurrentDrafter drafter(
-        load_recurrent_weights(text("drafter"), config, backend, stream, keep_going, dtype),
-        model.weights().embedding, backend, stream);
+    Model model(config,
+                load_model_weights(config, Checkpoint::open(text("model")), backend, stream, keep_going),
+                backend, stream, {nodes, positions, pool.size()});
+    RecurrentDrafter drafter(load_recurrent_weights(text("drafter"), config, backend, stream, keep_going),
+                             model.weights().embedding, backend, stream);
     KvCache cache(KvShape(config.layers, config.kv_heads, config.head_dim, 128, backend, DType::kBF16),
                   backend, stream);
     KvSequence kv(cache);
