@@ -7,12 +7,15 @@ const PACKAGE = 'test/package/*.test.ts';
 const CONTROLS = 'test/native/ops/kernel-controls.test.ts';
 // The decode loop and the engine on the kernels, and how the engine ends when they fail.
 const ENGINE = ['test/lossless/kernels-engine.test.ts', 'test/native/engine-faults.test.ts'];
+// On the CPU's levels, and on the kernels.
+const BOTH = ['test/lossless/control.test.ts'];
 const KERNELS = [
-  ...['attention', 'beam', 'drafter', 'invariance', 'kv-ops', 'matmul', 'rows', 'sample', 'tree'].map(
+  ...['adjust', 'attention', 'beam', 'drafter', 'invariance', 'kv-ops', 'matmul', 'rows', 'sample', 'tree'].map(
     (name) => `test/native/ops/${name}.test.ts`,
   ),
   CONTROLS,
   ...ENGINE,
+  ...BOTH,
 ];
 
 export default defineConfig({

@@ -4,8 +4,19 @@ import { aborted, CallSite, fromThrown, invalid, RedrafterError } from './errors
 import { Generation, type GenerationHost } from './generation.js';
 import { sessionKvOf, type SessionKv } from './kv.js';
 import type { NativeEngine, NativeModelInfo } from './native.js';
-import type { AppendOptions, GenerateOptions, SaveOptions } from './option-types.js';
-import { checkPath, copyIds, describe, resolveAppend, resolveGenerate, resolveSave } from './options.js';
+import type { AppendOptions, GenerateManyOptions, GenerateOptions, SaveOptions } from './option-types.js';
+import {
+  checkPath,
+  copyIds,
+  describe,
+  resolveAppend,
+  resolveGenerate,
+  resolveGenerateMany,
+  resolveSave,
+  seedOfSample,
+  type GenerateContext,
+  type ResolvedGenerate,
+} from './options.js';
 import { StatsTotal, type TotalStats } from './stats.js';
 import type { Tokenizer } from './tokenizer.js';
 
@@ -112,55 +123,43 @@ export class Session {
    */
   generate(input: SessionInput, options?: GenerateOptions): Generation {
     const site = new CallSite();
-    const { engine, info, tokenizer, eosTokenIds } = this.owner;
-    const context = { vocab: info.vocab, hasDrafter: info.drafter !== null, eosTokenIds };
-    const { native: nativeOptions, stop, parseSpecialTokens, signal } = resolveGenerate(options, context);
-    if (stop.length > 0) this.needTokenizer('stop strings need');
-    const { keep, ids } = this.plan(input, parseSpecialTokens);
-    const prompt = keep + ids.length;
-    if (prompt === 0) throw invalid('there is nothing to continue: the session and the input are empty');
-    if (prompt >= info.contextTokens) {
-      const room = `the context ends at ${info.contextTokens}`;
-      throw new RedrafterError(
-        'ERR_CONTEXT',
-        `the session would hold ${prompt} tokens before the first new one; ${room}`,
-      );
-    }
-    this.begin(signal);
-    const last = ids[ids.length - 1] ?? this.ids[keep - 1];
-    const revision = this.revision;
-    let ticket = 0;
-    const host: GenerationHost = {
-      abort: (keepTokens) => {
-        engine.native.abort(ticket, keepTokens);
-      },
-      ended: async (generated, held, kvTokens, stats) => {
-        this.totals.add(stats);
-        this.owner.totals.add(stats);
-        this.extend(generated);
-        this.kvTokens = kvTokens;
-        await this.end(site, held);
-      },
-      failed: (error) => this.recover(site, error, keep),
-      shorten: async (kept) => {
-        if (this.revision === revision && !this.busy && this.closing === undefined) await this.rewind(prompt + kept);
-      },
-    };
-    const { logprobs, seed } = nativeOptions;
-    let generation: Generation;
+    const resolved = resolveGenerate(options, this.generateContext);
+    const plan = this.planGeneration(input, resolved);
+    this.begin(resolved.signal);
+    return this.run(site, plan, resolved);
+  }
+
+  /**
+   * Appends `input`, reads it once, and generates `n` continuations of it from forks that share its KV blocks. Resolves
+   * when the input is read, to the {@link Generation}s, which stream side by side. Sample i is what `generate` gives with
+   * the seed `seed` + i (modulo 2^64); without `seed` a random one is taken. With temperature 0 all are the same.
+   *
+   * The session then holds what it held and the input, none of the samples; they can be disposed of and used independently.
+   * Each sample needs KV blocks for its own tokens, and waits for others to end where there are too few. Its blocks are
+   * free again when it ends. `session.stats` counts the samples.
+   *
+   * Rejects as `generate` throws, and with ERR_KV_FULL; the session is then as it was before. What goes wrong in a sample
+   * later is that sample's error.
+   */
+  async generateMany(input: SessionInput, options?: GenerateManyOptions): Promise<Generation[]> {
+    const site = new CallSite();
+    const { n, ...resolved } = resolveGenerateMany(options, this.generateContext);
+    const { keep, ids } = this.planGeneration(input, resolved);
+    this.begin(resolved.signal);
+    let forks: Session[];
     try {
-      const detokenizer = tokenizer?.detokenizer(last);
-      generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal });
       if (keep < this.ids.length) this.cut(site, keep).catch(() => undefined);
-      ticket = engine.submit(generation, (native, t) => {
-        native.generate(t, this.number, ids, nativeOptions);
-      });
+      await this.read(site, ids, resolved.signal);
+      forks = await this.forkTimes(site, n);
     } catch (error) {
-      this.busy = false;
-      throw site.mark(fromThrown(error));
+      throw await this.recover(site, fromThrown(error), keep);
     }
-    this.extend(ids);
-    return generation;
+    this.busy = false;
+    return forks.map((fork, i) => {
+      const native = { ...resolved.native, seed: seedOfSample(resolved.native.seed, i) };
+      fork.busy = true;
+      return fork.run(site, { keep: fork.ids.length, ids: new Int32Array(0) }, { ...resolved, native }, this);
+    });
   }
 
   /**
@@ -174,14 +173,8 @@ export class Session {
     const ids = typeof input === 'string' ? this.encode(input, parseSpecialTokens) : this.copy(input);
     this.begin(signal);
     const before = this.ids.length;
-    const append = (native: NativeEngine, ticket: number): void => {
-      native.append(ticket, this.number, ids);
-    };
     try {
-      const work = this.owner.engine.request('done', site, append, signal);
-      this.extend(ids);
-      const done = await work;
-      this.kvTokens = done.kvTokens;
+      await this.read(site, ids, signal);
       this.busy = false;
     } catch (error) {
       throw await this.recover(site, fromThrown(error), before);
@@ -258,6 +251,92 @@ export class Session {
       native.readKv(ticket, this.number);
     });
     return message.data;
+  }
+
+  private get generateContext(): GenerateContext {
+    const { info, eosTokenIds } = this.owner;
+    return { vocab: info.vocab, hasDrafter: info.drafter !== null, eosTokenIds };
+  }
+
+  /** The input of a generation, which must leave room for a token. */
+  private planGeneration(input: SessionInput, { stop, parseSpecialTokens }: ResolvedGenerate): Plan {
+    if (stop.length > 0) this.needTokenizer('stop strings need');
+    const plan = this.plan(input, parseSpecialTokens);
+    const prompt = plan.keep + plan.ids.length;
+    if (prompt === 0) throw invalid('there is nothing to continue: the session and the input are empty');
+    const { contextTokens } = this.owner.info;
+    if (prompt < contextTokens) return plan;
+    const room = `the context ends at ${contextTokens}`;
+    throw new RedrafterError(
+      'ERR_CONTEXT',
+      `the session would hold ${prompt} tokens before the first new one; ${room}`,
+    );
+  }
+
+  /** Generates. A fork made for one sample of `origin` counts there and ends with its generation. */
+  private run(site: CallSite, { keep, ids }: Plan, resolved: ResolvedGenerate, origin?: Session): Generation {
+    const { engine, tokenizer, totals } = this.owner;
+    const { native: nativeOptions, stop, signal } = resolved;
+    const prompt = keep + ids.length;
+    const last = ids[ids.length - 1] ?? this.ids[keep - 1];
+    const revision = this.revision;
+    let ticket = 0;
+    const host: GenerationHost = {
+      abort: (keepTokens) => {
+        engine.native.abort(ticket, keepTokens);
+      },
+      ended: async (generated, held, kvTokens, stats) => {
+        (origin ?? this).totals.add(stats);
+        totals.add(stats);
+        this.extend(generated);
+        this.kvTokens = kvTokens;
+        if (origin === undefined) await this.end(site, held);
+        else await this.dispose();
+      },
+      failed: async (error) => {
+        if (origin === undefined) return this.recover(site, error, keep);
+        await this.dispose();
+        return site.mark(error);
+      },
+      shorten: async (kept) => {
+        if (this.revision === revision && !this.busy && this.closing === undefined) await this.rewind(prompt + kept);
+      },
+    };
+    const { logprobs, seed } = nativeOptions;
+    let generation: Generation;
+    try {
+      const detokenizer = tokenizer?.detokenizer(last);
+      generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal });
+      if (keep < this.ids.length) this.cut(site, keep).catch(() => undefined);
+      ticket = engine.submit(generation, (native, t) => {
+        native.generate(t, this.number, ids, nativeOptions);
+      });
+    } catch (error) {
+      this.busy = false;
+      throw site.mark(fromThrown(error));
+    }
+    this.extend(ids);
+    return generation;
+  }
+
+  /** Appends ids and waits for their keys and values. */
+  private async read(site: CallSite, ids: Int32Array, signal: AbortSignal | undefined): Promise<void> {
+    const append = (native: NativeEngine, ticket: number): void => {
+      native.append(ticket, this.number, ids);
+    };
+    const work = this.owner.engine.request('done', site, append, signal);
+    this.extend(ids);
+    this.kvTokens = (await work).kvTokens;
+  }
+
+  /** All of the forks or none. */
+  private async forkTimes(site: CallSite, n: number): Promise<Session[]> {
+    const opened = await Promise.allSettled(Array.from({ length: n }, () => Session.open(this.owner, site, this)));
+    const forks = opened.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+    const failed = opened.find((each) => each.status === 'rejected');
+    if (failed === undefined) return forks;
+    await Promise.all(forks.map((fork) => fork.dispose()));
+    throw failed.reason;
   }
 
   private begin(signal?: AbortSignal): void {

@@ -14,6 +14,14 @@ float float_of(const Napi::Object& o, const char* key) {
   return o.Get(key).As<Napi::Number>().FloatValue();
 }
 
+template <typename T, napi_typedarray_type type>
+std::vector<T> elements(const Napi::Value& value, const char* wrong) {
+  REDRAFTER_REQUIRE(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == type,
+                    "ERR_INVALID_ARGUMENT", wrong);
+  const auto array = value.As<Napi::TypedArrayOf<T>>();
+  return {array.Data(), array.Data() + array.ElementLength()};
+}
+
 // Fresh typed arrays: Electron forbids ArrayBuffers over native memory, and these are a few ids.
 template <typename Array, typename T>
 Array typed(Napi::Env env, const std::vector<T>& values) {
@@ -22,28 +30,27 @@ Array typed(Napi::Env env, const std::vector<T>& values) {
   return array;
 }
 
-Napi::Array counts(Napi::Env env, const std::vector<int64_t>& values) {
+template <typename T>
+Napi::Array counts(Napi::Env env, const std::vector<T>& values) {
   Napi::Array array = Napi::Array::New(env, values.size());
   for (uint32_t i = 0; i < values.size(); ++i) array.Set(i, static_cast<double>(values[i]));
   return array;
 }
 
+template <typename Number, typename... Rest>
+void set_numbers(Napi::Object& o, const char* key, Number value, Rest... rest) {
+  o.Set(key, static_cast<double>(value));
+  if constexpr (sizeof...(rest) > 0) set_numbers(o, rest...);
+}
+
 Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   Napi::Object o = Napi::Object::New(env);
-  o.Set("promptTokens", static_cast<double>(s.prompt_tokens));
-  o.Set("reusedTokens", static_cast<double>(s.reused_tokens));
-  o.Set("tokens", static_cast<double>(s.tokens));
-  o.Set("rounds", static_cast<double>(s.rounds));
-  o.Set("decodedTokens", static_cast<double>(s.decoded));
-  o.Set("draftedNodes", static_cast<double>(s.drafted_nodes));
+  set_numbers(o, "promptTokens", s.prompt_tokens, "reusedTokens", s.reused_tokens, "tokens", s.tokens,
+              "rounds", s.rounds, "decodedTokens", s.decoded, "draftedNodes", s.drafted_nodes, "firstTokenMs",
+              s.first_token_ms, "prefillMs", s.prefill_ms, "draftMs", s.draft_ms, "verifyMs", s.verify_ms,
+              "hostMs", s.host_ms, "totalMs", s.total_ms);
   o.Set("draftedByDepth", counts(env, s.drafted_by_depth));
   o.Set("acceptedByDepth", counts(env, s.accepted_by_depth));
-  o.Set("firstTokenMs", s.first_token_ms);
-  o.Set("prefillMs", s.prefill_ms);
-  o.Set("draftMs", s.draft_ms);
-  o.Set("verifyMs", s.verify_ms);
-  o.Set("hostMs", s.host_ms);
-  o.Set("totalMs", s.total_ms);
   return o;
 }
 
@@ -54,24 +61,13 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   o.Set("dtype", i.dtype);
   o.Set("device", i.device);
   o.Set("level", i.level);
-  const std::pair<const char*, int64_t> numbers[] = {{"vocab", i.vocab},
-                                                     {"hidden", i.hidden},
-                                                     {"layers", i.layers},
-                                                     {"heads", i.heads},
-                                                     {"kvHeads", i.kv_heads},
-                                                     {"headDim", i.head_dim},
-                                                     {"ffn", i.ffn},
-                                                     {"maxPositions", i.max_positions},
-                                                     {"contextTokens", i.context_tokens},
-                                                     {"kvTokens", i.kv_tokens},
-                                                     {"threads", i.threads}};
-  for (const auto& [key, value] : numbers) o.Set(key, static_cast<double>(value));
+  set_numbers(o, "vocab", i.vocab, "hidden", i.hidden, "layers", i.layers, "heads", i.heads, "kvHeads",
+              i.kv_heads, "headDim", i.head_dim, "ffn", i.ffn, "maxPositions", i.max_positions,
+              "contextTokens", i.context_tokens, "kvTokens", i.kv_tokens, "threads", i.threads);
   std::ostringstream fingerprint;
   fingerprint << std::hex << std::setw(16) << std::setfill('0') << i.fingerprint;
   o.Set("fingerprint", fingerprint.str());
-  Napi::Array eos = Napi::Array::New(env, i.eos.size());
-  for (uint32_t k = 0; k < i.eos.size(); ++k) eos.Set(k, i.eos[k]);
-  o.Set("eosTokenIds", eos);
+  o.Set("eosTokenIds", counts(env, i.eos));
   o.Set("memory", from_memory(env, i.memory));
   if (!i.has_drafter) {
     o.Set("drafter", env.Null());
@@ -111,10 +107,7 @@ int64_t to_int(const Napi::Value& value) {
 }
 
 std::vector<int32_t> to_ids(const Napi::Value& value) {
-  REDRAFTER_REQUIRE(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_int32_array,
-                    "ERR_INVALID_ARGUMENT", "token ids must be an Int32Array");
-  const auto array = value.As<Napi::Int32Array>();
-  return {array.Data(), array.Data() + array.ElementLength()};
+  return elements<int32_t, napi_int32_array>(value, "token ids must be an Int32Array");
 }
 
 EngineOptions to_engine_options(const Napi::Object& o) {
@@ -144,6 +137,13 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
   bool lossless = false;
   REDRAFTER_REQUIRE(o.Get("seed").IsBigInt(), "ERR_INVALID_ARGUMENT", "seed must be a bigint");
   g.sample.seed = o.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless);
+  g.control = {float_of(o, "repetitionPenalty"),
+               float_of(o, "presencePenalty"),
+               float_of(o, "frequencyPenalty"),
+               to_int(o.Get("minTokens")),
+               to_ids(o.Get("bannedTokenIds")),
+               to_ids(o.Get("biasTokenIds")),
+               elements<float, napi_float32_array>(o.Get("biases"), "biases must be a Float32Array")};
   g.beam_width = to_int(o.Get("beamWidth"));
   g.beam_length = to_int(o.Get("beamLength"));
   g.logprobs = to_int(o.Get("logprobs"));
@@ -154,21 +154,15 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
 
 Napi::Object from_usage(Napi::Env env, const KvUsage& usage) {
   Napi::Object o = Napi::Object::New(env);
-  o.Set("totalBlocks", static_cast<double>(usage.total_blocks));
-  o.Set("freeBlocks", static_cast<double>(usage.free_blocks));
-  o.Set("blockTokens", static_cast<double>(usage.block_tokens));
-  o.Set("bytesPerBlock", static_cast<double>(usage.bytes_per_block));
-  o.Set("sessions", static_cast<double>(usage.sessions));
+  set_numbers(o, "totalBlocks", usage.total_blocks, "freeBlocks", usage.free_blocks, "blockTokens",
+              usage.block_tokens, "bytesPerBlock", usage.bytes_per_block, "sessions", usage.sessions);
   return o;
 }
 
 Napi::Object from_memory(Napi::Env env, const MemoryUse& use) {
   Napi::Object o = Napi::Object::New(env);
-  o.Set("weightBytes", static_cast<double>(use.weights));
-  o.Set("drafterBytes", static_cast<double>(use.drafter));
-  o.Set("kvBytes", static_cast<double>(use.kv));
-  o.Set("workspaceBytes", static_cast<double>(use.workspace));
-  o.Set("totalBytes", static_cast<double>(use.weights + use.drafter + use.kv + use.workspace));
+  set_numbers(o, "weightBytes", use.weights, "drafterBytes", use.drafter, "kvBytes", use.kv, "workspaceBytes",
+              use.workspace, "totalBytes", use.weights + use.drafter + use.kv + use.workspace);
   return o;
 }
 

@@ -109,11 +109,18 @@ void EngineObject::submit(const Napi::CallbackInfo& info, Command command) {
   });
 }
 
-void EngineObject::open_session(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kOpen, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-         }));
+void EngineObject::submit_for_session(const Napi::CallbackInfo& info, CommandType type) {
+  submit(info,
+         guarded(info.Env(), [&] { return Command{type, to_int(info[0]), to_int(info[1]), 0, {}, {}}; }));
 }
+
+void EngineObject::open_session(const Napi::CallbackInfo& info) {
+  submit_for_session(info, CommandType::kOpen);
+}
+void EngineObject::close_session(const Napi::CallbackInfo& info) {
+  submit_for_session(info, CommandType::kClose);
+}
+void EngineObject::read_kv(const Napi::CallbackInfo& info) { submit_for_session(info, CommandType::kReadKv); }
 
 void EngineObject::fork_session(const Napi::CallbackInfo& info) {
   submit(info, guarded(info.Env(), [&] {
@@ -149,12 +156,6 @@ void EngineObject::abort(const Napi::CallbackInfo& info) {
          }));
 }
 
-void EngineObject::close_session(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kClose, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-         }));
-}
-
 void EngineObject::submit_path(const Napi::CallbackInfo& info, CommandType type) {
   submit(info, guarded(info.Env(), [&] {
            Command command{type, to_int(info[0]), to_int(info[1]), 0, {}, {}};
@@ -167,12 +168,6 @@ void EngineObject::save_session(const Napi::CallbackInfo& info) { submit_path(in
 
 void EngineObject::restore_session(const Napi::CallbackInfo& info) {
   submit_path(info, CommandType::kRestore);
-}
-
-void EngineObject::read_kv(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kReadKv, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-         }));
 }
 
 Napi::Value EngineObject::kv_usage(const Napi::CallbackInfo& info) {

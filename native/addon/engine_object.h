@@ -33,6 +33,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   void unref(const Napi::CallbackInfo& info);
 
   void submit(const Napi::CallbackInfo& info, Command command);
+  void submit_for_session(const Napi::CallbackInfo& info, CommandType type);
   void submit_path(const Napi::CallbackInfo& info, CommandType type);
   // What the thread-safe function points to, and frees as the last thing it does: it may outlive the object.
   struct WakeTarget {

@@ -99,6 +99,38 @@ void EngineThread::check_request(const Command& command, const Session& session)
                                    g.beam_length >= 0 && g.beam_length <= kMaxBeamLength &&
                                    g.logprobs <= model_->config().vocab),
                     "ERR_INVALID_ARGUMENT", "maxTokens, beamWidth, beamLength or logprobs is out of range");
+  if (generates) check_control(g);
+}
+
+void EngineThread::check_control(const GenerateOptions& g) const {
+  const ControlSpec& c = g.control;
+  const auto within = [](float value, float low, float high) { return value >= low && value <= high; };
+  REDRAFTER_REQUIRE(within(c.repetition, 0.01f, 100.0f) && within(c.presence, -2.0f, 2.0f) &&
+                        within(c.frequency, -2.0f, 2.0f) && c.min_tokens >= 0 &&
+                        c.bias_ids.size() == c.bias.size(),
+                    "ERR_INVALID_ARGUMENT", "a penalty, logitBias or minTokens is out of range");
+  for (const float bias : c.bias) {
+    REDRAFTER_REQUIRE(within(bias, -100.0f, 100.0f), "ERR_INVALID_ARGUMENT", "logitBias is out of range");
+  }
+  for (const auto* ids : {&c.banned, &c.bias_ids, &g.eos, &g.stop}) {
+    for (const int32_t id : *ids) {
+      REDRAFTER_REQUIRE(id >= 0 && id < model_->config().vocab, "ERR_INVALID_ARGUMENT", "token id ", id,
+                        " is outside the vocabulary of ", model_->config().vocab, " ids");
+    }
+  }
+}
+
+// The history that a request's penalties look at, and memory for it.
+void EngineThread::add_control(Lane& lane, const Command& command, const std::vector<int32_t>& before) {
+  const ControlSpec& spec = command.generate.control;
+  if (!spec.any()) return;
+  std::vector<int32_t> prompt = before;
+  prompt.insert(prompt.end(), command.ids.begin(), command.ids.end());
+  lane.control = std::make_unique<LaneControl>(spec, lane.stop, prompt);
+  const int64_t rows = lane.logprobs < 0 ? 0 : max_tree_nodes(lane.beam_width, lane.beam_length);
+  lane.control_room = std::make_unique<ControlBatch::Room>(
+      round_->control(),
+      ControlBatch::Need{lane.control->most_entries(lane.max_tokens, model_->config().vocab), rows});
 }
 
 void EngineThread::start(Command& command) {
@@ -110,9 +142,7 @@ void EngineThread::start(Command& command) {
   request->session = &target;
   request->submitted = command.submitted;
   request->started = std::chrono::steady_clock::now();
-  target.busy = true;
-  target.tokens.insert(target.tokens.end(), command.ids.begin(), command.ids.end());
-  request->prompt_end = static_cast<int64_t>(target.tokens.size());
+  request->prompt_end = static_cast<int64_t>(target.tokens.size() + command.ids.size());
 
   Lane& lane = request->lane;
   lane.tokens = &target.tokens;
@@ -120,8 +150,6 @@ void EngineThread::start(Command& command) {
   lane.generates = command.type == CommandType::kGenerate;
   if (lane.generates) {
     const GenerateOptions& g = command.generate;
-    // The last token's logits are needed, so at least that token is run.
-    target.kv.truncate(std::min(target.kv.length(), request->prompt_end - 1));
     lane.sample = g.sample;
     lane.stop = {g.eos, g.stop};
     lane.beam_width = drafter_ == nullptr || g.beam_length == 0 ? 0 : g.beam_width;
@@ -130,7 +158,12 @@ void EngineThread::start(Command& command) {
     lane.logprobs = g.logprobs;
     request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
+    add_control(lane, command, target.tokens);
+    // The last token's logits are needed, so at least that token is run.
+    target.kv.truncate(std::min(target.kv.length(), request->prompt_end - 1));
   }
+  target.busy = true;
+  target.tokens.insert(target.tokens.end(), command.ids.begin(), command.ids.end());
   request->stats.prompt_tokens = request->prompt_end;
   request->stats.reused_tokens = target.kv.length();
   if (!lane.generates && target.kv.length() == request->prompt_end) {  // nothing to compute

@@ -189,7 +189,10 @@ void EngineThread::round() {
       request.stats.prefill_ms = ms_since(request.started);
     }
     if (lane.failed) {
-      fail_request(request, "ERR_NUMERIC", "every logit of the target is NaN: its weights are damaged");
+      fail_request(request, "ERR_NUMERIC",
+                   lane.control == nullptr
+                       ? "every logit of the target is NaN: its weights are damaged"
+                       : "no token can be chosen: every logit is NaN, or its token banned or held back");
       drop(request);
       continue;
     }

@@ -94,6 +94,8 @@ class EngineThread {
   Session& session(int64_t id);
   Session& idle_session(int64_t id);
   void check_request(const Command& command, const Session& session) const;
+  void check_control(const GenerateOptions& options) const;
+  void add_control(Lane& lane, const Command& command, const std::vector<int32_t>& before);
 
   void admit();
   bool waits_for_blocks(Request& request, int64_t needed);

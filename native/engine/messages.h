@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ops/sample.h"
+#include "spec/control.h"
 
 namespace redrafter {
 
@@ -46,6 +47,7 @@ struct ModelInfo {
 
 struct GenerateOptions {
   SampleSpec sample;
+  ControlSpec control;
   int64_t max_tokens = 0;
   int64_t beam_width = 0, beam_length = 0;  // 0 x 0: plain decoding
   int64_t logprobs = -1;

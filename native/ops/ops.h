@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ops/act.h"
+#include "ops/adjust.h"
 #include "ops/attention.h"
 #include "ops/beam.h"
 #include "ops/drafter.h"
@@ -40,6 +41,8 @@ struct Backend {
   Op<RopeParams> rope;
   Op<AttentionParams> attention;
   Op<ActParams> act;
+  Op<AdjustParams> adjust;
+  Op<AdjustParams> adjust_undo;
   Op<SampleParams> sample;
   Op<LogprobParams> logprob;
   Op<CellParams> cell;

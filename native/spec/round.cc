@@ -30,6 +30,7 @@ Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int
       prefill_chunk_(prefill_chunk),
       batch_(batch_limits(model), model.backend()),
       hidden_(model.backend(), model.limits().rows, model.config().hidden),
+      control_(model.backend(), model.limits().rows),
       host_results_(model.backend(), results_capacity(model)) {
   Arena measure;
   carve(measure, model);
@@ -173,6 +174,19 @@ void Round::fill_rows(const int32_t* nodes) {
     }
     batch_.end_lane();
   }
+  fill_control();
+}
+
+// Sent here, beside the batch, as its size changes from round to round.
+void Round::fill_control() {
+  control_.clear();
+  for (int64_t i = 0; i < choosing_; ++i) {
+    const Lane& lane = *order_[static_cast<size_t>(i)];
+    const LaneControl* control =
+        lane.control != nullptr && lane.control->acts() ? lane.control.get() : nullptr;
+    control_.add_lane(control, i < drafting_ ? lane.rows : 1, lane.logprobs >= 0);
+  }
+  control_.upload(stream_);
 }
 
 void Round::place_trees() {
@@ -212,9 +226,7 @@ void Round::verify() {
   if (!backend.host_memory) batch.max_positions = positions_bound();
   model_.forward(batch, cache_.layers(), b.output, batch_.outputs(), stream_);
   if (choosing_ == 0) return;
-  backend.sample({model_.logits(), b.spec, b.choose_position, device_.chosen, device_.sample_scratch,
-                  batch_.outputs(), model_.config().vocab, b.token, b.parent, b.begin, choosing_},
-                 stream_);
+  choose();
   backend.tree_accept(
       {b.token, b.parent, device_.chosen, b.begin, choosing_, kRun, r.path, r.emitted, r.path_length},
       stream_);
@@ -225,6 +237,21 @@ void Round::verify() {
   backend.keep_hidden({model_.hidden(), b.begin, r.path, r.path_length, b.hidden_row, hidden_.data(),
                        choosing_, kRun, model_.config().hidden},
                       stream_);
+}
+
+// Lanes with control choose from changed logits; log-probabilities are those of the logits as they were.
+void Round::choose() {
+  const Backend& backend = model_.backend();
+  const RoundBatch::Arrays& b = batch_.device();
+  AdjustParams control = control_.params();
+  control.logits = model_.logits();
+  control.node_token = b.token, control.node_parent = b.parent, control.begin = b.begin;
+  control.rows = batch_.outputs(), control.vocab = model_.config().vocab;
+  if (control_.any()) backend.adjust(control, stream_);
+  backend.sample({model_.logits(), b.spec, b.choose_position, device_.chosen, device_.sample_scratch,
+                  batch_.outputs(), model_.config().vocab, b.token, b.parent, b.begin, choosing_},
+                 stream_);
+  if (control_.keeps_logits()) backend.adjust_undo(control, stream_);
 }
 
 // What a round makes known of its lanes, to the host.
@@ -248,7 +275,8 @@ void Round::work() {
 }
 
 std::vector<int64_t> Round::shape() const {
-  std::vector<int64_t> shape{static_cast<int64_t>(order_.size()), positions_bound()};
+  std::vector<int64_t> shape{static_cast<int64_t>(order_.size()), positions_bound(), control_.any() ? 1 : 0,
+                             control_.keeps_logits() ? 1 : 0};
   for (const Group& g : groups_) shape.insert(shape.end(), {g.lanes, g.width, g.length});
   return shape;
 }
@@ -259,7 +287,8 @@ void Round::launch_work() {
   const bool decodes =
       std::all_of(order_.begin(), order_.end(), [](const Lane* lane) { return lane->decoding; });
   if (backend.begin_capture == nullptr || !decodes) return work();
-  if (graphs_.size() >= kMaxGraphs) forget_graphs();
+  if (graphs_.size() >= kMaxGraphs || control_.moves() != control_moves_) forget_graphs();
+  control_moves_ = control_.moves();
   const auto [graph, is_new] = graphs_.try_emplace(shape(), nullptr);
   if (is_new) return work();
   if (graph->second == nullptr) {
@@ -290,17 +319,18 @@ void Round::emit(Lane& lane, int64_t index) {
   const int64_t path_length = results_.path_length[index];
   REDRAFTER_CHECK(path_length >= 1 && path_length <= kRun);
   lane.emitted.assign(emitted, emitted + path_length);
+  const Cut cut = cut_run(lane.emitted, lane.max_tokens - lane.generated, lane.stop);
+  lane.emitted.resize(static_cast<size_t>(cut.keep));
   if (lane.emitted.back() < 0) {
     lane.failed = true;
     lane.emitted.clear();
     return;
   }
-  const Cut cut = cut_run(lane.emitted, lane.max_tokens - lane.generated, lane.stop);
-  lane.emitted.resize(static_cast<size_t>(cut.keep));
   lane.finish = cut.finish;
   lane.accepted = std::min(cut.keep, path_length - 1);
   lane.generated += cut.keep;
   lane.tokens->insert(lane.tokens->end(), lane.emitted.begin(), lane.emitted.end());
+  if (lane.control != nullptr) lane.control->add(lane.emitted);
   if (lane.logprobs >= 0) add_logprobs(lane, index);
 }
 

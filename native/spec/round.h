@@ -9,6 +9,7 @@
 #include "kv/cache.h"
 #include "model/forward.h"
 #include "spec/accept.h"
+#include "spec/control_batch.h"
 #include "spec/drafter.h"
 #include "spec/hidden_rows.h"
 #include "spec/round_batch.h"
@@ -26,8 +27,10 @@ struct Lane {
   bool generates = true;   // false: only append the prompt to the cache
   int64_t beam_width = 0;  // 0: plain decoding
   int64_t beam_length = 0;
-  int64_t max_tokens = 0;  // to generate in all; prompt + max_tokens fits the context
-  int64_t logprobs = -1;   // -1: none, else how many of the most probable
+  int64_t max_tokens = 0;                // to generate in all; prompt + max_tokens fits the context
+  int64_t logprobs = -1;                 // -1: none, else how many of the most probable
+  std::unique_ptr<LaneControl> control;  // null: tokens are chosen from the logits as they are
+  std::unique_ptr<ControlBatch::Room> control_room;
 
   // State.
   HiddenRows::Taken hidden;  // of the row that chose the root
@@ -44,7 +47,7 @@ struct Lane {
   std::vector<int32_t> top_token;
   std::vector<float> top_logprob;
   Finish finish = Finish::kNone;
-  bool failed = false;  // every logit was NaN
+  bool failed = false;  // every logit was NaN, or its token is not to be chosen
 };
 
 // Drafting, and the forward pass with choosing, accepting and committing; building the batch is in neither.
@@ -69,6 +72,7 @@ class Round {
   RoundTimes run(const std::vector<Lane*>& lanes);
 
   HiddenRows& hidden() { return hidden_; }
+  ControlBatch& control() { return control_; }
   int64_t prefill_chunk() const { return prefill_chunk_; }
 
   // Backend memory that a round over this model takes beside those of model, drafter and cache.
@@ -115,12 +119,14 @@ class Round {
   void place_results();
   void fill_lanes();
   void fill_rows(const int32_t* nodes);
+  void fill_control();
   void add_prompt(const Lane& lane);
   RoundTimes run_in_steps();
   RoundTimes run_at_once();
   void draft();
   void place_trees();
   void verify();
+  void choose();
   void work();
   void fetch_results();
   int64_t positions_bound() const;
@@ -139,6 +145,7 @@ class Round {
   int64_t prefill_chunk_;
   RoundBatch batch_;
   HiddenRows hidden_;
+  ControlBatch control_;
   DeviceBuffer workspace_;
   Arrays device_{};
   HostBuffer host_results_;
@@ -149,6 +156,7 @@ class Round {
   int64_t drafting_ = 0, choosing_ = 0;  // how many of them draft, choose tokens
   std::vector<int32_t> logprob_rows_;
   std::map<std::vector<int64_t>, void*> graphs_;  // by shape; null: it came once
+  int64_t control_moves_ = 0;                     // of the arrays that they know
 };
 
 }  // namespace redrafter

@@ -68,6 +68,27 @@ void no_sibling_mask(const AttentionParams& p, Stream& stream) {
   real().attention(faulty, stream);
 }
 
+// Every node has the history of its root alone.
+void no_ancestors(const AdjustParams& p, Stream& stream) {
+  const std::vector<int32_t> none(static_cast<size_t>(p.rows), -1);
+  AdjustParams faulty = p;
+  faulty.node_parent = none.data();
+  real().adjust(faulty, stream);
+}
+
+// A node has all nodes before it in its history, as far as there is room, not only its ancestors.
+void siblings(const AdjustParams& p, Stream& stream) {
+  std::vector<int32_t> parent(p.node_parent, p.node_parent + p.rows);
+  for (int64_t lane = 0; lane < p.lanes; ++lane) {
+    for (int32_t node = 1; node < p.begin[lane + 1] - p.begin[lane]; ++node) {
+      parent[static_cast<size_t>(p.begin[lane] + node)] = node - 1;
+    }
+  }
+  AdjustParams faulty = p;
+  faulty.node_parent = parent.data();
+  real().adjust(faulty, stream);
+}
+
 void no_compaction(const KvCompactParams&, Stream&) {}
 
 Backend with_fault(const std::string& fault) {
@@ -75,6 +96,8 @@ Backend with_fault(const std::string& fault) {
   if (fault == "split-k") backend.matmul = split_k;
   if (fault == "last-wins") backend.sample = last_wins;
   if (fault == "no-sibling-mask") backend.attention = no_sibling_mask;
+  if (fault == "no-ancestors") backend.adjust = no_ancestors;
+  if (fault == "sibling-penalties") backend.adjust = siblings;
   if (fault == "no-compaction") backend.kv_compact = no_compaction;
   return backend;
 }
@@ -86,8 +109,9 @@ std::vector<int32_t> ids_of(const Napi::Value& value) {
   return {array.Data(), array.Data() + array.ElementLength()};
 }
 
-// { fault, model, drafter, ids, maxTokens, beamWidth, beamLength, eos } -> { ids, kv } where kv holds K of
-// layer 0. beamWidth 0 decodes plainly.
+// { fault, model, drafter, ids, maxTokens, beamWidth, beamLength, eos, repetition?, frequency? } ->
+// { ids, kv, logits } where kv holds K of layer 0 and logits are those of the first row of the last round.
+// beamWidth 0 decodes plainly.
 Napi::Value decode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Napi::Object options = info[0].As<Napi::Object>();
@@ -121,6 +145,16 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     lane.beam_length = lane.beam_width == 0 ? 0 : number("beamLength");
     lane.max_tokens = number("maxTokens");
     if (fault != "no-eos-cut") lane.stop.eos = eos;
+    ControlSpec control;
+    if (options.Has("repetition"))
+      control.repetition = options.Get("repetition").As<Napi::Number>().FloatValue();
+    if (options.Has("frequency"))
+      control.frequency = options.Get("frequency").As<Napi::Number>().FloatValue();
+    if (control.any()) {
+      lane.control = std::make_unique<LaneControl>(control, lane.stop, tokens);
+      const int64_t most = lane.control->most_entries(lane.max_tokens, config.vocab);
+      lane.control_room = std::make_unique<ControlBatch::Room>(round.control(), ControlBatch::Need{most, 0});
+    }
     kv.reserve(static_cast<int64_t>(prompt) + lane.max_tokens + nodes);
     const auto ended = [&] {
       return lane.finish != Finish::kNone ||
@@ -149,6 +183,9 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     }
     result.Set("ids", ids);
     result.Set("kv", values);
+    auto logits = Napi::Float32Array::New(info.Env(), static_cast<size_t>(config.vocab));
+    std::copy(model.logits(), model.logits() + config.vocab, logits.Data());
+    result.Set("logits", logits);
     return result;
   });
 }

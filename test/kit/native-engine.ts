@@ -29,6 +29,17 @@ export type GenerateOptions = Partial<Omit<NativeGenerateOptions, 'eosTokenIds' 
   stop?: number[];
 };
 
+/** Tokens are chosen from the logits as they are. */
+export const UNCONTROLLED = {
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  minTokens: 0,
+  bannedTokenIds: new Int32Array(0),
+  biasTokenIds: new Int32Array(0),
+  biases: new Float32Array(0),
+};
+
 type Finish = Extract<NativeMessage, { type: 'finish' }>;
 
 export interface Generated {
@@ -245,6 +256,7 @@ export class TestEngine {
           topK: 0,
           topP: 1,
           minP: 0,
+          ...UNCONTROLLED,
           seed: 0n,
           beamWidth: 0,
           beamLength: 0,

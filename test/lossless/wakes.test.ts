@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 
 import { native, type NativeMessage } from '../../lib/native.js';
 import { bundled, promptIds, trainedDrafters } from '../kit/bundled.js';
+import { UNCONTROLLED } from '../kit/native-engine.js';
 
 describe('the event loop', () => {
   it('is woken at most once per round, however many requests run', async () => {
@@ -35,6 +36,7 @@ describe('the event loop', () => {
                   topK: 0,
                   topP: 1,
                   minP: 0,
+                  ...UNCONTROLLED,
                   seed: 0n,
                   beamWidth: 2,
                   beamLength: 3,
