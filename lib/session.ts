@@ -150,7 +150,7 @@ export class Session {
     try {
       if (keep < this.ids.length) this.cut(site, keep).catch(() => undefined);
       await this.read(site, ids, resolved.signal);
-      forks = await this.forkTimes(site, n);
+      forks = await this.forkTimes(site, n, resolved.signal);
     } catch (error) {
       throw await this.recover(site, fromThrown(error), keep);
     }
@@ -329,14 +329,14 @@ export class Session {
     this.kvTokens = (await work).kvTokens;
   }
 
-  /** All of the forks or none. */
-  private async forkTimes(site: CallSite, n: number): Promise<Session[]> {
+  /** All of the forks or none; none once the signal has fired, which later listeners would not hear of. */
+  private async forkTimes(site: CallSite, n: number, signal: AbortSignal | undefined): Promise<Session[]> {
     const opened = await Promise.allSettled(Array.from({ length: n }, () => Session.open(this.owner, site, this)));
     const forks = opened.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
     const failed = opened.find((each) => each.status === 'rejected');
-    if (failed === undefined) return forks;
+    if (failed === undefined && signal?.aborted !== true) return forks;
     await Promise.all(forks.map((fork) => fork.dispose()));
-    throw failed.reason;
+    throw failed?.reason ?? aborted(signal as AbortSignal);
   }
 
   private begin(signal?: AbortSignal): void {
