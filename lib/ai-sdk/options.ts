@@ -8,7 +8,15 @@ import type { CallOptions, Warning } from './spec.js';
  * What `providerOptions.redrafter` can hold, as in {@link GenerateOptions}. Other keys are refused with
  * ERR_INVALID_ARGUMENT.
  */
-export type RedrafterOptions = Pick<GenerateOptions, (typeof OWN_KEYS)[number]>;
+export type RedrafterOptions = Pick<
+  GenerateOptions,
+  'beamWidth' | 'beamLength' | 'drafting' | 'minP' | 'repetitionPenalty' | 'minTokens'
+> & {
+  /** As `logitBias` of {@link GenerateOptions}, as JSON has it. */
+  logitBias?: Record<string, number>;
+  /** As in {@link GenerateOptions}. */
+  bannedTokenIds?: number[];
+};
 
 const OWN_KEYS = [
   'beamWidth',
@@ -19,7 +27,7 @@ const OWN_KEYS = [
   'logitBias',
   'bannedTokenIds',
   'minTokens',
-] as const satisfies (keyof GenerateOptions)[];
+] as const satisfies (keyof RedrafterOptions)[];
 
 /** A call's options as those of `session.generate`, which checks their values. Adds a warning for each without effect. */
 export function toGenerateOptions(

@@ -34,7 +34,9 @@ export function biasList(flag: string): (text: string) => Map<number, number> {
     const biases = text.split(',').map((entry): [number, number] => {
       const [, id, bias] = /^(\d{1,10})=(.+)$/.exec(entry) ?? [];
       if (id === undefined || bias === undefined) {
-        throw invalid(`${flag} must be token ids with numbers (17=-2.5,3=100), got ${JSON.stringify(entry.slice(0, 40))}`);
+        throw invalid(
+          `${flag} must be token ids with numbers (17=-2.5,3=100), got ${JSON.stringify(entry.slice(0, 40))}`,
+        );
       }
       return [Number(id), number(bias)];
     });

@@ -126,9 +126,9 @@ export class Server {
         throw new RedrafterError('ERR_TOKENIZER', 'serving needs a tokenizer, and the model has no tokenizer.json');
       }
       const { options, admission } = this;
-      const { modelName, shape } = options;
+      const { modelName, shape, maxConcurrent: mostChoices } = options;
       const fingerprint = [version(), info.fingerprint, info.dtype, info.device, info.level].join('-');
-      this.place = { options, admission, fingerprint, context: { model, tokenizer, modelName, shape } };
+      this.place = { options, admission, fingerprint, context: { model, tokenizer, modelName, shape, mostChoices } };
       if (this.state === 'loading') this.state = 'ready';
     } catch (error) {
       if (this.state === 'loading') this.state = 'failed';

@@ -5,7 +5,14 @@ import ts from 'typescript';
 import { describe, expect, it } from 'vitest';
 
 import { RedrafterError } from '../../lib/index.js';
-import { resolveAppend, resolveEngine, resolveGenerate, resolveGenerateMany, resolveLoad, resolveSave } from '../../lib/options.js';
+import {
+  resolveAppend,
+  resolveEngine,
+  resolveGenerate,
+  resolveGenerateMany,
+  resolveLoad,
+  resolveSave,
+} from '../../lib/options.js';
 
 interface Option {
   name: string;

@@ -122,10 +122,7 @@ describe('generateMany', () => {
     const samples = await session.generateMany(PROMPT, { ...SAMPLED, n: 2, maxTokens: 60 });
     await session.rewind(3);
     await session.dispose();
-    expect(await idsOf(samples)).toEqual([
-      await alone(7n, { maxTokens: 60 }),
-      await alone(8n, { maxTokens: 60 }),
-    ]);
+    expect(await idsOf(samples)).toEqual([await alone(7n, { maxTokens: 60 }), await alone(8n, { maxTokens: 60 })]);
     await expectOnly(0, 0);
   });
 
