@@ -96,6 +96,7 @@ Backend with_fault(const std::string& fault) {
   if (fault == "split-k") backend.matmul = split_k;
   if (fault == "last-wins") backend.sample = last_wins;
   if (fault == "no-sibling-mask") backend.attention = no_sibling_mask;
+  if (fault == "no-adjust") backend.adjust = backend.adjust_undo = nullptr;
   if (fault == "no-ancestors") backend.adjust = no_ancestors;
   if (fault == "sibling-penalties") backend.adjust = siblings;
   if (fault == "no-compaction") backend.kv_compact = no_compaction;

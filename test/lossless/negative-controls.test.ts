@@ -92,6 +92,10 @@ describe('the comparison of drafted with plain decoding', () => {
     expect(frequent.every((id) => differences('none', { eos: Int32Array.of(id) }).ids === 0)).toBe(true);
   }, 120_000);
 
+  it('needs no op for penalties where there are none', () => {
+    expect(differences('no-adjust')).toEqual({ ids: 0, kv: 0 });
+  }, 60_000);
+
   it.each(['no-ancestors', 'sibling-penalties'])(
     'sees penalties on a wrong history: %s',
     (fault) => {
