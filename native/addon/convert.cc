@@ -128,11 +128,10 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.kv_tokens = to_int(o.Get("kvTokens"));
   options.prefill_chunk = to_int(o.Get("prefillChunk"));
   options.memory_budget_bytes = to_int(o.Get("memoryBudgetBytes"));
-  REDRAFTER_REQUIRE(
-      options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
-          options.kv_tokens >= 0 && options.prefill_chunk >= 0 && options.prefill_chunk <= 65536 &&
-          options.memory_budget_bytes >= 0,
-      "ERR_INVALID_ARGUMENT", "a number among the options is out of range");
+  REDRAFTER_REQUIRE(options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
+                        options.kv_tokens >= 0 && options.prefill_chunk >= 0 &&
+                        options.prefill_chunk <= 65536 && options.memory_budget_bytes >= 0,
+                    "ERR_INVALID_ARGUMENT", "a number among the options is out of range");
   return options;
 }
 

@@ -136,10 +136,15 @@ describe('a memory budget', () => {
 
   /** How loading fails, which is how estimating does. */
   async function refusal(options: MemoryOptions): Promise<string> {
-    const failures = [estimateMemory(tiny.model, { ...base, ...options }), Model.load(tiny.model, { ...base, ...options })];
+    const all = { ...base, ...options };
     const [estimate, load] = await Promise.all(
-      failures.map((each) => each.then(() => 'none', (error: RedrafterError) => `${error.code}: ${error.message}`)),
-    ); // prettier-ignore
+      [estimateMemory(tiny.model, all), Model.load(tiny.model, all)].map((work) =>
+        work.then(
+          () => 'none',
+          (error: unknown) => `${(error as RedrafterError).code}: ${(error as RedrafterError).message}`,
+        ),
+      ),
+    );
     expect(load).toBe(estimate);
     return load ?? '';
   }
@@ -155,7 +160,7 @@ describe('a memory budget', () => {
     );
     expect(await refusal({ memoryBudgetBytes: 1 })).toMatch(/^ERR_OOM: memoryBudgetBytes is 1, /);
     const asked = await refusal({ memoryBudgetBytes: (await total({ kvTokens: 300 })) - 1, kvTokens: 300 });
-    expect(asked).toMatch(/^ERR_OOM: .* \(kvTokens = 300\), .*; raise it, or lower kvTokens, contextTokens or /);
+    expect(asked).toMatch(/^ERR_OOM: .* \(kvTokens = 300\), .*; raise it, or lower kvTokens, contextTokens, /);
     expect(await tokens({ memoryBudgetBytes: await total({ kvTokens: 300 }), kvTokens: 300 })).toBe(300);
   });
 

@@ -35,7 +35,7 @@ const CASES: Case[] = [
   { name: 'short', ids: [11], options: { maxTokens: 15, temperature: 1.1, topP: 0.9, seed: 8n, logprobs: 0 } },
 ];
 
-describe.skipIf(simt === undefined)('streams that are late', () => {
+describe.skipIf(simt === undefined)('on late streams', () => {
   /** Each case alone and plain, where streams do everything at once. */
   let expected: Outcome[];
   beforeAll(async () => {
@@ -45,7 +45,7 @@ describe.skipIf(simt === undefined)('streams that are late', () => {
     await engine.close();
   });
 
-  it('give what others give: all at once, drafted, plain and again', async () => {
+  it('requests at once, drafted and plain, give what they give alone on others', async () => {
     const before = simt?.freedEarly();
     const engine = await load('cuda:late');
     for (const drafting of [DRAFTED, {}, DRAFTED]) {
@@ -58,7 +58,7 @@ describe.skipIf(simt === undefined)('streams that are late', () => {
     expect(simt?.freedEarly()).toBe(before);
   });
 
-  it('save, restore, fork and rewind beside the rounds of others', async () => {
+  it('sessions are saved, restored, forked and rewound beside the rounds of others', async () => {
     const engine = await load('cuda:late');
     const [greedy, seeded] = CASES as [Case, Case];
     const [whole, other] = expected as [Outcome, Outcome];
@@ -81,7 +81,7 @@ describe.skipIf(simt === undefined)('streams that are late', () => {
     await engine.close();
   });
 
-  it('load tensors of several slices, the last of which is not full', async () => {
+  it('tensors of several slices are loaded, the last of which is not full', async () => {
     const large = join(directory, 'large');
     writeTinyLlama(large, { ...SHAPE, vocab: 27_000, hidden: 48, layers: 1 }, 43);
     const each: Case = { name: 'large', ids: [5, 26_999, 22_000, 12], options: { maxTokens: 3 } };
@@ -109,15 +109,15 @@ describe.skipIf(simt === undefined)('streams that are late', () => {
   }
 
   // The first wait has nothing to wait for. Each of the next ones guards the buffer that is read into next.
-  it.each([2, 3, 4, 7, 10, 13])('notice that loading does not wait for the %i-th time', async (n) => {
+  it.each([2, 3, 4, 7, 10, 13])('a load that does not wait for the %i-th time is noticed', async (n) => {
     expect(await hasty(n)).not.toEqual([]);
   });
 
-  it('would not be noticed if nothing were', async () => {
+  it('and one that waits always is not', async () => {
     expect(await hasty(100_000)).toEqual([]);
   });
 
-  describe('when loading fails', () => {
+  describe('a load that fails', () => {
     // Its last matrix cannot be f16: by then a copy of the one before is under way.
     const broken = join(directory, 'broken');
     mkdirSync(broken);
@@ -128,23 +128,23 @@ describe.skipIf(simt === undefined)('streams that are late', () => {
     const fail = async (device: string): Promise<string> =>
       TestEngine.load(broken, { device, dtype: 'f16', contextTokens: 64 }).then(
         () => 'none',
-        (error: EngineError) => error.code,
+        (error: unknown) => (error as EngineError).code,
       );
 
-    it('keep the memory of the host until no copy needs it', async () => {
+    it('keeps the memory of the host until no copy needs it', async () => {
       const before = [simt?.freedEarly(), simt?.allocatedBytes(), simt?.hostBytes()];
       expect(await fail('cuda:late')).toBe('ERR_INVALID_ARGUMENT');
       expect([simt?.freedEarly(), simt?.allocatedBytes(), simt?.hostBytes()]).toEqual(before);
     });
 
-    it('notice that it does not', async () => {
+    it('is noticed if it does not', async () => {
       const before = simt?.freedEarly() ?? 0;
       // Embedding, two layers of nine tensors, norm: 20 slices that wait for the one before, then the buffers go.
       expect(await fail('cuda:hasty-21')).toBe('ERR_INVALID_ARGUMENT');
       expect(simt?.freedEarly()).toBe(before + 1);
     });
 
-    it('wait when the host closes the model while it loads', async () => {
+    it('as the model is closed meanwhile keeps it, too', async () => {
       const before = [simt?.freedEarly(), simt?.allocatedBytes(), simt?.hostBytes()];
       for (let i = 0; i < 10; i++) expect(await TestEngine.abandon(model, { device: 'cuda:late', drafter })).toBe(true);
       expect([simt?.freedEarly(), simt?.allocatedBytes(), simt?.hostBytes()]).toEqual(before);

@@ -37,9 +37,7 @@ void make_late(Stream& stream) {
 
 uint64_t freed_early() { return early.load(); }
 
-bool defers(cudaStream_t stream) {
-  return stream != nullptr && (stream->records != nullptr || stream->late);
-}
+bool defers(cudaStream_t stream) { return stream != nullptr && (stream->records != nullptr || stream->late); }
 
 void defer(cudaStream_t stream, Work work, const void* host, size_t host_bytes) {
   if (stream->records != nullptr) {
