@@ -120,10 +120,11 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.context_tokens = to_int(o.Get("contextTokens"));
   options.kv_tokens = to_int(o.Get("kvTokens"));
   options.prefill_chunk = to_int(o.Get("prefillChunk"));
-  REDRAFTER_REQUIRE(
-      options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
-          options.kv_tokens >= 0 && options.prefill_chunk >= 0 && options.prefill_chunk <= 65536,
-      "ERR_INVALID_ARGUMENT", "threads, contextTokens, kvTokens or prefillChunk is out of range");
+  options.memory_budget_bytes = to_int(o.Get("memoryBudgetBytes"));
+  REDRAFTER_REQUIRE(options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
+                        options.kv_tokens >= 0 && options.prefill_chunk >= 0 &&
+                        options.prefill_chunk <= 65536 && options.memory_budget_bytes >= 0,
+                    "ERR_INVALID_ARGUMENT", "a number among the options is out of range");
   return options;
 }
 
@@ -162,7 +163,7 @@ Napi::Object from_usage(Napi::Env env, const KvUsage& usage) {
 Napi::Object from_memory(Napi::Env env, const MemoryUse& use) {
   Napi::Object o = Napi::Object::New(env);
   set_numbers(o, "weightBytes", use.weights, "drafterBytes", use.drafter, "kvBytes", use.kv, "workspaceBytes",
-              use.workspace, "totalBytes", use.weights + use.drafter + use.kv + use.workspace);
+              use.workspace, "totalBytes", use.total());
   return o;
 }
 

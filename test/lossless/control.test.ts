@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 
 import { temporaryDirectory, type TinyShape, writeTinyDrafter, writeTinyLlama } from '../kit/checkpoint.js';
 import { type Control, nativeControl, reference } from '../kit/control.js';
-import { type GenerateOptions, TestEngine } from '../kit/native-engine.js';
+import { type EngineError, type GenerateOptions, TestEngine } from '../kit/native-engine.js';
 import { Random } from '../kit/random.js';
 import { testing } from '../kit/testing.js';
 import { describeLevels, describeOnce, KERNELS } from '../native/ops/levels.js';
@@ -162,6 +162,41 @@ describeLevels('control', (level) => {
     const beside = await Promise.all([run(engine, long, shape), ...many]);
     expectLossless(plain, beside[0], 'moved');
     expectLossless(plain, await run(engine, long, shape), 'after it');
+  });
+});
+
+describeOnce('memory for control', () => {
+  const options = { maxTokens: 4, logprobs: 0, ...nativeControl({ repetitionPenalty: 1.3 }) };
+
+  /** Loaded so that the next allocation fails. */
+  async function loaded(device: string): Promise<TestEngine> {
+    for (let n = 1; n < 100; n++) {
+      try {
+        const all = { drafter: paths.drafter, contextTokens: 64, threads: 1 };
+        return await TestEngine.load(paths.model, { ...all, device: `${device}:failing-allocate-${n}` });
+      } catch (error) {
+        expect((error as EngineError).code).toBe('ERR_OOM');
+      }
+    }
+    throw new Error('it never loads');
+  }
+
+  it.each(simt === undefined ? ['cpu'] : ['cpu', 'cuda'])('fails one request alone on %s', async (device) => {
+    const engine = await loaded(device);
+    const session = await engine.open();
+    await expect(engine.generate(session, PROMPT, options)).rejects.toMatchObject({ code: 'ERR_OOM' });
+    const outcome = await engine.generate(session, PROMPT, { ...options, beamWidth: 4, beamLength: 2 });
+    expect([outcome.ids.length, outcome.tokens]).toEqual([4, PROMPT.length + 4]);
+    await engine.close();
+  });
+
+  it.skipIf(simt === undefined)('stays as it is until the device has read it', async () => {
+    const engine = await TestEngine.load(paths.model, { ...paths, contextTokens: 128, device: 'cuda:late' });
+    const c: Case = { name: 'late', ids: PROMPT, options: { ...options, maxTokens: 12 } };
+    const plain = await run(engine, c);
+    const all = await Promise.all([1, 2, 3].map((beamWidth) => run(engine, c, { beamWidth, beamLength: 3 })));
+    for (const outcome of all) expectLossless(plain, outcome, 'late');
+    await engine.close();
   });
 });
 
