@@ -81,7 +81,8 @@ void EngineThread::serve() {
     if (active_.empty()) verified_ = std::chrono::steady_clock::time_point::max();
     admit();
     if (!active_.empty() && !engine_.closing_.load()) round();
-    flush();
+    // Else they are told while the next round, which begins at once, is on its way.
+    if (active_.empty() || backend_->host_memory) flush();
   }
 }
 
@@ -176,7 +177,7 @@ void EngineThread::round() {
   const std::vector<Lane*> lanes = pick_lanes();
   std::vector<bool> was_decoding;
   for (const Lane* lane : lanes) was_decoding.push_back(lane->decoding);
-  const RoundTimes times = round_->run(lanes);
+  const RoundTimes times = round_->run(lanes, [this] { flush(); });
   verified_ = std::chrono::steady_clock::now();
   const double host_ms =
       std::chrono::duration<double, std::milli>(verified_ - begin).count() - times.draft_ms - times.verify_ms;

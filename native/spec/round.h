@@ -2,7 +2,7 @@
 // Plain decoding is the same round with trees of one node.
 #pragma once
 
-#include <map>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -12,6 +12,7 @@
 #include "spec/drafter.h"
 #include "spec/hidden_rows.h"
 #include "spec/round_batch.h"
+#include "spec/round_graphs.h"
 
 namespace redrafter {
 
@@ -59,14 +60,14 @@ class Round {
   Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int64_t prefill_chunk);
   Round(const Round&) = delete;
   Round& operator=(const Round&) = delete;
-  ~Round() { forget_graphs(); }
 
   // Rows the lane would bring into the next pass at most.
   int64_t rows_wanted(const Lane& lane) const;
 
   // The rows of all lanes together must fit the model's limit. Their KV slots must be reserved, and lanes
-  // that generate must have a row of hidden().
-  RoundTimes run(const std::vector<Lane*>& lanes);
+  // that generate must have a row of hidden(). Where the backend works by itself, `meanwhile` is called once,
+  // when all work was launched and before its end is waited for; else it is not called, as nobody would win.
+  RoundTimes run(const std::vector<Lane*>& lanes, const std::function<void()>& meanwhile = {});
 
   HiddenRows& hidden() { return hidden_; }
   int64_t prefill_chunk() const { return prefill_chunk_; }
@@ -98,12 +99,15 @@ class Round {
     float* top_logprob;                    // likewise
     uint8_t* sample_scratch;               // [threads, sample_scratch(vocab)]
   };
-  // Lanes that draft with one shape, one after another in order_.
+  // Lanes that decode with one shape, one after another in order_; those that decode plainly are one of width
+  // 0.
   struct Group {
-    int64_t first, lanes, width, length;
-    int64_t first_node;  // in the arrays of trees
+    int64_t lanes;  // padding included, which comes last
+    int64_t width, length;
+    int64_t nodes;           // rows of a lane in the pass at most
+    int64_t first = 0;       // in order_
+    int64_t first_node = 0;  // in the arrays of trees
   };
-  static constexpr size_t kMaxGraphs = 64;
 
   static Results carve_results(Arena& arena, int64_t lanes);
   static size_t results_capacity(const Model& model);
@@ -112,21 +116,21 @@ class Round {
 
   int64_t draft_length(const Lane& lane) const;
   void sort(const std::vector<Lane*>& lanes);
+  void pad();
+  void place_groups();
   void place_results();
   void fill_lanes();
   void fill_rows(const int32_t* nodes);
   void add_prompt(const Lane& lane);
   RoundTimes run_in_steps();
-  RoundTimes run_at_once();
+  RoundTimes run_at_once(const std::function<void()>& meanwhile);
   void draft();
   void place_trees();
   void verify();
   void work();
   void fetch_results();
   int64_t positions_bound() const;
-  std::vector<int64_t> shape() const;
-  void launch_work();
-  void forget_graphs();
+  RoundGraphs::Shape shape() const;
   void settle_prompt(Lane& lane, int64_t index);
   void settle_tree(Lane& lane, int64_t index);
   void emit(Lane& lane, int64_t index);
@@ -144,11 +148,13 @@ class Round {
   HostBuffer host_results_;
   size_t results_bytes_ = 0;
   Results results_{}, device_results_{};  // of this round, on the host and on the backend
-  std::vector<Lane*> order_;              // as their lanes are in the batch
-  std::vector<Group> groups_;
-  int64_t drafting_ = 0, choosing_ = 0;  // how many of them draft, choose tokens
+  std::vector<Lane*> order_;              // as their lanes are in the batch; null: padding
+  std::vector<Group> groups_;             // of those that decode, from the first one on
+  int64_t drafting_ = 0, choosing_ = 0;   // how many of order_ draft, choose tokens
+  int64_t inert_rows_ = 0;                // that padding brings into the pass
+  bool all_decode_ = false;
   std::vector<int32_t> logprob_rows_;
-  std::map<std::vector<int64_t>, void*> graphs_;  // by shape; null: it came once
+  RoundGraphs graphs_;
 };
 
 }  // namespace redrafter

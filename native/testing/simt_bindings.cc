@@ -50,6 +50,13 @@ Napi::Value run(const Napi::CallbackInfo& info) {
   });
 }
 
+template <auto count>
+void add_count(Napi::Object simt, const char* name) {
+  simt[name] = Napi::Function::New(simt.Env(), [](const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(count()));
+  });
+}
+
 }  // namespace
 
 void add_simt(Napi::Env env, Napi::Object exports) {
@@ -61,12 +68,10 @@ void add_simt(Napi::Env env, Napi::Object exports) {
   simt["compiler"] = "gcc";
 #endif
   simt["canCheck"] = simt::can_check();
-  simt["graphLaunches"] = Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(simt::graph_launches()));
-  });
-  simt["allocatedBytes"] = Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(simt::allocated_bytes()));
-  });
+  add_count<simt::graph_launches>(simt, "graphLaunches");
+  add_count<simt::graph_captures>(simt, "graphCaptures");
+  add_count<simt::graphs_alive>(simt, "graphsAlive");
+  add_count<simt::allocated_bytes>(simt, "allocatedBytes");
   exports["simt"] = simt;
 }
 

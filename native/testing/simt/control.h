@@ -9,8 +9,11 @@ namespace redrafter::simt {
 // Where the orders of blocks and threads, and the moments of asynchronous copies, are drawn from.
 void set_seed(uint64_t seed);
 
-// Graphs that were run since the process began; what went wrong in the last one of this thread that failed.
+// Graphs that were launched and made since the process began, and those there are now; what went wrong in the
+// last work that a stream of this thread had put off.
 uint64_t graph_launches();
+uint64_t graph_captures();
+uint64_t graphs_alive();
 const char* graph_fault();
 
 // Whether this build can check what kernels do with memory, and switching that off and on; see check.h. It is

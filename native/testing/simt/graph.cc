@@ -1,20 +1,39 @@
 #include "testing/simt/graph.h"
 
 #include <atomic>
+#include <utility>
 
 #include "testing/simt/control.h"
 
 namespace {
 
-thread_local const char* fault = nullptr;  // of the last graph of this thread that failed
-std::atomic<uint64_t> launched{0};
+thread_local const char* fault = nullptr;  // the last one of this thread's work that was put off
+std::atomic<uint64_t> launched{0}, captured{0}, destroyed{0};
+
+const char* run_all(const SimtWork& work) {
+  for (const auto& run : work) {
+    if (const char* problem = run(); problem != nullptr) return problem;
+  }
+  return nullptr;
+}
 
 }  // namespace
 
 namespace redrafter::simt {
 
 uint64_t graph_launches() { return launched.load(); }
+uint64_t graph_captures() { return captured.load(); }
+uint64_t graphs_alive() { return captured.load() - destroyed.load(); }
 const char* graph_fault() { return fault; }
+
+cudaError_t finish_work(cudaStream_t stream) {
+  if (stream == nullptr || stream->put_off.empty()) return cudaSuccess;
+  const SimtWork work = std::exchange(stream->put_off, {});
+  const char* problem = run_all(work);
+  if (problem == nullptr) return cudaSuccess;
+  fault = problem;
+  return cudaErrorLaunchFailure;
+}
 
 }  // namespace redrafter::simt
 
@@ -32,17 +51,15 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* launchable, cudaGraph_t graph, unsigned long long) {
-  *launchable = new CUgraphExec_st{*graph};
+  ++captured;
+  *launchable = new CUgraphExec_st{std::make_shared<const SimtWork>(graph->work)};
   return cudaSuccess;
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t launchable, cudaStream_t stream) {
   if (stream == nullptr || stream->records != nullptr) return cudaErrorInvalidValue;
   ++launched;
-  for (const auto& run : launchable->graph.work) {
-    fault = run();
-    if (fault != nullptr) return cudaErrorLaunchFailure;
-  }
+  stream->put_off.push_back([work = launchable->work] { return run_all(*work); });
   return cudaSuccess;
 }
 
@@ -52,6 +69,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t launchable) {
+  if (launchable != nullptr) ++destroyed;
   delete launchable;
   return cudaSuccess;
 }

@@ -112,7 +112,7 @@ static const char* run_launch(const char* name, dim3 grid, dim3 block, size_t sh
 
 void launch(const char* name, dim3 grid, dim3 block, size_t shared_bytes, Stream& stream,
             void (*body)(const void* closure), const void* closure, size_t closure_bytes) {
-  const auto* queue = static_cast<cudaStream_t>(stream.cuda);
+  auto* queue = static_cast<cudaStream_t>(stream.cuda);
   if (queue != nullptr && queue->records != nullptr) {
     // Closures hold a kernel and its parameters, which are plain data.
     std::vector<uint64_t> copy((closure_bytes + 7) / 8);
@@ -122,7 +122,9 @@ void launch(const char* name, dim3 grid, dim3 block, size_t shared_bytes, Stream
     });
     return;
   }
-  const char* problem = run_launch(name, grid, block, shared_bytes, body, closure, closure_bytes);
+  const char* problem = finish_work(queue) != cudaSuccess
+                            ? graph_fault()
+                            : run_launch(name, grid, block, shared_bytes, body, closure, closure_bytes);
   if (problem == nullptr) return;
   stream.error = problem;
   stream.failed = name;
