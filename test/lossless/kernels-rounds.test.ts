@@ -17,8 +17,7 @@ import { type Case, differences, expectLossless, type Outcome, run } from './com
 
 /** Absent where the tests were built without the emulator. */
 const simt = testing['simt'] as
-  | { allocatedBytes(): number; graphLaunches(): number; graphCaptures(): number; graphsAlive(): number }
-  | undefined;
+  { allocatedBytes(): number; graphLaunches(): number; graphCaptures(): number; graphsAlive(): number } | undefined;
 
 const SHAPE: TinyShape = {
   ...{ vocab: 23, hidden: 32, layers: 1, heads: 2, kvHeads: 1, headDim: 16, ffn: 32, maxPositions: 512 },
