@@ -39,6 +39,7 @@ Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int
       batch_(batch_limits(model), model.backend()),
       hidden_(model.backend(), model.limits().rows, model.config().hidden),
       host_results_(model.backend(), results_capacity(model)),
+      logprobs_(model.backend(), model.limits().rows, model.config().vocab),
       graphs_(model.backend()) {
   Arena measure;
   carve(measure, model);
@@ -74,12 +75,6 @@ Round::Arrays Round::carve(Arena& arena, const Model& model) {
   a.results = arena.take<uint8_t>(static_cast<int64_t>(results_capacity(model)));
   for (int32_t** list : {&a.tree_token, &a.tree_parent, &a.tree_depth, &a.chosen})
     *list = arena.take<int32_t>(rows);
-  a.logprob_row = arena.take<int32_t>(kRun);
-  a.logprob_token = arena.take<int32_t>(kRun);
-  a.logprob = arena.take<float>(kRun);
-  const int64_t top = std::max(kRun * kLogprobsAtOnce, model.config().vocab);
-  a.top_token = arena.take<int32_t>(top);
-  a.top_logprob = arena.take<float>(top);
   a.sample_scratch = arena.take<uint8_t>(model.limits().threads * sample_scratch(model.config().vocab));
   return a;
 }
@@ -88,7 +83,8 @@ int64_t Round::workspace_bytes(const Model& model) {
   Arena measure;
   carve(measure, model);
   return static_cast<int64_t>(measure.used()) + RoundBatch::bytes(batch_limits(model)) +
-         HiddenRows::bytes(model.limits().rows, model.config().hidden);
+         HiddenRows::bytes(model.limits().rows, model.config().hidden) +
+         Logprobs::bytes(model.limits().rows, model.config().vocab);
 }
 
 int64_t Round::rows_wanted(const Lane& lane) const {
@@ -319,31 +315,11 @@ void Round::emit(Lane& lane, int64_t index) {
   lane.accepted = std::min(cut.keep, path_length - 1);
   lane.generated += cut.keep;
   lane.tokens->insert(lane.tokens->end(), lane.emitted.begin(), lane.emitted.end());
-  if (lane.logprobs >= 0) add_logprobs(lane, index);
-}
-
-// As many tokens of the run at a time as there is room for.
-void Round::add_logprobs(Lane& lane, int64_t index) {
-  const Backend& backend = model_.backend();
-  const size_t count = lane.emitted.size(), top = static_cast<size_t>(lane.logprobs);
-  lane.logprob.resize(count);
-  lane.top_token.resize(count * top);
-  lane.top_logprob.resize(count * top);
-  logprob_rows_.assign(results_.path + index * kRun, results_.path + index * kRun + count);
-  for (int32_t& row : logprob_rows_) row += batch_.first_output(index);
-  const size_t at_once = lane.logprobs <= kLogprobsAtOnce ? count : 1;
-  for (size_t i = 0; i < count; i += at_once) {
-    backend.upload(device_.logprob_row, logprob_rows_.data() + i, at_once * sizeof(int32_t), stream_);
-    backend.upload(device_.logprob_token, lane.emitted.data() + i, at_once * sizeof(int32_t), stream_);
-    backend.logprob(
-        {model_.logits(), device_.logprob_row, device_.logprob_token, device_.logprob, device_.top_token,
-         device_.top_logprob, static_cast<int64_t>(at_once), model_.config().vocab, lane.logprobs},
-        stream_);
-    backend.download(lane.logprob.data() + i, device_.logprob, at_once * sizeof(float), stream_);
-    backend.download(lane.top_token.data() + i * top, device_.top_token, at_once * top * sizeof(int32_t),
-                     stream_);
-    backend.download(lane.top_logprob.data() + i * top, device_.top_logprob, at_once * top * sizeof(float),
-                     stream_);
+  if (lane.logprobs < 0) return;
+  logprobs_.want({lane.logprobs, &lane.logprob, &lane.top_token, &lane.top_logprob});
+  for (size_t i = 0; i < lane.emitted.size(); ++i) {
+    logprobs_.add_token(batch_.first_output(index) + results_.path[index * kRun + static_cast<int64_t>(i)],
+                        lane.emitted[i]);
   }
 }
 
@@ -381,6 +357,7 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes, const std::function<void(
   place_results();
   fill_lanes();
   const RoundTimes times = model_.backend().host_memory ? run_in_steps() : run_at_once(meanwhile);
+  logprobs_.clear();
   for (size_t i = 0; i < order_.size(); ++i) {
     Lane* lane = order_[i];
     if (lane == nullptr) continue;
@@ -390,6 +367,7 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes, const std::function<void(
       settle_prompt(*lane, static_cast<int64_t>(i));
     }
   }
+  logprobs_.compute(model_.logits(), stream_);
   return times;
 }
 

@@ -11,6 +11,7 @@
 #include "spec/accept.h"
 #include "spec/drafter.h"
 #include "spec/hidden_rows.h"
+#include "spec/logprobs.h"
 #include "spec/round_batch.h"
 #include "spec/round_graphs.h"
 
@@ -78,8 +79,6 @@ class Round {
  private:
   static constexpr int64_t kRun = kMaxBeamLength + 1;  // the most tokens that a lane emits in a round
 
-  static constexpr int64_t kLogprobsAtOnce = 64;  // beside each token's own, for all tokens of a run
-
   // What a round finds out of each lane; comes back in one copy.
   struct Results {
     int32_t* nodes;        // [lanes] of its tree
@@ -92,12 +91,7 @@ class Round {
     uint8_t* results;
     int32_t *tree_token, *tree_parent, *tree_depth;  // [rows] the trees of all lanes
     int32_t* chosen;                                 // [rows] the target's tokens, by output
-    // Log-probabilities of one lane's run.
-    int32_t *logprob_row, *logprob_token;  // [kRun]
-    float* logprob;                        // [kRun]
-    int32_t* top_token;                    // [kRun, kLogprobsAtOnce], or [vocab] if that is more
-    float* top_logprob;                    // likewise
-    uint8_t* sample_scratch;               // [threads, sample_scratch(vocab)]
+    uint8_t* sample_scratch;                         // [threads, sample_scratch(vocab)]
   };
   // Lanes that decode with one shape, one after another in order_; those that decode plainly are one of width
   // 0.
@@ -134,7 +128,6 @@ class Round {
   void settle_prompt(Lane& lane, int64_t index);
   void settle_tree(Lane& lane, int64_t index);
   void emit(Lane& lane, int64_t index);
-  void add_logprobs(Lane& lane, int64_t index);
 
   Model& model_;
   KvCache& cache_;
@@ -153,7 +146,7 @@ class Round {
   int64_t drafting_ = 0, choosing_ = 0;   // how many of order_ draft, choose tokens
   int64_t inert_rows_ = 0;                // that padding brings into the pass
   bool all_decode_ = false;
-  std::vector<int32_t> logprob_rows_;
+  Logprobs logprobs_;
   RoundGraphs graphs_;
 };
 

@@ -34,8 +34,6 @@ const MOST = 33;
 /** Graphs that an engine keeps at most. */
 const MOST_GRAPHS = 64;
 
-const LONG = { timeout: 180_000 };
-
 const random = new Random(43);
 /** Short prompts, greedy and sampled, of lengths that let lanes leave and join all the time. */
 const REQUESTS = range(MOST).map((i): Case => {
@@ -90,24 +88,28 @@ describeLevels('rounds', (level) => {
     ['decoding plainly', PLAIN],
     ['drafting with one shape', ALIKE],
     ['drafting with four shapes, or not', MIXED],
-  ] as const)('of 1 to 33 requests at once, %s, give each what it gets alone', LONG, async (_, drafting) => {
-    const engine = await load({ device: level });
-    const alone = await runEach(engine, REQUESTS, drafting);
-    const captures = simt?.graphCaptures() ?? 0;
-    for (const count of range(MOST, 1)) {
-      const outcomes = await runAll(engine, REQUESTS.slice(0, count), drafting);
-      outcomes.forEach((outcome, i) => {
-        const what = `${count} at once: request ${i}`;
-        expectLossless(plain[i] as Outcome, outcome, what);
-        expect(draftsOf(outcome), what).toEqual(draftsOf(alone[i] as Outcome));
-      });
-    }
-    if (level !== 'cuda:host') return;
-    const made = (simt?.graphCaptures() ?? 0) - captures;
-    expect(made).toBeGreaterThan(5);
-    if (drafting === PLAIN) expect(made).toBeLessThanOrEqual(BUCKETS.length);
-    expect(simt?.graphsAlive()).toBeLessThanOrEqual(MOST_GRAPHS);
-  });
+  ] as const)(
+    'of 1 to 33 requests at once, %s, give each what it gets alone',
+    { timeout: 180_000 },
+    async (_, drafting) => {
+      const engine = await load({ device: level });
+      const alone = await runEach(engine, REQUESTS, drafting);
+      const captures = simt?.graphCaptures() ?? 0;
+      for (const count of range(MOST, 1)) {
+        const outcomes = await runAll(engine, REQUESTS.slice(0, count), drafting);
+        outcomes.forEach((outcome, i) => {
+          const what = `${count} at once: request ${i}`;
+          expectLossless(plain[i] as Outcome, outcome, what);
+          expect(draftsOf(outcome), what).toEqual(draftsOf(alone[i] as Outcome));
+        });
+      }
+      if (level !== 'cuda:host') return;
+      const made = (simt?.graphCaptures() ?? 0) - captures;
+      expect(made).toBeGreaterThan(5);
+      if (drafting === PLAIN) expect(made).toBeLessThanOrEqual(BUCKETS.length);
+      expect(simt?.graphsAlive()).toBeLessThanOrEqual(MOST_GRAPHS);
+    },
+  );
 
   it('are one launch from the third of a shape on, and the host has time until they end', () => {
     const decode = testing['decode'] as (options: object) => { ids: Int32Array; calls: string[][] };
@@ -156,7 +158,7 @@ describeLevels('rounds', (level) => {
       ...{ name: `beams of ${beamLength}`, ids: [3, 1, 4], options: { maxTokens: beamLength + 3 } },
     });
 
-    it('forget the graph that was not used for the longest time, and give the same', LONG, async () => {
+    it('forget the graph that was not used for the longest time, and give the same', { timeout: 180_000 }, async () => {
       const before = simt?.graphsAlive() ?? 0;
       const engine = await load({ device: level });
       const alone = await runEach(engine, range(9).map(requestFor), PLAIN);
