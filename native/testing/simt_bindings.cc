@@ -50,38 +50,9 @@ Napi::Value run(const Napi::CallbackInfo& info) {
   });
 }
 
-// putOff(graph): a number goes from pinned memory to the device and back while the host changes it, by copies
-// of their own or in a graph: {before, after} waiting, what has come back.
-Napi::Value put_off(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&]() -> Napi::Value {
-    static const Backend cuda = cuda_table();
-    BackendStream stream(cuda, nullptr, StreamUse::kCopies);
-    DeviceBuffer device(cuda, sizeof(int32_t));
-    HostBuffer memory(cuda, 2 * sizeof(int32_t));
-    auto* numbers = static_cast<int32_t*>(memory.data());
-    numbers[0] = 1, numbers[1] = 0;
-    void* graph = nullptr;
-    if (info[0].As<Napi::Boolean>()) cuda.begin_capture(stream.get());
-    cuda.upload_later(device.as<void>(), numbers, sizeof(int32_t), stream.get());
-    cuda.download_later(numbers + 1, device.as<void>(), sizeof(int32_t), stream.get());
-    if (info[0].As<Napi::Boolean>()) {
-      graph = cuda.end_capture(stream.get());
-      cuda.launch_graph(graph, stream.get());
-    }
-    numbers[0] = 2;
-    auto result = Napi::Object::New(info.Env());
-    result["before"] = numbers[1];
-    cuda.wait(stream.get());
-    result["after"] = numbers[1];
-    if (graph != nullptr) cuda.release_graph(graph);
-    REDRAFTER_CHECK(stream.get().error == nullptr);
-    return result;
-  });
-}
-
 template <auto count>
-void add_count(Napi::Object simt, const char* name) {
-  simt[name] = Napi::Function::New(simt.Env(), [](const Napi::CallbackInfo& info) {
+Napi::Function counter(Napi::Env env) {
+  return Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), static_cast<double>(count()));
   });
 }
@@ -97,11 +68,12 @@ void add_simt(Napi::Env env, Napi::Object exports) {
   simt["compiler"] = "gcc";
 #endif
   simt["canCheck"] = simt::can_check();
-  simt["putOff"] = Napi::Function::New(env, put_off);
-  add_count<simt::graph_launches>(simt, "graphLaunches");
-  add_count<simt::graph_captures>(simt, "graphCaptures");
-  add_count<simt::graphs_alive>(simt, "graphsAlive");
-  add_count<simt::allocated_bytes>(simt, "allocatedBytes");
+  simt["graphLaunches"] = counter<simt::graph_launches>(env);
+  simt["graphCaptures"] = counter<simt::graph_captures>(env);
+  simt["graphsAlive"] = counter<simt::graphs_alive>(env);
+  simt["allocatedBytes"] = counter<simt::allocated_bytes>(env);
+  simt["hostBytes"] = counter<simt::host_bytes>(env);
+  simt["freedEarly"] = counter<simt::freed_early>(env);
   exports["simt"] = simt;
 }
 

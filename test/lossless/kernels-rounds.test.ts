@@ -191,6 +191,22 @@ describeLevels('rounds', (level) => {
     });
   });
 
+  it.runIf(level === 'cuda:host').each([
+    ['cuda:late', false],
+    ['cuda:hasty-80', true],
+    ['cuda:hasty-95', true],
+  ])('whose end is not waited for are noticed: %s', async (device, noticed) => {
+    // On late streams a round runs when it is waited for; on hasty ones, that is left out once, long after loading.
+    const long: Case = { name: 'long', ids: [3, 1, 4], options: { maxTokens: 120 } };
+    const expected = await run(await load({ device: level }), long);
+    const engine = await load({ device });
+    const found = await run(engine, long).then(
+      (outcome) => differences(expected, outcome),
+      (error: unknown) => [String(error)],
+    );
+    expect(found.length > 0).toBe(noticed);
+  });
+
   // native/testing/simt/planted_ops.h. Five lanes are filled up to six.
   describe.runIf(level === 'cuda:host')('with a fault planted in what padding leaves', () => {
     const requests = REQUESTS.slice(0, 5).map((each) => ({ ...each, options: { ...each.options, maxTokens: 12 } }));

@@ -25,7 +25,17 @@ async function wakesOf({ Engine }: NativeModule, options: Engine): Promise<Nativ
   await new Promise<void>((resolve, reject) => {
     let finished = 0;
     const engine = new Engine(
-      { model, drafter, device, dtype: 'auto', threads: 2, contextTokens: 0, kvTokens: 0, prefillChunk: 0 },
+      {
+        model,
+        drafter,
+        device,
+        dtype: 'auto',
+        threads: 2,
+        contextTokens: 0,
+        kvTokens: 0,
+        prefillChunk: 0,
+        memoryBudgetBytes: 0,
+      },
       (messages) => {
         batches.push(messages);
         for (const message of messages) {

@@ -19,7 +19,6 @@ interface Simt {
   /** Whether this build sees what kernels do with memory; one with sanitizers does not. */
   canCheck: boolean;
   compiler: 'gcc' | 'clang';
-  putOff(graph: boolean): { before: number; after: number };
 }
 
 const simt = testing['simt'] as Simt | undefined;
@@ -186,12 +185,6 @@ describe.skipIf(simt === undefined)('the emulator', () => {
     });
     expect(Math.max(...outcomes)).toBeGreaterThan(0);
     expect(Math.min(...outcomes)).toBeLessThan(32);
-  });
-});
-
-describe.skipIf(simt === undefined)('a stream', () => {
-  it.each([false, true])('puts off copies of pinned memory until it is waited for, in a graph: %s', (graph) => {
-    expect((simt as Simt).putOff(graph)).toEqual({ before: 0, after: 2 });
   });
 });
 

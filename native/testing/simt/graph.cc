@@ -1,18 +1,17 @@
-#include "testing/simt/graph.h"
-
+// Graphs: launches and copies that a stream has recorded instead of doing them, to be done again and again.
 #include <atomic>
-#include <utility>
 
 #include "testing/simt/control.h"
+#include "testing/simt/stream.h"
 
 namespace {
 
-thread_local const char* fault = nullptr;  // the last one of this thread's work that was put off
+thread_local const char* last_fault = nullptr;  // of a graph or late stream of this thread
 std::atomic<uint64_t> launched{0}, captured{0}, destroyed{0};
 
-const char* run_all(const SimtWork& work) {
-  for (const auto& run : work) {
-    if (const char* problem = run(); problem != nullptr) return problem;
+const char* run_all(const CUgraph_st& graph) {
+  for (const auto& run : graph.work) {
+    if (const char* fault = run(); fault != nullptr) return fault;
   }
   return nullptr;
 }
@@ -24,18 +23,16 @@ namespace redrafter::simt {
 uint64_t graph_launches() { return launched.load(); }
 uint64_t graph_captures() { return captured.load(); }
 uint64_t graphs_alive() { return captured.load() - destroyed.load(); }
-const char* graph_fault() { return fault; }
-
-cudaError_t finish_work(cudaStream_t stream) {
-  if (stream == nullptr || stream->put_off.empty()) return cudaSuccess;
-  const SimtWork work = std::exchange(stream->put_off, {});
-  const char* problem = run_all(work);
-  if (problem == nullptr) return cudaSuccess;
-  fault = problem;
+const char* fault_text() { return last_fault; }
+cudaError_t report_fault(const char* fault) {
+  if (fault == nullptr) return cudaSuccess;
+  last_fault = fault;
   return cudaErrorLaunchFailure;
 }
 
 }  // namespace redrafter::simt
+
+using namespace redrafter::simt;
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream == nullptr || stream->records != nullptr) return cudaErrorInvalidValue;
@@ -52,14 +49,15 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* launchable, cudaGraph_t graph, unsigned long long) {
   ++captured;
-  *launchable = new CUgraphExec_st{std::make_shared<const SimtWork>(graph->work)};
+  *launchable = new CUgraphExec_st{std::make_shared<CUgraph_st>(*graph)};
   return cudaSuccess;
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t launchable, cudaStream_t stream) {
   if (stream == nullptr || stream->records != nullptr) return cudaErrorInvalidValue;
   ++launched;
-  stream->put_off.push_back([work = launchable->work] { return run_all(*work); });
+  if (!defers(stream)) return report_fault(run_all(*launchable->graph));
+  defer(stream, [graph = launchable->graph] { return run_all(*graph); });
   return cudaSuccess;
 }
 
