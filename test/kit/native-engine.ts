@@ -22,6 +22,8 @@ export interface LoadOptions {
   contextTokens?: number;
   kvTokens?: number;
   prefillChunk?: number;
+  maxQueuedRequests?: number;
+  maxQueuedTokens?: number;
 }
 
 export type GenerateOptions = Partial<Omit<NativeGenerateOptions, 'eosTokenIds' | 'stopTokenIds'>> & {
@@ -67,6 +69,8 @@ function engineOptions(model: string, options: LoadOptions): NativeEngineOptions
     contextTokens: options.contextTokens ?? 0,
     kvTokens: options.kvTokens ?? 0,
     prefillChunk: options.prefillChunk ?? 0,
+    maxQueuedRequests: options.maxQueuedRequests ?? 0,
+    maxQueuedTokens: options.maxQueuedTokens ?? 0,
   };
 }
 
@@ -212,16 +216,20 @@ export class TestEngine {
     );
   }
 
-  kvUsage(): ReturnType<NativeEngine['kvUsage']> {
-    return this.engine.kvUsage();
+  /** Of the cache and the queue. */
+  kvUsage(): ReturnType<NativeEngine['usage']> {
+    return this.engine.usage();
   }
 
-  /** `onRound` may abort: it gets what was generated so far and a function that ends the request. */
+  /**
+   * `onRound` may abort: it gets what was generated so far and a function that ends the request, and one that says how much
+   * of it was read.
+   */
   generate(
     session: number,
     ids: readonly number[],
     options: GenerateOptions = {},
-    onRound?: (soFar: number[], abort: (keep: number) => void) => void,
+    onRound?: (soFar: number[], abort: (keep: number) => void, read: (tokens: number) => void) => void,
   ): Promise<Generated> {
     const { eos = [], stop = [], ...rest } = options;
     const out: Generated = {
@@ -249,6 +257,10 @@ export class TestEngine {
           beamWidth: 0,
           beamLength: 0,
           logprobs: -1,
+          priority: 0,
+          deadlineMs: 0,
+          bufferTokens: 64,
+          keepTokens: -1,
           eosTokenIds: Int32Array.from(eos),
           stopTokenIds: Int32Array.from(stop),
           ...rest,
@@ -261,9 +273,15 @@ export class TestEngine {
           out.logprobs.push(...(message.logprobs ?? []));
           out.topIds.push(...(message.topIds ?? []));
           out.topLogprobs.push(...(message.topLogprobs ?? []));
-          onRound?.(out.ids, (keep) => {
-            this.engine.abort(ticketOf, keep);
-          });
+          onRound?.(
+            out.ids,
+            (keep) => {
+              this.engine.abort(ticketOf, keep);
+            },
+            (tokens) => {
+              this.engine.read(ticketOf, tokens);
+            },
+          );
         } else if (message.type === 'finish') {
           return {
             ...out,

@@ -14,6 +14,7 @@ const STATS: NativeStats = {
   draftedNodes: 8,
   draftedByDepth: [2, 2],
   acceptedByDepth: [2, 1],
+  queuedMs: 1,
   firstTokenMs: 11,
   prefillMs: 10,
   draftMs: 1,
@@ -28,6 +29,8 @@ const BYTES = { byteLevel: true, bytes: (id: number) => Uint8Array.of(id), skipp
 /** A generation whose engine is this test. */
 class Bench {
   readonly aborts: number[] = [];
+  readonly reads: number[] = [];
+  resting = false;
   readonly ended: [ids: number[], held: number][] = [];
   readonly shortened: number[] = [];
   readonly run: Generation;
@@ -35,6 +38,10 @@ class Bench {
   constructor(input: Partial<GenerationInput> = {}) {
     const host: GenerationHost = {
       abort: (keep) => this.aborts.push(keep),
+      read: (tokens) => this.reads.push(tokens),
+      rest: (resting) => {
+        this.resting = resting;
+      },
       ended: (ids, held) => {
         this.ended.push([[...ids], held]);
         return Promise.resolve();
@@ -46,7 +53,7 @@ class Bench {
       },
     };
     const detokenizer = createDetokenizer(BYTES);
-    this.run = new Generation(host, { detokenizer, stop: [], logprobs: -1, seed: 5n, signal: undefined, ...input });
+    this.run = new Generation(host, { detokenizer, stop: [], logprobs: -1, seed: 5n, signal: undefined, bufferTokens: 64, ...input });
   }
 
   tokens(text: string, accepted = 0, extra: object = {}): void {

@@ -22,6 +22,8 @@ describe('the event loop', () => {
           contextTokens: 0,
           kvTokens: 0,
           prefillChunk: 0,
+          maxQueuedRequests: 0,
+          maxQueuedTokens: 0,
         },
         (messages) => {
           batches.push(messages);
@@ -41,6 +43,10 @@ describe('the event loop', () => {
                   eosTokenIds: new Int32Array(0),
                   stopTokenIds: new Int32Array(0),
                   logprobs: -1,
+                  priority: 0,
+                  deadlineMs: 0,
+                  bufferTokens: 64,
+                  keepTokens: -1,
                 });
               }
             } else if (message.type === 'finish' && ++finished === requests) engine.close();
