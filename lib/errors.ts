@@ -57,7 +57,8 @@ const REMEDIES: Record<ErrorCode, string> = {
   ERR_SESSION_MODEL: 'load the model that the session was saved with, with the same dtype',
   ERR_CONTEXT: 'shorten the input, lower maxTokens, or load the model with a larger contextTokens',
   ERR_KV_FULL: 'dispose of or rewind sessions, lower maxTokens, or load the model with a larger kvTokens',
-  ERR_QUEUE_FULL: 'try again when a request has ended, or load the model with a larger maxQueuedRequests or maxQueuedTokens',
+  ERR_QUEUE_FULL:
+    'try again when a request has ended, or load the model with a larger maxQueuedRequests or maxQueuedTokens',
   ERR_OOM: 'free memory, load the model with a smaller contextTokens or kvTokens, or raise the limits of the process',
   ERR_BUSY: 'wait for the running operation, or use a session of its own (createSession, fork)',
   ERR_ABORTED: 'nothing, if it was meant; otherwise start the operation again without that signal',

@@ -43,7 +43,7 @@ struct Request {
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
   QueueLimit::Place place;  // until it is admitted
   int64_t overtaken = 0;    // requests behind it that were admitted
-  int64_t idle_rounds = 0;  // since it last had rows
+  int64_t idle_rounds = 1;  // since it last had rows; a new one has waited already
   int64_t buffer_tokens = 0;
   int64_t read = -1;  // generated tokens that were read; -1: nobody holds it back
 

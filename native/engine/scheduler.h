@@ -37,7 +37,7 @@ int64_t next_admission(const std::vector<WaitingRequest>& waiting, int64_t free_
 struct ActiveRequest {
   bool decodes;         // else it has a prompt to read
   int64_t rows;         // that it can use: those of its tree at most, or what is left of its prompt
-  int64_t idle_rounds;  // since it last had rows
+  int64_t idle_rounds;  // since it last had rows; 1 for a new one
 };
 
 struct RoundLimits {
