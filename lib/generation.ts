@@ -99,7 +99,7 @@ export class Generation implements AsyncIterable<Chunk> {
   private cut: { tokens: number; reason: FinishReason } | undefined;
   private signalled: RedrafterError | undefined;
   /** Tokens that the engine knows to be read; undefined while it does not wait for readers. */
-  private acknowledged: number | undefined;
+  private acknowledged: number | undefined = 0;
   /** Iterators that exist. */
   private readers = 0;
   /** Somebody waits for the whole. */
@@ -205,7 +205,8 @@ export class Generation implements AsyncIterable<Chunk> {
       this.interrupt(fromThrown(error)); // the tokenizer failed: that ends this generation, and nothing else
     }
     if (message.type === 'tokens') {
-      this.noteRest();
+      if (this.readers === 0 && this.acknowledged !== undefined) this.acknowledge(undefined);
+      else this.noteRest();
       return false;
     }
     void this.end(message);

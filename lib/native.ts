@@ -129,7 +129,7 @@ export interface NativeGenerateOptions {
   priority: number;
   /** From submission; 0: none. */
   deadlineMs: number;
-  /** Emitted tokens beyond which it pauses when {@link NativeEngine.read} counts what is read. */
+  /** Emitted tokens that may be unread, by {@link NativeEngine.read}, before it pauses. */
   bufferTokens: number;
 }
 
@@ -221,8 +221,8 @@ export interface NativeEngine {
    */
   abort(ticket: number, keepTokens: number): void;
   /**
-   * The consumer of a generate ticket has read so many of its tokens: from now on it pauses while more than `bufferTokens`
-   * that were emitted are not read. -1: it never pauses, as before the first call.
+   * The consumer of a generate ticket has read so many of its tokens: it pauses while more than `bufferTokens` that were
+   * emitted are not read, none being so at first. -1: it does not pause.
    */
   read(ticket: number, tokens: number): void;
   closeSession(ticket: number, session: number): void;

@@ -45,7 +45,7 @@ struct Request {
   int64_t overtaken = 0;    // requests behind it that were admitted
   int64_t idle_rounds = 1;  // since it last had rows; a new one has waited already
   int64_t buffer_tokens = 0;
-  int64_t read = -1;  // generated tokens that were read; -1: nobody holds it back
+  int64_t read = 0;  // generated tokens that were read; -1: nobody holds it back
 
   // Its consumer is so far behind that it takes no part in rounds; it keeps its KV.
   bool paused() const { return read >= 0 && lane.generated - read > buffer_tokens; }

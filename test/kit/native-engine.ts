@@ -259,7 +259,7 @@ export class TestEngine {
           logprobs: -1,
           priority: 0,
           deadlineMs: 0,
-          bufferTokens: 64,
+          bufferTokens: 2 ** 31 - 1,
           keepTokens: -1,
           eosTokenIds: Int32Array.from(eos),
           stopTokenIds: Int32Array.from(stop),

@@ -45,7 +45,7 @@ describe('the event loop', () => {
                   logprobs: -1,
                   priority: 0,
                   deadlineMs: 0,
-                  bufferTokens: 64,
+                  bufferTokens: 1000,
                   keepTokens: -1,
                 });
               }
