@@ -187,7 +187,8 @@ void EngineThread::abort(const Command& command) {
 void EngineThread::note_read(const Command& command) {
   Request* request = find(command.ticket);
   if (request == nullptr) return;
-  request->read = command.value < 0 ? -1 : std::max(request->read, command.value);  // what was read stays read
+  request->read =
+      command.value < 0 ? -1 : std::max(request->read, command.value);  // what was read stays read
 }
 
 void EngineThread::close_session(const Command& command) {

@@ -113,16 +113,19 @@ void EngineThread::end_late() {
 }
 
 void EngineThread::flush() {
-  if (cache_ != nullptr) {
-    const std::lock_guard lock(engine_.mutex_);
-    engine_.usage_.kv = {cache_->shape().blocks, cache_->free_blocks(), kBlockTokens,
-                         cache_->bytes_per_block(), static_cast<int64_t>(sessions_.size())};
-    QueueUsage& queue = engine_.usage_.queue;
-    queue.active_requests = static_cast<int64_t>(active_.size());
-    queue.paused_requests =
-        std::count_if(active_.begin(), active_.end(), [](const auto& request) { return request->paused(); });
-  }
+  publish_usage();
   engine_.deliver(outbox_);
+}
+
+void EngineThread::publish_usage() {
+  if (cache_ == nullptr) return;
+  const std::lock_guard lock(engine_.mutex_);
+  engine_.usage_.kv = {cache_->shape().blocks, cache_->free_blocks(), kBlockTokens, cache_->bytes_per_block(),
+                       static_cast<int64_t>(sessions_.size())};
+  QueueUsage& queue = engine_.usage_.queue;
+  queue.active_requests = static_cast<int64_t>(active_.size());
+  queue.paused_requests =
+      std::count_if(active_.begin(), active_.end(), [](const auto& request) { return request->paused(); });
 }
 
 void EngineThread::post_error(int64_t ticket, const char* code, const std::string& text) {
@@ -172,12 +175,14 @@ void EngineThread::admit(size_t index) {
   std::unique_ptr<Request> request = std::move(waiting_[index]);
   waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(index));
   for (size_t i = 0; i < index; ++i) ++waiting_[i]->overtaken;
-  request->place = {};
+  const QueueLimit::Place place =
+      std::move(request->place);  // until it shows as active: it is in sight always
   request->started = std::chrono::steady_clock::now();
   request->stats.queued_ms = ms_since(request->submitted);
   if (request->lane.generates) request->lane.hidden = HiddenRows::Taken(round_->hidden());
   request->session->kv.reserve(slots_wanted(request->lane, request->prompt_end));
   insert(active_, std::move(request));
+  publish_usage();
 }
 
 // Beside those that its session has.

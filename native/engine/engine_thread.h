@@ -131,6 +131,7 @@ class EngineThread {
   void post_done(int64_t ticket, const Session& session);
   void post_error(int64_t ticket, const char* code, const std::string& text);
   void flush();
+  void publish_usage();
 
   Engine& engine_;
   const Backend* backend_ = nullptr;

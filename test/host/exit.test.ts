@@ -128,7 +128,7 @@ describe('the callback that hears of messages', () => {
           gc();
         }
         if (m.type !== 'closed') return;
-        for (const call of ['kvUsage', 'openSession', 'readKv']) try { engine[call](1, 2); } catch (error) { codes.push(error.code); }
+        for (const call of ['usage', 'openSession', 'readKv']) try { engine[call](1, 2); } catch (error) { codes.push(error.code); }
         engine.close(); engine.abort(1, 1); engine.ref(); engine.unref();
         gc();
       }));

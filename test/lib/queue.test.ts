@@ -156,23 +156,25 @@ describe('turns', () => {
   it('a request that waits for blocks is passed by small ones, but not forever', async () => {
     const model = await load({ contextTokens: 4096, kvTokens: 3200 });
     const first = await occupy(model, { ignoreEos: true, maxTokens: 1500 });
-    const big = (await model.createSession()).generate(ids(3), { maxTokens: 3000, ignoreEos: true });
+    const session = await model.createSession();
+    const big = session.generate(ids(3), { maxTokens: 3000, ignoreEos: true });
     let passed = 0;
     let admitted = false;
+    // Six of them fill the cache, and one comes whenever one ends: there is never room for the big one by chance.
     const stream = async (): Promise<void> => {
-      const session = await model.createSession();
+      const small = await model.createSession();
       while (!admitted) {
-        await session.generate([5], { maxTokens: 20, ignoreEos: true }).result();
+        await small.generate([5], { maxTokens: 600, ignoreEos: true }).result();
         passed++;
-        await session.rewind(0);
+        await small.rewind(0);
       }
-      await session.dispose();
+      await small.dispose();
     };
     const streams = Promise.all(Array.from({ length: 6 }, stream));
     for await (const { tokenIds } of big) if (tokenIds.length > 0) break;
     admitted = true;
     expect(passed).toBeGreaterThan(0);
-    expect(passed).toBeLessThanOrEqual(16 + 6);
+    expect(passed).toBeLessThan(40);
     await Promise.all([streams, first.result()]);
   });
 });
@@ -203,24 +205,28 @@ describe('prompts beside decoding', () => {
   });
 });
 
+const MINUTES = { maxTokens: 50_000, ignoreEos: true };
+
 describe('deadlineMs', () => {
   let model: Model;
   let free: number;
   beforeAll(async () => {
-    model = await load({ contextTokens: 4096, kvTokens: 3200 });
+    const directory = join(temporaryDirectory('long'), 'model');
+    writeTinyLlama(directory, { ...TINY, maxPositions: 65_536 }, 11);
+    model = await load({ contextTokens: 60_000, kvTokens: 60_000 }, directory);
     free = model.kvUsage().freeBlocks;
   });
 
   it('ends a generation with what there is, and frees the rest', async () => {
     const session = await model.createSession();
     const { finishReason, tokenIds, stats } = await session
-      .generate([1, 2, 3], { ...ENDLESS, deadlineMs: 30 })
+      .generate([1, 2, 3], { ...MINUTES, deadlineMs: 300 })
       .result();
     expect(finishReason).toBe('deadline');
     expect(tokenIds.length).toBeGreaterThan(0);
-    expect(tokenIds.length).toBeLessThan(3000);
+    expect(tokenIds.length).toBeLessThan(50_000);
     expect(session.tokens).toBe(3 + tokenIds.length);
-    expect(stats.queuedMs + stats.totalMs).toBeGreaterThanOrEqual(29);
+    expect(stats.queuedMs + stats.totalMs).toBeGreaterThanOrEqual(299);
     expect(free - model.kvUsage().freeBlocks).toBe(Math.ceil((2 + tokenIds.length) / 16));
     const { tokenIds: next } = await session.generate([], { maxTokens: 3, ignoreEos: true }).result();
     const whole = await model.createSession();
@@ -230,11 +236,11 @@ describe('deadlineMs', () => {
   });
 
   it('counts while a request waits: it then has no tokens', async () => {
-    const first = await occupy(model);
+    const first = await occupy(model, MINUTES);
     const session = await model.createSession();
-    const { finishReason, tokenIds, stats } = await session.generate([1, 2], { ...ENDLESS, deadlineMs: 30 }).result();
+    const { finishReason, tokenIds, stats } = await session.generate([1, 2], { ...MINUTES, deadlineMs: 300 }).result();
     expect([finishReason, tokenIds, stats.totalMs]).toEqual(['deadline', [], 0]);
-    expect(stats.queuedMs).toBeGreaterThanOrEqual(29);
+    expect(stats.queuedMs).toBeGreaterThanOrEqual(299);
     expect(session.tokens).toBe(2);
     expect(model.queueUsage()).toMatchObject({ waitingRequests: 0, activeRequests: 1 });
     first.abort();
@@ -244,7 +250,7 @@ describe('deadlineMs', () => {
   it('is passed through iteration, and a generation that ends before hears nothing of it', async () => {
     const session = await model.createSession();
     const chunks: Chunk[] = [];
-    const late = session.generate([1, 2, 3], { ...ENDLESS, deadlineMs: 20 });
+    const late = session.generate([1, 2, 3], { ...MINUTES, deadlineMs: 300 });
     for await (const chunk of late) chunks.push(chunk);
     const { finishReason, tokenIds } = await late.result();
     expect(finishReason).toBe('deadline');
