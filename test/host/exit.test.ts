@@ -51,6 +51,15 @@ describe('a process exits with its own code', () => {
     expect(await script(cases[name] ?? '')).toEqual(exits(7));
   });
 
+  it('exits when all that is left is a generation that pauses, as nobody reads it', async () => {
+    const body = `${START}
+      const reader = s.generate([1], long)[Symbol.asyncIterator]();
+      await reader.next();
+      while (m.queueUsage().pausedRequests < 1) await wait(5);
+      process.exitCode = 7;`;
+    expect(await script(body)).toEqual(exits(7));
+  });
+
   it('dies of an exception thrown in a chunk loop', async () => {
     const { code, signal, stderr } = await script(
       `${START} for await (const chunk of s.generate([1], long)) throw new Error('mine');`,

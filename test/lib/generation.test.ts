@@ -235,3 +235,65 @@ describe('Generation', () => {
     expect(await bench.run.result()).toMatchObject({ text: '', tokenIds: [97, 98] });
   });
 });
+
+describe('what is read of a generation', () => {
+  it('is told to the engine by half buffers, and nothing is expected beyond the buffer', async () => {
+    const bench = new Bench({ bufferTokens: 4 });
+    const reader = bench.run[Symbol.asyncIterator]();
+    for (const text of ['a', 'bc', 'd']) bench.tokens(text);
+    expect([bench.reads, bench.resting]).toEqual([[], false]);
+    bench.tokens('ef');
+    expect(bench.resting).toBe(true);
+    await reader.next();
+    expect([bench.reads, bench.resting]).toEqual([[], true]);
+    await reader.next();
+    expect([bench.reads, bench.resting]).toEqual([[3], false]);
+    await reader.next();
+    await reader.next();
+    expect(bench.reads).toEqual([3, 6]);
+    bench.finish();
+    expect((await reader.next()).done).toBe(true);
+    expect(bench.reads).toEqual([3, 6]);
+  });
+
+  it('does not matter to one that is not iterated', async () => {
+    const bench = new Bench({ bufferTokens: 1 });
+    bench.tokens('ab');
+    expect([bench.reads, bench.resting]).toEqual([[-1], false]);
+    bench.tokens('cd');
+    bench.finish();
+    expect((await bench.run.result()).text).toBe('abcd');
+    expect(bench.reads).toEqual([-1]);
+  });
+
+  it('matters from the first loop on, until somebody asks for the whole', async () => {
+    const bench = new Bench({ bufferTokens: 1 });
+    bench.tokens('ab');
+    const reader = bench.run[Symbol.asyncIterator]();
+    expect([bench.reads, bench.resting]).toEqual([[-1, 0], true]);
+    await reader.next();
+    expect([bench.reads, bench.resting]).toEqual([[-1, 0, 2], false]);
+    void bench.run.result();
+    bench.tokens('cde');
+    expect([bench.reads, bench.resting]).toEqual([[-1, 0, 2, -1], false]);
+    void bench.run[Symbol.asyncIterator]();
+    await reader.next();
+    expect(bench.reads).toEqual([-1, 0, 2, -1]);
+    bench.finish();
+  });
+
+  it('is of no interest once it is to end', async () => {
+    const bench = new Bench({ bufferTokens: 1 });
+    const reader = bench.run[Symbol.asyncIterator]();
+    bench.tokens('abc');
+    expect(bench.resting).toBe(true);
+    bench.run.abort();
+    expect([bench.resting, bench.aborts]).toEqual([false, [-1]]);
+    bench.tokens('def');
+    expect(bench.resting).toBe(false);
+    await reader.next();
+    expect(bench.reads).toEqual([]);
+    bench.finish('abort');
+    await bench.run.result();
+  });
+});
