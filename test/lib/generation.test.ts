@@ -53,7 +53,15 @@ class Bench {
       },
     };
     const detokenizer = createDetokenizer(BYTES);
-    this.run = new Generation(host, { detokenizer, stop: [], logprobs: -1, seed: 5n, signal: undefined, bufferTokens: 64, ...input });
+    this.run = new Generation(host, {
+      detokenizer,
+      stop: [],
+      logprobs: -1,
+      seed: 5n,
+      signal: undefined,
+      bufferTokens: 64,
+      ...input,
+    });
   }
 
   tokens(text: string, accepted = 0, extra: object = {}): void {

@@ -3,7 +3,14 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
-import { CapacityError, Model, type Chunk, type Generation, type Session } from '../../lib/index.js';
+import {
+  CapacityError,
+  Model,
+  type RedrafterError,
+  type Chunk,
+  type Generation,
+  type Session,
+} from '../../lib/index.js';
 import type { NativeEngine } from '../../lib/native.js';
 import type { GenerateOptions, LoadOptions } from '../../lib/option-types.js';
 import { temporaryDirectory, writeTinyLlama } from '../kit/checkpoint.js';
@@ -338,7 +345,7 @@ describe('a generation that is not read', () => {
       await act(reader);
       await until(() => model.queueUsage().activeRequests === 0);
       expect([name, model.kvUsage().freeBlocks > held]).toEqual([name, true]);
-      const outcome = generation.result().then(({ finishReason }) => finishReason, (error: { code: string }) => error.code); // prettier-ignore
+      const outcome = generation.result().then(({ finishReason }) => finishReason, (error: unknown) => (error as RedrafterError).code); // prettier-ignore
       expect([name, await outcome]).toEqual([name, expected]);
       await session.dispose();
     }

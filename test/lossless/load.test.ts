@@ -110,6 +110,7 @@ describe('60 requests among others give what they give alone', () => {
   });
 
   it('and a mix-up would be seen', () => {
-    for (let i = 1; i < REQUESTS; i++) expect(differences(alone[i - 1] as Outcome, alone[i] as Outcome)).not.toEqual([]);
+    for (let i = 1; i < REQUESTS; i++)
+      expect(differences(alone[i - 1] as Outcome, alone[i] as Outcome)).not.toEqual([]);
   });
 });

@@ -28,7 +28,7 @@ type NextAdmission = (waiting: Waiting[], freeBlocks: number, freeHidden: number
 type PlanRows = (active: Active[], limits: Limits) => number[];
 
 const scheduler = testing['scheduler'] as {
-  turn(submittedMs: number, priority: number): number;
+  turn: (submittedMs: number, priority: number) => number;
   nextAdmission: NextAdmission;
   planRows: PlanRows;
   maxOvertakes: number;

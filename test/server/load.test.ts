@@ -199,6 +199,21 @@ describe('many requests', () => {
     expect((await post(server.url, PATH, { ...LONG, max_tokens: 2 })).status).toBe(200);
   });
 
+  it('beyond the queue of the engine: 429 with Retry-After too', async () => {
+    const small = await loadTiny({ contextTokens: 4096, kvTokens: 4100, maxQueuedRequests: 1 });
+    const server = await start(small, { maxConcurrent: 16 });
+    const long = JSON.stringify({ ...LONG, stream: true });
+    const first = new Raw(server.port).post(PATH, long);
+    await until(() => small.queueUsage().activeRequests === 1);
+    const second = new Raw(server.port).post(PATH, long);
+    await until(() => small.queueUsage().waitingRequests === 1);
+    const response = await post(server.url, PATH, LONG);
+    expect([response.status, response.headers.get('retry-after')]).toEqual([429, '1']);
+    expect((await json<Failure>(response)).error).toMatchObject({ code: 'ERR_QUEUE_FULL', type: 'rate_limit_error' });
+    for (const raw of [first, second]) raw.destroy();
+    await settled(server);
+  });
+
   it('in the queue for too long: 429', async () => {
     const server = await start(model, { maxConcurrent: 1, queueTimeoutMs: 50 });
     const raw = new Raw(server.port).post(PATH, stream);
@@ -253,11 +268,7 @@ describe('a client that does not read', () => {
     const ids = [...slow.received.matchAll(/"token_ids":\[([\d,]+)\]/g)].flatMap(([, list]) =>
       list?.split(',').map(Number),
     );
-    const {
-      logprobs: _,
-      top_logprobs: __,
-      ...plain
-    } = JSON.parse(large({ ...body, stream: false })) as Record<string, unknown>;
+    const plain = { ...(JSON.parse(large(body)) as object), stream: false, logprobs: false, top_logprobs: undefined };
     const whole = await post(server.url, '/v1/chat/completions', plain);
     const { choices } = await json<{ choices: { token_ids: number[] }[] }>(whole);
     expect(ids).toEqual(choices[0]?.token_ids);
