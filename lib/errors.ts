@@ -59,7 +59,8 @@ const REMEDIES: Record<ErrorCode, string> = {
   ERR_KV_FULL: 'dispose of or rewind sessions, lower maxTokens, or load the model with a larger kvTokens',
   ERR_QUEUE_FULL:
     'try again when a request has ended, or load the model with a larger maxQueuedRequests or maxQueuedTokens',
-  ERR_OOM: 'free memory, load the model with a smaller contextTokens or kvTokens, or raise the limits of the process',
+  ERR_OOM:
+    'free memory, load the model with a smaller contextTokens or kvTokens, or raise memoryBudgetBytes or the limits of the process',
   ERR_BUSY: 'wait for the running operation, or use a session of its own (createSession, fork)',
   ERR_ABORTED: 'nothing, if it was meant; otherwise start the operation again without that signal',
   ERR_DISPOSED: 'create a new session, or load the model again; keep both until their work has ended',

@@ -170,7 +170,9 @@ function seedOf(value: unknown): bigint {
 
 const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16'];
 
-const MEMORY_KEYS = ['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk'] as const;
+const MEMORY_KEYS = [
+  ...['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk', 'memoryBudgetBytes'],
+] as const;
 const LOAD_KEYS = [...MEMORY_KEYS, 'maxQueuedRequests', 'maxQueuedTokens', 'onProgress', 'signal'] as const;
 
 /** Checked arguments of `Model.load`. */
@@ -208,6 +210,7 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     prefillChunk: read.integer('prefillChunk', 0, 1, LIMITS.prefillChunk),
     maxQueuedRequests: read.integer('maxQueuedRequests', 0, 1, INT_MAX),
     maxQueuedTokens: read.integer('maxQueuedTokens', 0, 1, INT_MAX),
+    memoryBudgetBytes: read.integer('memoryBudgetBytes', 0, 1, Number.MAX_SAFE_INTEGER),
   };
 }
 

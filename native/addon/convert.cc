@@ -129,12 +129,13 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.context_tokens = to_int(o.Get("contextTokens"));
   options.kv_tokens = to_int(o.Get("kvTokens"));
   options.prefill_chunk = to_int(o.Get("prefillChunk"));
+  options.memory_budget_bytes = to_int(o.Get("memoryBudgetBytes"));
   options.max_queued_requests = to_int(o.Get("maxQueuedRequests"));
   options.max_queued_tokens = to_int(o.Get("maxQueuedTokens"));
-  REDRAFTER_REQUIRE(
-      options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
-          options.kv_tokens >= 0 && options.prefill_chunk >= 0 && options.prefill_chunk <= 65536,
-      "ERR_INVALID_ARGUMENT", "threads, contextTokens, kvTokens or prefillChunk is out of range");
+  REDRAFTER_REQUIRE(options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
+                        options.kv_tokens >= 0 && options.prefill_chunk >= 0 &&
+                        options.prefill_chunk <= 65536 && options.memory_budget_bytes >= 0,
+                    "ERR_INVALID_ARGUMENT", "a number among the options is out of range");
   return options;
 }
 
@@ -175,7 +176,7 @@ Napi::Object from_memory(Napi::Env env, const MemoryUse& use) {
   return set_numbers(Napi::Object::New(env),
                      {count("weightBytes", use.weights), count("drafterBytes", use.drafter),
                       count("kvBytes", use.kv), count("workspaceBytes", use.workspace),
-                      count("totalBytes", use.weights + use.drafter + use.kv + use.workspace)});
+                      count("totalBytes", use.total())});
 }
 
 Napi::Object from_message(Napi::Env env, const Message& m) {

@@ -24,6 +24,7 @@ describe('the event loop', () => {
           prefillChunk: 0,
           maxQueuedRequests: 0,
           maxQueuedTokens: 0,
+          memoryBudgetBytes: 0,
         },
         (messages) => {
           batches.push(messages);
