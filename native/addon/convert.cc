@@ -173,10 +173,10 @@ Napi::Object from_usage(Napi::Env env, const EngineUsage& usage) {
 }
 
 Napi::Object from_memory(Napi::Env env, const MemoryUse& use) {
-  return set_numbers(Napi::Object::New(env),
-                     {count("weightBytes", use.weights), count("drafterBytes", use.drafter),
-                      count("kvBytes", use.kv), count("workspaceBytes", use.workspace),
-                      count("totalBytes", use.total())});
+  return set_numbers(
+      Napi::Object::New(env),
+      {count("weightBytes", use.weights), count("drafterBytes", use.drafter), count("kvBytes", use.kv),
+       count("workspaceBytes", use.workspace), count("totalBytes", use.total())});
 }
 
 Napi::Object from_message(Napi::Env env, const Message& m) {
