@@ -1,5 +1,5 @@
 import { CallSite, fromThrown } from './errors.js';
-import { native, type NativeKvUsage, type NativeMemory as MemoryEstimate } from './native.js';
+import { native, type NativeMemory as MemoryEstimate, type NativeUsage } from './native.js';
 import type { MemoryOptions } from './option-types.js';
 import { resolveEngine } from './options.js';
 
@@ -26,6 +26,6 @@ export async function estimateMemory(directory: string, options?: MemoryOptions)
   }
 }
 
-export function memoryUsageOf(memory: MemoryEstimate, kv: NativeKvUsage): MemoryUsage {
+export function memoryUsageOf(memory: MemoryEstimate, kv: NativeUsage): MemoryUsage {
   return { ...memory, kvUsedBytes: (kv.totalBlocks - kv.freeBlocks) * kv.bytesPerBlock };
 }

@@ -24,8 +24,12 @@ export interface NativeEngineOptions {
   contextTokens: number;
   /** Tokens the KV cache holds over all sessions, 0 for 4 x contextTokens, or fewer to keep to the budget. */
   kvTokens: number;
-  /** Most prompt tokens of one request in a pass, 0 for 256. Never changes a result. */
+  /** Most prompt tokens of one request in a pass, and of all requests while any decodes; 0 for 256. Never changes a result. */
   prefillChunk: number;
+  /** Appends and generations that may wait, 0 for 1024. */
+  maxQueuedRequests: number;
+  /** Tokens of their input that may wait, 0 for 4 x kvTokens. */
+  maxQueuedTokens: number;
   /** Most bytes that the model takes in all, 0 for any number. */
   memoryBudgetBytes: number;
 }
@@ -107,6 +111,8 @@ export interface NativeModelInfo {
 }
 
 export interface NativeGenerateOptions {
+  /** Tokens of the session that stay before the input; -1 for all. */
+  keepTokens: number;
   maxTokens: number;
   temperature: number;
   topK: number;
@@ -121,6 +127,12 @@ export interface NativeGenerateOptions {
   stopTokenIds: Int32Array;
   /** -1: none; k >= 0: log-probability of each token and the top k. */
   logprobs: number;
+  /** -10 to 10, higher first. */
+  priority: number;
+  /** From submission; 0: none. */
+  deadlineMs: number;
+  /** Emitted tokens that may be unread, by {@link NativeEngine.read}, before it pauses. */
+  bufferTokens: number;
 }
 
 export interface NativeStats {
@@ -136,6 +148,8 @@ export interface NativeStats {
   draftedByDepth: number[];
   /** acceptedByDepth[d]: rounds whose drafted token at depth d + 1 was accepted. */
   acceptedByDepth: number[];
+  /** From submission to admission. */
+  queuedMs: number;
   /** From submission to the first token. */
   firstTokenMs: number;
   prefillMs: number;
@@ -146,15 +160,21 @@ export interface NativeStats {
   totalMs: number;
 }
 
-export type NativeFinish = 'eos' | 'stop' | 'length' | 'abort';
+export type NativeFinish = 'eos' | 'stop' | 'length' | 'abort' | 'deadline';
 
-export interface NativeKvUsage {
+export interface NativeUsage {
   totalBlocks: number;
   freeBlocks: number;
   /** Tokens per block. */
   blockTokens: number;
   bytesPerBlock: number;
   sessions: number;
+  waitingRequests: number;
+  waitingTokens: number;
+  activeRequests: number;
+  pausedRequests: number;
+  maxQueuedRequests: number;
+  maxQueuedTokens: number;
 }
 
 export type NativeMessage =
@@ -195,19 +215,25 @@ export interface NativeEngine {
   rewindSession(ticket: number, session: number, tokens: number): void;
   /** Appends tokens and computes their KV. */
   append(ticket: number, session: number, ids: Int32Array): void;
-  /** Appends `ids`, then generates. The session must hold at least one token by then. */
+  /** Appends `ids`, then generates. The session must hold at least one token by then. Throws ERR_QUEUE_FULL, as append does. */
   generate(ticket: number, session: number, ids: Int32Array, options: NativeGenerateOptions): void;
   /**
    * Ends an append, generate, save or restore ticket within one round. `keepTokens` >= 0 cuts the generated tokens to that
    * many (a stop string was found) and reports `stop` instead of `abort`; -1 keeps what was emitted.
    */
   abort(ticket: number, keepTokens: number): void;
+  /**
+   * The consumer of a generate ticket has read so many of its tokens: it pauses while more than `bufferTokens` that were
+   * emitted are not read, none being so at first. -1: it does not pause.
+   */
+  read(ticket: number, tokens: number): void;
   closeSession(ticket: number, session: number): void;
   /** Writes the session as it is now to a file; later commands need not wait for it. */
   saveSession(ticket: number, session: number, path: string): void;
   /** Makes `session` from a file; answers with `restored`. */
   restoreSession(ticket: number, session: number, path: string): void;
-  kvUsage(): NativeKvUsage;
+  /** Of cache and queue. */
+  usage(): NativeUsage;
   /** Answers with `kv`: the session's cached K and V, [layers, 2, tokens, kvHeads, headDim]. For tests. */
   readKv(ticket: number, session: number): void;
   /** Stops the thread after the current round; every open ticket gets ERR_DISPOSED, then `closed`. Idempotent. */

@@ -41,7 +41,12 @@ export function addCapacityFlags(command: Command): Command {
   return command
     .addOption(flag('--context-tokens', "most tokens of one session (default: the model's limit, at most 4096)"))
     .addOption(flag('--kv-tokens', 'tokens the KV cache holds over all sessions (default: 4 x context tokens)'))
-    .addOption(flag('--prefill-chunk', 'most prompt tokens in a forward pass, 1 to 4096 (default: 256)'))
+    .addOption(
+      flag(
+        '--prefill-chunk',
+        'most prompt tokens in a forward pass, 1 to 4096; of all requests while any decodes (default: 256)',
+      ),
+    )
     .addOption(
       new Option(
         '--memory-budget <bytes>',

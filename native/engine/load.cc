@@ -10,6 +10,7 @@ namespace {
 
 // Progress is posted at most this often: a load of many small tensors must not flood the host.
 constexpr auto kProgressInterval = std::chrono::milliseconds(50);
+constexpr int64_t kDefaultQueuedRequests = 1024;
 
 }  // namespace
 
@@ -20,6 +21,11 @@ void EngineThread::load() {
   stream_ = std::make_unique<BackendStream>(*backend_, threads_.get());
   Stream& stream = stream_->get();
   context_tokens_ = plan.limits.positions;
+  prompt_chunk_ = plan.prefill_chunk;
+  const auto [requests, tokens] =
+      std::pair(engine_.options_.max_queued_requests, engine_.options_.max_queued_tokens);
+  engine_.queue_.set(requests > 0 ? requests : kDefaultQueuedRequests,
+                     tokens > 0 ? tokens : 4 * plan.kv_tokens);
 
   const int64_t total = static_cast<int64_t>(plan.checkpoint.total_bytes() +
                                              (plan.drafter.empty() ? 0 : drafter_bytes(plan.drafter)));
@@ -47,7 +53,7 @@ void EngineThread::load() {
   const std::string level = std::string(backend_->name) + ":" + backend_->level;
   origin_ = {model_fingerprint(plan.config, model_->weights()),
              std::string(REDRAFTER_VERSION) + " " + level + " " + dtype_name(plan.kv.layout.dtype)};
-  round_ = std::make_unique<Round>(*model_, *cache_, drafter_.get(), stream, plan.prefill_chunk);
+  round_ = std::make_unique<Round>(*model_, *cache_, drafter_.get(), stream);
   post_ready(plan, memory);
 }
 

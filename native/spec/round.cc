@@ -23,19 +23,21 @@ int64_t bucket(int64_t lanes) {
   return 2 * lanes <= 3 * power ? power + power / 2 : 2 * power;
 }
 
-// Whether the lane's prompt, or what is left of it, ends in a pass of at most `chunk` of its rows.
-bool ends_prompt(const Lane& lane, int64_t chunk) {
-  return static_cast<int64_t>(lane.tokens->size()) - lane.kv->length() <= chunk;
+// Tokens of the prompt that are not in the cache yet.
+int64_t prompt_left(const Lane& lane) {
+  return static_cast<int64_t>(lane.tokens->size()) - lane.kv->length();
 }
+
+// Whether the lane's prompt ends in this pass.
+bool ends_prompt(const Lane& lane) { return prompt_left(lane) <= lane.prompt_rows; }
 
 }  // namespace
 
-Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int64_t prefill_chunk)
+Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream)
     : model_(model),
       cache_(cache),
       drafter_(drafter),
       stream_(stream),
-      prefill_chunk_(prefill_chunk),
       batch_(batch_limits(model), model.backend()),
       hidden_(model.backend(), model.limits().rows, model.config().hidden),
       host_results_(model.backend(), results_capacity(model)),
@@ -89,7 +91,7 @@ int64_t Round::workspace_bytes(const Model& model) {
 
 int64_t Round::rows_wanted(const Lane& lane) const {
   if (lane.decoding) return max_tree_nodes(lane.beam_width, lane.beam_length);
-  return std::min(static_cast<int64_t>(lane.tokens->size()) - lane.kv->length(), prefill_chunk_);
+  return prompt_left(lane);
 }
 
 // A round emits at most one token more than its tree is deep, so deeper trees than that are not drafted.
@@ -103,7 +105,7 @@ void Round::sort(const std::vector<Lane*>& lanes) {
   const auto rank = [this](const Lane* lane) {
     if (draft_length(*lane) > 0) return 0;
     if (lane->decoding) return 1;
-    return lane->generates && ends_prompt(*lane, prefill_chunk_) ? 2 : 3;
+    return lane->generates && ends_prompt(*lane) ? 2 : 3;
   };
   const auto key = [&](const Lane* lane) {
     const bool drafts = rank(lane) == 0;
@@ -190,7 +192,7 @@ void Round::add_prompt(const Lane& lane) {
   for (int64_t position = begin; position < begin + lane.rows; ++position) {
     batch_.add_prompt_row((*lane.tokens)[static_cast<size_t>(position)], position);
   }
-  if (lane.generates && ends_prompt(lane, prefill_chunk_)) batch_.add_output(lane.sample);
+  if (lane.generates && ends_prompt(lane)) batch_.add_output(lane.sample);
 }
 
 // A tree gets as many rows as it has nodes where that is known, else as many as it may have.
@@ -210,8 +212,10 @@ void Round::fill_rows(const int32_t* nodes) {
     }
   }
   for (; at < order_.size(); ++at) {
-    order_[at]->rows = rows_wanted(*order_[at]);
-    add_prompt(*order_[at]);
+    Lane& lane = *order_[at];
+    lane.rows = std::min(prompt_left(lane), lane.prompt_rows);
+    REDRAFTER_CHECK(lane.rows > 0);
+    add_prompt(lane);
     batch_.end_lane();
   }
   batch_.add_inert_rows(inert_rows_);

@@ -31,6 +31,9 @@ struct Lane {
   int64_t max_tokens = 0;  // to generate in all; prompt + max_tokens fits the context
   int64_t logprobs = -1;   // -1: none, else how many of the most probable
 
+  // Of the next round, while it does not decode: at most that many tokens of the prompt are read.
+  int64_t prompt_rows = 0;
+
   // State.
   HiddenRows::Taken hidden;  // of the row that chose the root
   bool decoding = false;     // the prompt is in the cache and the root is chosen
@@ -57,21 +60,21 @@ struct RoundTimes {
 
 class Round {
  public:
-  // drafter may be null. prefill_chunk is the most prompt tokens of one request in a pass.
-  Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int64_t prefill_chunk);
+  // drafter may be null.
+  Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream);
   Round(const Round&) = delete;
   Round& operator=(const Round&) = delete;
 
-  // Rows the lane would bring into the next pass at most.
+  // Rows that the lane can use at most: of its tree, or the whole rest of its prompt.
   int64_t rows_wanted(const Lane& lane) const;
 
-  // The rows of all lanes together must fit the model's limit. Their KV slots must be reserved, and lanes
-  // that generate must have a row of hidden(). Where the backend works by itself, `meanwhile` is called once,
-  // when all work was launched and before its end is waited for; else it is not called, as nobody would win.
+  // The rows of all lanes together must fit the model's limit: those of rows_wanted() where a lane decodes,
+  // else prompt_rows, at least one. Their KV slots must be reserved, and lanes that generate must have a row
+  // of hidden(). Where the backend works by itself, `meanwhile` is called once, when all work was launched and
+  // before its end is waited for; else it is not called, as nobody would win.
   RoundTimes run(const std::vector<Lane*>& lanes, const std::function<void()>& meanwhile = {});
 
   HiddenRows& hidden() { return hidden_; }
-  int64_t prefill_chunk() const { return prefill_chunk_; }
 
   // Backend memory that a round over this model takes beside those of model, drafter and cache.
   static int64_t workspace_bytes(const Model& model);
@@ -133,7 +136,6 @@ class Round {
   KvCache& cache_;
   Drafter* drafter_;
   Stream& stream_;
-  int64_t prefill_chunk_;
   RoundBatch batch_;
   HiddenRows hidden_;
   DeviceBuffer workspace_;

@@ -145,7 +145,7 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     const size_t prompt = tokens.size();
     const std::vector<int32_t> eos = ids_of(options.Get("eos"));
 
-    Round round(model, cache, &drafter, stream, 64);
+    Round round(model, cache, &drafter, stream);
     Lane lane;
     lane.hidden = HiddenRows::Taken(round.hidden());
     lane.tokens = &tokens;
@@ -153,6 +153,7 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     lane.beam_width = number("beamWidth");
     lane.beam_length = lane.beam_width == 0 ? 0 : number("beamLength");
     lane.max_tokens = number("maxTokens");
+    lane.prompt_rows = 64;
     if (fault != "no-eos-cut") lane.stop.eos = eos;
     kv.reserve(static_cast<int64_t>(prompt) + lane.max_tokens + nodes);
     const auto ended = [&] {

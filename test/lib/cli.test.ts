@@ -60,6 +60,7 @@ describe('redrafter generate --json', () => {
       'acceptanceByDepth',
       'tokensPerStep',
       'timeToFirstTokenMs',
+      'queuedMs',
       'prefillMs',
       'draftMs',
       'verifyMs',

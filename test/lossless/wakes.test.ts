@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { native, type NativeMessage, type NativeModule } from '../../lib/native.js';
 import { bundled, promptIds, trainedDrafters } from '../kit/bundled.js';
 import { temporaryDirectory, writeTinyDrafter, writeTinyLlama } from '../kit/checkpoint.js';
+import { engineOptions, generateOptions } from '../kit/native-engine.js';
 import { testing } from '../kit/testing.js';
 
 const REQUESTS = 8;
@@ -24,44 +25,24 @@ async function wakesOf({ Engine }: NativeModule, options: Engine): Promise<Nativ
   const batches: NativeMessage[][] = [];
   await new Promise<void>((resolve, reject) => {
     let finished = 0;
-    const engine = new Engine(
-      {
-        model,
-        drafter,
-        device,
-        dtype: 'auto',
-        threads: 2,
-        contextTokens: 0,
-        kvTokens: 0,
-        prefillChunk: 0,
-        memoryBudgetBytes: 0,
-      },
-      (messages) => {
-        batches.push(messages);
-        for (const message of messages) {
-          if (message.type === 'ready') {
-            for (let i = 1; i <= REQUESTS; i++) {
-              engine.openSession(i, i);
-              engine.generate(100 + i, i, Int32Array.from(ids[i] ?? [1]), {
-                maxTokens,
-                temperature: 0,
-                topK: 0,
-                topP: 1,
-                minP: 0,
-                seed: 0n,
-                beamWidth: 2,
-                beamLength: 3,
-                eosTokenIds: new Int32Array(0),
-                stopTokenIds: new Int32Array(0),
-                logprobs: -1,
-              });
-            }
-          } else if (message.type === 'finish' && ++finished === REQUESTS) engine.close();
-          else if (message.type === 'failed' || message.type === 'error') reject(new Error(message.message));
-          else if (message.type === 'closed') resolve();
-        }
-      },
-    );
+    const engine = new Engine(engineOptions(model, { drafter, device }), (messages) => {
+      batches.push(messages);
+      for (const message of messages) {
+        if (message.type === 'ready') {
+          for (let i = 1; i <= REQUESTS; i++) {
+            engine.openSession(i, i);
+            engine.generate(
+              100 + i,
+              i,
+              Int32Array.from(ids[i] ?? [1]),
+              generateOptions({ maxTokens, beamWidth: 2, beamLength: 3 }),
+            );
+          }
+        } else if (message.type === 'finish' && ++finished === REQUESTS) engine.close();
+        else if (message.type === 'failed' || message.type === 'error') reject(new Error(message.message));
+        else if (message.type === 'closed') resolve();
+      }
+    });
   });
   return batches;
 }
