@@ -19,7 +19,7 @@ export type { KvUsage, SessionKv } from './kv.js';
 export { estimateMemory } from './memory.js';
 export type { MemoryEstimate, MemoryUsage } from './memory.js';
 export { cpuFeatures, getBackends, inspect, version } from './system.js';
-export type { BackendReasonCode, BackendStatus, Inspection, TensorInfo } from './system.js';
+export type { BackendReason, BackendReasonCode, BackendStatus, Inspection, TensorInfo } from './system.js';
 export {
   AbortError,
   CapacityError,

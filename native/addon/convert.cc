@@ -54,6 +54,7 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   o.Set("dtype", i.dtype);
   o.Set("device", i.device);
   o.Set("level", i.level);
+  o.Set("deviceReason", from_reason(env, i.device_reason));
   const std::pair<const char*, int64_t> numbers[] = {{"vocab", i.vocab},
                                                      {"hidden", i.hidden},
                                                      {"layers", i.layers},
@@ -159,6 +160,14 @@ Napi::Object from_usage(Napi::Env env, const KvUsage& usage) {
   o.Set("blockTokens", static_cast<double>(usage.block_tokens));
   o.Set("bytesPerBlock", static_cast<double>(usage.bytes_per_block));
   o.Set("sessions", static_cast<double>(usage.sessions));
+  return o;
+}
+
+Napi::Value from_reason(Napi::Env env, const Reason& reason) {
+  if (reason.code == nullptr) return env.Null();
+  Napi::Object o = Napi::Object::New(env);
+  o.Set("code", reason.code);
+  o.Set("message", reason.message);
   return o;
 }
 

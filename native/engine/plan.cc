@@ -35,8 +35,7 @@ int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlock
 
 }  // namespace
 
-LoadPlan plan_load(const EngineOptions& options) {
-  const Backend& backend = find_backend(options.device);
+LoadPlan plan_on(const EngineOptions& options, const Backend& backend) {
   const MatrixDType dtype = dtype_for(backend, options);
   const ModelConfig config = read_model_config(options.model);
   const int64_t context_tokens = options.context_tokens > 0
