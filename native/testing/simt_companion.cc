@@ -1,6 +1,6 @@
 // The CUDA library with the emulator in the place of a driver: one device, whose kernels are those of the .cu
 // files on the host. For the tests of what an addon makes of a library that works, or nearly does. The
-// environment says what it does wrong:
+// environment says what it does wrong, beside CUDA_VISIBLE_DEVICES, which may be empty:
 //   REDRAFTER_SIMT_FAULT        an op with a planted fault (planted_ops.h), or what happens when it is
 //   opened:
 //                               "abort", "segfault", "exit", "hang"; "talk" prints
@@ -26,8 +26,10 @@ const char* setting(const char* name) {
 
 void versions(int32_t* driver, int32_t* runtime) { *driver = *runtime = 13000; }
 int32_t count(const char** error) {
-  *error = nullptr;
-  return 1;
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  const bool hidden = visible != nullptr && *visible == '\0';
+  *error = hidden ? "no CUDA-capable device is detected" : nullptr;
+  return hidden ? 0 : 1;
 }
 bool describe(int32_t, CudaDevice* description) {
   std::snprintf(description->name, sizeof description->name, "An emulated device");
