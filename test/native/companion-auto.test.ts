@@ -77,7 +77,7 @@ describe.runIf(emulated)('auto', () => {
     ]);
   });
 
-  it('takes the CPU where little memory is free, and says why; cuda is ERR_OOM with the numbers', async () => {
+  it('takes the CPU where little memory is free, and says why, while cuda is ERR_OOM with the numbers', async () => {
     const none = await found({ REDRAFTER_SIMT_FREE_BYTES: String(60 << 20) });
     expect(none.info).toMatchObject({ device: 'cpu', dtype: 'f32' });
     expect(none.info.deviceReason?.code).toBe('TOO_LITTLE_MEMORY');
