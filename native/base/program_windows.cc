@@ -1,4 +1,4 @@
-// run_program() on Windows. Compiled, never run there.
+// run_program() on Windows. It has run under Wine, not on Windows yet.
 #if defined(_WIN32)
 
 #include <windows.h>

@@ -60,8 +60,9 @@ Companion open_companion() {
   return companion;
 }
 
+// Never freed: when the process ends, engines may still run.
 const Companion& companion() {
-  static const Companion opened = [] {
+  static const Companion& opened = *new Companion([] {
     try {
       return open_companion();
     } catch (const std::exception& error) {
@@ -70,7 +71,7 @@ const Companion& companion() {
                             std::string("the CUDA library cannot be tried: ") + error.what()};
       return none;
     }
-  }();
+  }());
   return opened;
 }
 

@@ -18,6 +18,11 @@ const windows = process.platform === 'win32';
 export const LIBRARY = windows ? 'redrafter_cuda.dll' : 'redrafter_cuda.so';
 export const PROBE = windows ? 'redrafter_cuda_probe.exe' : 'redrafter_cuda_probe';
 
+// As those of all other tests: perhaps with sanitizers, or of another compiler; but not of another system.
+const own = process.env['REDRAFTER_FOREIGN_NODE'] === undefined ? process.env : {};
+const addonPath = join(own['REDRAFTER_PREBUILD'] ?? root, 'build/Release/redrafter.node');
+const testingPath = own['REDRAFTER_TESTING_ADDON'] ?? join(root, 'build/testing/redrafter_testing.node');
+
 export const builtLibrary = join(root, 'build/Release', LIBRARY);
 const builtProbe = join(root, 'build/Release', PROBE);
 const emulator = join(root, 'build/testing/redrafter_simt_companion.so');
@@ -47,8 +52,8 @@ export function plantBeside(plant: Plant): string {
   const folder = temporaryDirectory('companion');
   const release = join(folder, 'build/Release');
   mkdirSync(release, { recursive: true });
-  copyFileSync(join(root, 'build/Release/redrafter.node'), join(release, 'redrafter.node'));
-  copyFileSync(join(root, 'build/testing/redrafter_testing.node'), join(release, 'redrafter_testing.node'));
+  copyFileSync(addonPath, join(release, 'redrafter.node'));
+  copyFileSync(testingPath, join(release, 'redrafter_testing.node'));
   copyFileSync(builtProbe, join(release, PROBE));
   plant(join(release, LIBRARY), join(release, PROBE));
   return folder;

@@ -15,11 +15,14 @@ type Status = ReturnType<Companion['status']>;
 function withFault(fault: string, plant: Plant = plantEmulator, patience?: number): Status {
   const addons = beside(plant);
   process.env['REDRAFTER_SIMT_FAULT'] = fault;
+  const { LD_PRELOAD } = process.env;
+  delete process.env['LD_PRELOAD']; // of a sanitizer, which would make an exit code of a signal
   try {
     if (patience !== undefined) addons.companion.limitProbe(patience);
     return addons.companion.status(0);
   } finally {
     delete process.env['REDRAFTER_SIMT_FAULT'];
+    if (LD_PRELOAD !== undefined) process.env['LD_PRELOAD'] = LD_PRELOAD;
   }
 }
 
@@ -58,7 +61,7 @@ describe.runIf(emulated)('a CUDA library that fails', () => {
     const began = performance.now();
     const found = withFault('hang', plantEmulator, 300);
     expect(found).toEqual({ code: 'COMPANION_HANGS', message: `${TRIAL} did not end within 0.3 s` });
-    expect(performance.now() - began).toBeLessThan(2000);
+    expect(performance.now() - began).toBeLessThan(10_000);
     expect(children()).toBe(before);
   });
 
@@ -68,6 +71,7 @@ describe.runIf(emulated)('a CUDA library that fails', () => {
     ['atomic-sum', /matmul in bf16 of 8 rows, which are also part of 40: /],
     ['leak', /matmul in bf16 of 8 rows beside a row of NaN: value \d+ is -?nan, /],
     ['overrun', /matmul: something was written behind its result$/],
+    ['workspace-overrun', /(attention in bf16|counters of the stream)/],
     ['counter-left', /1 counters of the stream are not zero behind the ops$/],
     ['no-sibling-mask', /attention in bf16: value \d+ is \S+, expected \S+ within \S+$/],
     ['no-nan-guard', /attention in bf16: value \d+ is -?nan, /],
@@ -134,7 +138,7 @@ describe.runIf(emulated && process.platform === 'linux')('the program that tries
       plantEmulator(library);
       plant(probe);
     };
-    const found = withFault('', planted, 1000);
+    const found = withFault('', planted, code === 'COMPANION_HANGS' ? 1000 : 30_000);
     expect(found.code).toBe(code);
     expect(found.message).toMatch(message);
     expect(children()).toBe(before);
