@@ -1,4 +1,5 @@
 // Which device a load takes, and whether that has room for it.
+#include <cstring>
 #include <sstream>
 
 #include "base/check.h"
@@ -13,8 +14,7 @@ uint64_t mebibytes(uint64_t bytes) { return (bytes + (uint64_t{1} << 20) - 1) >>
 Reason too_little_memory(const LoadPlan& plan) {
   uint64_t free = 0, total = 0;
   if (plan.backend.memory == nullptr || !plan.backend.memory(&free, &total)) return {};
-  const MemoryUse use = planned_memory(plan);
-  const auto needed = static_cast<uint64_t>(use.weights + use.drafter + use.kv + use.workspace);
+  const auto needed = static_cast<uint64_t>(plan.memory.total());
   if (needed <= free) return {};
   std::ostringstream text;
   text << "the model takes " << mebibytes(needed) << " MiB of device memory, " << (free >> 20) << " of "
@@ -37,10 +37,15 @@ LoadPlan plan_load(const EngineOptions& options) {
   const Backend& best = find_backend(options.device, &reason);
   if (options.device == "auto" && !best.host_memory) {
     reason = dtype_reason(options, best);
-    if (reason.code == nullptr) {
-      LoadPlan plan = plan_on(options, best);
-      reason = too_little_memory(plan);
-      if (reason.code == nullptr) return plan;
+    try {
+      if (reason.code == nullptr) {
+        LoadPlan plan = plan_on(options, best);
+        reason = too_little_memory(plan);
+        if (reason.code == nullptr) return plan;
+      }
+    } catch (const Error& error) {  // of the budget, which the CPU may keep
+      if (std::strcmp(error.code(), "ERR_OOM") != 0) throw;
+      reason = {"TOO_LITTLE_MEMORY", error.what()};
     }
   }
   LoadPlan plan = plan_on(options, reason.code == nullptr ? best : find_backend("cpu"));

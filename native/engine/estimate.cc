@@ -4,12 +4,6 @@
 
 namespace redrafter {
 
-MemoryUse estimate_memory(const EngineOptions& options) { return planned_memory(plan_load(options)); }
-
-MemoryUse planned_memory(const LoadPlan& plan) {
-  const Backend backend = measuring(plan.backend);
-  BackendStream stream(backend, nullptr);
-  return memory_use(plan, load_weights(plan, backend, stream.get(), [](uint64_t) { return true; }));
-}
+MemoryUse estimate_memory(const EngineOptions& options) { return plan_load(options).memory; }
 
 }  // namespace redrafter

@@ -118,6 +118,14 @@ describe.runIf(emulated)('auto', () => {
     expect(none['automatic']).toEqual(await estimateMemory(tiny.model, { ...options, device: 'cpu' }));
   });
 
+  it('takes the CPU where only that keeps to a memory budget', async () => {
+    const all = await found({}, '{ memoryBudgetBytes: 60 * 2 ** 20 }'); // less than what a stream of CUDA takes
+    expect(all.info).toMatchObject({ device: 'cpu', deviceReason: { code: 'TOO_LITTLE_MEMORY' } });
+    const { message } = all.info.deviceReason as BackendReason;
+    expect(message).toMatch(/^memoryBudgetBytes is 62914560, but the model needs \d+: /);
+    expect(all.named).toEqual({ code: 'ERR_OOM', message });
+  });
+
   it('takes the CPU for a dtype that CUDA does not have', async () => {
     const all = await found({}, `{ dtype: 'f32' }`);
     expect(all.info).toMatchObject({ device: 'cpu', dtype: 'f32', deviceReason: { code: 'UNSUPPORTED_DTYPE' } });
