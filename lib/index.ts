@@ -20,7 +20,7 @@ export type { QueueUsage } from './queue.js';
 export { estimateMemory } from './memory.js';
 export type { MemoryEstimate, MemoryUsage } from './memory.js';
 export { cpuFeatures, getBackends, inspect, version } from './system.js';
-export type { BackendReasonCode, BackendStatus, Inspection, TensorInfo } from './system.js';
+export type { BackendReason, BackendReasonCode, BackendStatus, Inspection, TensorInfo } from './system.js';
 export {
   AbortError,
   CapacityError,

@@ -91,6 +91,8 @@ export interface NativeModelInfo {
   device: string;
   /** Instruction-set level of the CPU backend, or the CUDA architecture. */
   level: string;
+  /** Why device `'auto'` took the CPU and not CUDA; null when it took CUDA, and when a device was asked for. */
+  deviceReason: null | BackendReason;
   /** Worker threads of the CPU backend; 1 on CUDA. */
   threads: number;
   /** What was allocated; `model.memoryUsage()` also tells how much of the KV is used. */
@@ -271,14 +273,29 @@ export interface NativeInspection {
   totalBytes: number;
 }
 
+/** Why a backend cannot be used. */
+export interface BackendReason {
+  /** For programs. */
+  code: BackendReasonCode;
+  /** For people; may change. */
+  message: string;
+}
+
 /** Why a backend cannot be used, for programs. Stable; new ones may be added as backends are. */
 export type BackendReasonCode =
   /** The processor lacks instructions that this level needs. */
   | 'NO_CPU_FEATURE'
   /** This build of redrafter does not contain the backend: there is no CUDA library beside the addon. */
   | 'NOT_BUILT'
-  /** The CUDA library cannot be opened: it is damaged, or for another system. */
+  /**
+   * The CUDA library cannot be opened: it is damaged, or for another system. Or it cannot be tried: the program that does,
+   * `redrafter_cuda_probe`, is missing beside it, may not be started here, or gives no answer.
+   */
   | 'COMPANION_FAILED'
+  /** The program that tries the CUDA library crashed: a fault of the driver, or of the library. */
+  | 'COMPANION_CRASHED'
+  /** The program that tries the CUDA library did not end in time. */
+  | 'COMPANION_HANGS'
   /** The CUDA library belongs to another build of redrafter than the addon. */
   | 'COMPANION_MISMATCH'
   /** There is no NVIDIA driver. */
@@ -288,7 +305,13 @@ export type BackendReasonCode =
   /** There is a driver but no device, or none that this process may use (`CUDA_VISIBLE_DEVICES`). */
   | 'NO_DEVICE'
   /** The device is too old: its compute capability is below 8.0. */
-  | 'UNSUPPORTED_DEVICE';
+  | 'UNSUPPORTED_DEVICE'
+  /** The device computes wrongly, or cannot compute: the message has the op and by how much it is off. */
+  | 'SELF_TEST_FAILED'
+  /** Too little memory of the device is free: for this model, or for anything. */
+  | 'TOO_LITTLE_MEMORY'
+  /** The device has no matrices of the `dtype` that was asked for. */
+  | 'UNSUPPORTED_DTYPE';
 
 export interface NativeBackendStatus {
   device: string;
@@ -296,7 +319,7 @@ export interface NativeBackendStatus {
   level: string | null;
   available: boolean;
   selected: boolean;
-  reason: null | { code: BackendReasonCode; message: string };
+  reason: null | BackendReason;
 }
 
 export interface NativeModule {

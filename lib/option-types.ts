@@ -3,9 +3,10 @@ export interface MemoryOptions {
   /** Directory of a recurrent drafter for this model, or false to decode plainly. Default: false. */
   drafter?: string | false;
   /**
-   * Where to run. `'auto'` takes the CPU: it stays there also where CUDA can be used, because the CUDA backend has never run
-   * on a device. `'cuda'` or `'cuda:1'` takes a device by its number; a level of the CPU can be forced with `'cpu:avx512'`,
-   * `'cpu:avx2'`, `'cpu:neon'` or `'cpu:base'`. `getBackends` lists those of this machine. Default: `'auto'`.
+   * Where to run. `'auto'` takes the first CUDA device when that passes a self-test, has the `dtype`, and has memory free for the
+   * model, else the fastest level of the CPU; `model.info.deviceReason` says why. `'cuda'` or `'cuda:1'` takes a device by its
+   * number, or rejects with ERR_BACKEND or ERR_OOM; a level of the CPU can be forced with `'cpu:avx512'`, `'cpu:avx2'`, `'cpu:neon'`
+   * or `'cpu:base'`. `getBackends` lists those of this machine. Default: `'auto'`.
    */
   device?: 'auto' | 'cpu' | 'cuda' | `cpu:${string}` | `cuda:${string}`;
   /**

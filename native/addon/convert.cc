@@ -65,6 +65,7 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   o.Set("dtype", i.dtype);
   o.Set("device", i.device);
   o.Set("level", i.level);
+  o.Set("deviceReason", from_reason(env, i.device_reason));
   set_numbers(o, {count("vocab", i.vocab), count("hidden", i.hidden), count("layers", i.layers),
                   count("heads", i.heads), count("kvHeads", i.kv_heads), count("headDim", i.head_dim),
                   count("ffn", i.ffn), count("maxPositions", i.max_positions),
@@ -170,6 +171,14 @@ Napi::Object from_usage(Napi::Env env, const EngineUsage& usage) {
        count("waitingTokens", queue.waiting_tokens), count("activeRequests", queue.active_requests),
        count("pausedRequests", queue.paused_requests), count("maxQueuedRequests", queue.max_requests),
        count("maxQueuedTokens", queue.max_tokens)});
+}
+
+Napi::Value from_reason(Napi::Env env, const Reason& reason) {
+  if (reason.code == nullptr) return env.Null();
+  Napi::Object o = Napi::Object::New(env);
+  o.Set("code", reason.code);
+  o.Set("message", reason.message);
+  return o;
 }
 
 Napi::Object from_memory(Napi::Env env, const MemoryUse& use) {

@@ -38,6 +38,7 @@ std::string to_text(const Napi::Value& value);  // empty for what is no string
 
 Napi::Object from_message(Napi::Env env, const Message& message);
 Napi::Object from_memory(Napi::Env env, const MemoryUse& use);
+Napi::Value from_reason(Napi::Env env, const Reason& reason);  // null without a code
 Napi::Object from_usage(Napi::Env env, const EngineUsage& usage);
 
 Napi::Value inspect(const Napi::CallbackInfo& info);            // inspect.cc

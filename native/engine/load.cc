@@ -16,6 +16,7 @@ constexpr int64_t kDefaultQueuedRequests = 1024;
 
 void EngineThread::load() {
   const LoadPlan plan = plan_load(engine_.options_);
+  require_memory(plan);
   backend_ = &plan.backend;
   threads_ = std::make_unique<ThreadPool>(static_cast<int>(plan.limits.threads));
   stream_ = std::make_unique<BackendStream>(*backend_, threads_.get());
@@ -66,6 +67,7 @@ void EngineThread::post_ready(const LoadPlan& plan, const MemoryUse& memory) {
   info.dtype = matrix_dtype_name(model_->weights());
   info.device = backend_->name;
   info.level = backend_->level;
+  info.device_reason = plan.device_reason;
   info.vocab = c.vocab, info.hidden = c.hidden, info.layers = c.layers, info.heads = c.heads;
   info.kv_heads = c.kv_heads, info.head_dim = c.head_dim, info.ffn = c.ffn,
   info.max_positions = c.max_positions;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/reason.h"
 #include "engine/queue_limit.h"
 #include "ops/sample.h"
 
@@ -41,6 +42,7 @@ struct MemoryUse {
 
 struct ModelInfo {
   std::string family, architecture, dtype, device, level;
+  Reason device_reason;  // why device "auto" did not take CUDA
   int64_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, max_positions, context_tokens, kv_tokens,
       threads;
   MemoryUse memory;
