@@ -31,6 +31,7 @@ export const LIMITS = {
   threads: 1024,
   prefillChunk: 4096,
   samples: 128,
+  priority: 10,
 } as const;
 
 function stopStrings(value: unknown): string[] {
@@ -64,7 +65,7 @@ const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16'];
 const MEMORY_KEYS = [
   ...['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk', 'memoryBudgetBytes'],
 ] as const;
-const LOAD_KEYS = [...MEMORY_KEYS, 'onProgress', 'signal'] as const;
+const LOAD_KEYS = [...MEMORY_KEYS, 'maxQueuedRequests', 'maxQueuedTokens', 'onProgress', 'signal'] as const;
 
 /** Checked arguments of `Model.load`. */
 export interface ResolvedLoad {
@@ -99,6 +100,8 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     contextTokens: read.integer('contextTokens', 0, 1, INT_MAX),
     kvTokens: read.integer('kvTokens', 0, 1, INT_MAX),
     prefillChunk: read.integer('prefillChunk', 0, 1, LIMITS.prefillChunk),
+    maxQueuedRequests: read.integer('maxQueuedRequests', 0, 1, INT_MAX),
+    maxQueuedTokens: read.integer('maxQueuedTokens', 0, 1, INT_MAX),
     memoryBudgetBytes: read.integer('memoryBudgetBytes', 0, 1, Number.MAX_SAFE_INTEGER),
   };
 }
@@ -126,7 +129,7 @@ export interface GenerateContext {
 
 /** Checked options of `session.generate`. */
 export interface ResolvedGenerate {
-  native: NativeGenerateOptions;
+  native: Omit<NativeGenerateOptions, 'keepTokens'>;
   stop: string[];
   parseSpecialTokens: boolean;
   signal: AbortSignal | undefined;
@@ -147,6 +150,9 @@ const GENERATE_KEYS = [
   'stop',
   'stopTokenIds',
   'logprobs',
+  'priority',
+  'deadlineMs',
+  'bufferTokens',
   'parseSpecialTokens',
   'signal',
 ] as const;
@@ -205,6 +211,9 @@ function generateOptions(read: OptionReader, model: GenerateContext): ResolvedGe
       eosTokenIds,
       stopTokenIds: stops,
       logprobs: read.integer('logprobs', -1, 0, LIMITS.logprobs),
+      priority: read.integer('priority', 0, -LIMITS.priority, LIMITS.priority),
+      deadlineMs: read.integer('deadlineMs', 0, 1, INT_MAX),
+      bufferTokens: read.integer('bufferTokens', 64, 1, INT_MAX),
     },
     stop: stopStrings(read.raw('stop')),
     parseSpecialTokens: read.boolean('parseSpecialTokens', false),

@@ -117,8 +117,8 @@ export class Session {
    * one. Messages are a whole conversation: the session is first rewound to the part that it shares with them. An
    * empty array of ids continues what the session holds.
    *
-   * Throws at once: ERR_INVALID_ARGUMENT, ERR_TOKENIZER, ERR_TEMPLATE, ERR_CONTEXT, ERR_BUSY, ERR_DISPOSED, and
-   * ERR_ABORTED for a signal that has fired. What fails later rejects iteration and `result()` and leaves the
+   * Throws at once: ERR_INVALID_ARGUMENT, ERR_TOKENIZER, ERR_TEMPLATE, ERR_CONTEXT, ERR_QUEUE_FULL, ERR_BUSY,
+   * ERR_DISPOSED, and ERR_ABORTED for a signal that has fired. What fails later rejects iteration and `result()` and leaves the
    * session as it was before; after ERR_ABORTED it keeps what was generated so far.
    */
   generate(input: SessionInput, options?: GenerateOptions): Generation {
@@ -136,49 +136,46 @@ export class Session {
    *
    * The session then holds what it held and the input, none of the samples; they can be disposed of and used independently.
    * Each sample needs KV blocks for its own tokens, and waits for others to end where there are too few. Its blocks are
-   * free again when it ends. `session.stats` counts the samples.
+   * free again when it ends. `session.stats` counts the samples. Each pauses by itself when it is not read.
    *
-   * Rejects as `generate` throws, and with ERR_KV_FULL; the session is then as it was before. What goes wrong in a sample
-   * later is that sample's error.
+   * Rejects as `generate` throws, and with ERR_KV_FULL; the session is then as it was before. ERR_QUEUE_FULL also comes when
+   * the queue has no room for all samples: then none runs. What goes wrong in a sample later is that sample's error.
    */
   async generateMany(input: SessionInput, options?: GenerateManyOptions): Promise<Generation[]> {
     const site = new CallSite();
     const { n, ...resolved } = resolveGenerateMany(options, this.generateContext);
     const { keep, ids } = this.planGeneration(input, resolved);
     this.begin(resolved.signal);
-    let forks: Session[];
+    await this.read(site, { keep, ids }, resolved.signal);
+    let forks: Session[] = [];
+    let samples: Generation[];
     try {
-      if (keep < this.ids.length) this.cut(site, keep).catch(() => undefined);
-      await this.read(site, ids, resolved.signal);
       forks = await this.forkTimes(site, n, resolved.signal);
+      samples = forks.map((fork, i) => {
+        const native = { ...resolved.native, seed: seedOfSample(resolved.native.seed, i) };
+        fork.busy = true;
+        return fork.run(site, { keep: fork.ids.length, ids: new Int32Array(0) }, { ...resolved, native }, this);
+      });
     } catch (error) {
+      await Promise.all(forks.map((fork) => fork.dispose()));
       throw await this.recover(site, fromThrown(error), keep);
     }
     this.busy = false;
-    return forks.map((fork, i) => {
-      const native = { ...resolved.native, seed: seedOfSample(resolved.native.seed, i) };
-      fork.busy = true;
-      return fork.run(site, { keep: fork.ids.length, ids: new Int32Array(0) }, { ...resolved, native }, this);
-    });
+    return samples;
   }
 
   /**
    * Appends text or ids and computes their keys and values, so that a later `generate` or `fork` starts from them.
-   * Rejects with ERR_INVALID_ARGUMENT, ERR_TOKENIZER, ERR_CONTEXT, ERR_KV_FULL, ERR_BUSY, ERR_DISPOSED, ERR_ABORTED;
-   * the session is then as it was before.
+   * Rejects with ERR_INVALID_ARGUMENT, ERR_TOKENIZER, ERR_CONTEXT, ERR_QUEUE_FULL, ERR_KV_FULL, ERR_BUSY, ERR_DISPOSED,
+   * ERR_ABORTED; the session is then as it was before.
    */
   async append(input: string | readonly number[] | Int32Array, options?: AppendOptions): Promise<void> {
     const site = new CallSite();
     const { parseSpecialTokens, signal } = resolveAppend(options);
     const ids = typeof input === 'string' ? this.encode(input, parseSpecialTokens) : this.copy(input);
     this.begin(signal);
-    const before = this.ids.length;
-    try {
-      await this.read(site, ids, signal);
-      this.busy = false;
-    } catch (error) {
-      throw await this.recover(site, fromThrown(error), before);
-    }
+    await this.read(site, { keep: this.ids.length, ids }, signal);
+    this.busy = false;
   }
 
   /**
@@ -276,7 +273,7 @@ export class Session {
   /** Generates. A fork made for one sample of `origin` counts there and ends with its generation. */
   private run(site: CallSite, { keep, ids }: Plan, resolved: ResolvedGenerate, origin?: Session): Generation {
     const { engine, tokenizer, totals } = this.owner;
-    const { native: nativeOptions, stop, signal } = resolved;
+    const { native: settings, stop, signal } = resolved;
     const prompt = keep + ids.length;
     const last = ids[ids.length - 1] ?? this.ids[keep - 1];
     const revision = this.revision;
@@ -284,6 +281,12 @@ export class Session {
     const host: GenerationHost = {
       abort: (keepTokens) => {
         engine.native.abort(ticket, keepTokens);
+      },
+      read: (tokens) => {
+        engine.native.read(ticket, tokens);
+      },
+      rest: (resting) => {
+        engine.rest(ticket, resting);
       },
       ended: async (generated, held, kvTokens, stats) => {
         (origin ?? this).totals.add(stats);
@@ -302,31 +305,37 @@ export class Session {
         if (this.revision === revision && !this.busy && this.closing === undefined) await this.rewind(prompt + kept);
       },
     };
-    const { logprobs, seed } = nativeOptions;
+    const { logprobs, seed, bufferTokens } = settings;
     let generation: Generation;
     try {
       const detokenizer = tokenizer?.detokenizer(last);
-      generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal });
-      if (keep < this.ids.length) this.cut(site, keep).catch(() => undefined);
+      generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal, bufferTokens });
       ticket = engine.submit(generation, (native, t) => {
-        native.generate(t, this.number, ids, nativeOptions);
+        native.generate(t, this.number, ids, { ...settings, keepTokens: keep });
       });
     } catch (error) {
       this.busy = false;
       throw site.mark(fromThrown(error));
     }
+    this.ids.length = keep;
+    this.kvTokens = Math.min(this.kvTokens, keep);
     this.extend(ids);
     return generation;
   }
 
-  /** Appends ids and waits for their keys and values. */
-  private async read(site: CallSite, ids: Int32Array, signal: AbortSignal | undefined): Promise<void> {
+  /** Appends ids and waits for their keys and values. When that fails, the session is free and as it was before. */
+  private async read(site: CallSite, { keep, ids }: Plan, signal: AbortSignal | undefined): Promise<void> {
+    let held = this.ids.length;
     const append = (native: NativeEngine, ticket: number): void => {
-      native.append(ticket, this.number, ids);
+      native.append(ticket, this.number, ids, keep);
+      this.ids.length = held = keep;
+      this.extend(ids);
     };
-    const work = this.owner.engine.request('done', site, append, signal);
-    this.extend(ids);
-    this.kvTokens = (await work).kvTokens;
+    try {
+      this.kvTokens = (await this.owner.engine.request('done', site, append, signal)).kvTokens;
+    } catch (error) {
+      throw await this.recover(site, fromThrown(error), held);
+    }
   }
 
   /** All of the forks or none; none once the signal has fired, which later listeners would not hear of. */

@@ -103,15 +103,15 @@ async function stream(
     await run.close();
     throw error;
   }
-  const events = new EventStream(options, {
-    overflow: () => {
-      exchange.abort(tooSlow());
-    },
-    stall: () => {
-      exchange.abort(tooSlow());
-      exchange.destroy();
-    },
+  const events = new EventStream(options, () => {
+    exchange.abort(tooSlow());
+    exchange.destroy();
   });
+  const release = (): void => {
+    events.release();
+  };
+  exchange.signal.addEventListener('abort', release, { once: true });
+  if (exchange.signal.aborted) release();
   const send = (list: object[]): void => {
     for (const event of list) events.send(event);
   };
@@ -121,14 +121,21 @@ async function stream(
       { generation, chunks, first }: (typeof choices)[number],
       index: number,
     ): Promise<GenerationResult> => {
-      for (let next = await first; next.done !== true; next = await chunks.next()) send(answer.part(index, next.value));
+      for (let next = await first; next.done !== true; next = await chunks.next()) {
+        send(answer.part(index, next.value));
+        await events.room(); // what is not read, here or by the client, makes the generation pause
+      }
       const result = await generation.result();
       if (result.finishReason !== 'abort') events.send(answer.ending(index, result));
       return result;
     };
     // When one fails the others end, before the event that says so.
     const all = choices.map((choice, index) => passOn(choice, index));
-    for (const each of all) each.catch(() => endAll(run.generations));
+    const endTogether = (): Promise<void> => {
+      events.release();
+      return endAll(run.generations);
+    };
+    for (const each of all) each.catch(endTogether);
     await Promise.allSettled(all);
     const results = await Promise.all(all);
     send(answer.closing(report(results, run, exchange)));
@@ -157,7 +164,8 @@ function report(results: readonly GenerationResult[], run: Run, { log }: Exchang
   log.completionTokens = stats.tokens;
   log.finishReason = finishOf(finishReason);
   log.tokensPerStep = Number(stats.tokensPerStep.toFixed(3));
-  const { queueMs, readMs } = run;
+  const { readMs } = run;
+  const queueMs = run.queueMs + own.queuedMs;
   log.timeToFirstTokenMs = Math.round(readMs + stats.timeToFirstTokenMs);
   const cachedTokens = many ? 0 : own.reusedTokens;
   return usageOf({ promptTokens: own.promptTokens, cachedTokens, stats, seed, queueMs, readMs });

@@ -45,7 +45,7 @@ void for_rows(const AdjustParams& p, Stream& stream, const Body& body) {
   for (int64_t lane = 0; lane < p.lanes; ++lane) {
     work += (p.begin[lane + 1] - p.begin[lane]) * 8 * adjust_saved(p.lane[lane].entries);
   }
-  stream.threads->run(p.rows, work, [&p, &body](int64_t row, int) {
+  stream.threads->run(std::min<int64_t>(p.rows, p.begin[p.lanes]), work, [&p, &body](int64_t row, int) {
     const int64_t lane = std::upper_bound(p.begin, p.begin + p.lanes, row) - p.begin - 1;
     body(lane, row - p.begin[lane], row);
   });

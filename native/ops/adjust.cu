@@ -42,6 +42,7 @@ __global__ void __launch_bounds__(kThreads) adjust_kernel(AdjustParams p) {
   __shared__ int32_t path[kAdjustDepths];  // from the row's token up
   __shared__ int32_t depth;
   const int64_t row = blockIdx.x / kParts, part = blockIdx.x % kParts;
+  if (row >= p.begin[p.lanes]) return;
   const int64_t lane = lane_of(p, row), first = p.begin[lane];
   const AdjustLane own = p.lane[lane];
   const bool penalizes = adjust_penalizes(own);

@@ -35,7 +35,8 @@ struct AdjustParams {
   float* logits;               // [rows, vocab] in and out
   const AdjustLane* lane;      // [lanes]
   const AdjustEntry* entries;  // [*] a lane's by rising id, each id once
-  // The rows of a lane and the tree they are: as tree_accept has them; depths are at most kAdjustDepths.
+  // The rows of a lane and the tree they are: as tree_accept has them; depths are at most kAdjustDepths. Rows
+  // from begin[lanes] on are no lane's, and stay as they are.
   const int32_t* node_token;   // [rows]
   const int32_t* node_parent;  // [rows]
   const int32_t* begin;        // [lanes + 1]

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 
 #include "base/arena.h"
 #include "ops/ops.h"
@@ -13,12 +14,13 @@ namespace redrafter {
 
 class ControlBatch {
  public:
-  // `lanes` of a round at most.
-  ControlBatch(const Backend& backend, int64_t lanes) : backend_(backend), most_lanes_(lanes) {}
+  // `rows` of a round at most, and so lanes.
+  ControlBatch(const Backend& backend, int64_t rows) : backend_(backend), most_rows_(rows) {}
   ControlBatch(const ControlBatch&) = delete;
   ControlBatch& operator=(const ControlBatch&) = delete;
 
-  // What a lane can need: `entries` at most, and `rows` of logits of which they are kept; 0 for none.
+  // What a lane can need: `entries` at most, and rows of logits that are kept, those of the largest tree that
+  // it may get in any round; 0 for none.
   struct Need {
     int64_t entries = 0, rows = 0;
     int64_t saved() const { return rows * adjust_saved(entries); }
@@ -36,9 +38,11 @@ class ControlBatch {
     Need need_;
   };
 
-  // Lanes that choose tokens, in their order, with how many rows they have; null for one without control.
+  // Lanes that choose tokens, in their order. One without control, which may be padding:
   void clear();
-  void add_lane(const LaneControl* control, int64_t rows, bool keeps_logits);
+  void add_lane();
+  // One with control, which has so many rows.
+  void add_lane(const LaneControl& control, int64_t rows, bool keeps_logits);
   // Nobody waits for it: nothing may be changed here before the stream has got so far.
   void upload(Stream& stream) const;
 
@@ -56,12 +60,15 @@ class ControlBatch {
   };
   Arrays carve(Arena& arena, int64_t entries) const;
   size_t bytes(int64_t entries) const;
+  void grow_entries(int64_t wanted);
+  void grow_saved(int64_t wanted, int64_t most);
   void take(const Need& need);
   void give_back(const Need& need);
 
   const Backend& backend_;
-  int64_t most_lanes_;
+  int64_t most_rows_;
   int64_t wanted_entries_ = 0, wanted_saved_ = 0;  // of all rooms
+  std::multiset<int64_t> kept_;                    // adjust_saved() of the rooms that keep logits
   int64_t most_entries_ = 0, most_saved_ = 0;      // there is memory for
   std::unique_ptr<HostBuffer> host_memory_;
   DeviceBuffer device_memory_, saved_memory_;

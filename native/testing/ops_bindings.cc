@@ -136,7 +136,7 @@ std::vector<AdjustLane> adjust_lanes(const Fields& p, int64_t lanes) {
   std::vector<AdjustLane> list;
   int64_t first = 0, saved = 0;
   for (int64_t l = 0; l < lanes; ++l) {
-    REDRAFTER_REQUIRE(entries[l] >= 0 && begin[l + 1] > begin[l], "ERR_INVALID_ARGUMENT", "lane ", l);
+    REDRAFTER_REQUIRE(entries[l] >= 0 && begin[l + 1] >= begin[l], "ERR_INVALID_ARGUMENT", "lane ", l);
     list.push_back({repetition[l], presence[l], frequency[l], depth[l], entries[l], first, -1});
     first += entries[l];
     if (keeps[l] == 0) continue;

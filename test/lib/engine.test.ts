@@ -50,6 +50,23 @@ describe('Dispatcher', () => {
     expect(busy).toEqual([true, false, true]);
   });
 
+  it('does not count tickets that rest as pending work', () => {
+    const { dispatcher, busy } = make();
+    const [ta, tb] = [dispatcher.open(new Recorder()), dispatcher.open(new Recorder())];
+    dispatcher.rest(ta, true);
+    dispatcher.rest(ta, true);
+    expect(busy).toEqual([true]);
+    dispatcher.rest(tb, true);
+    expect(busy).toEqual([true, false]);
+    dispatcher.rest(tb, false);
+    dispatcher.dispatch([done(tb), done(ta)]);
+    dispatcher.rest(ta, true); // it is gone
+    expect(busy).toEqual([true, false, true, false]);
+    dispatcher.rest(dispatcher.open(new Recorder()), true);
+    dispatcher.end('ERR_DISPOSED', 'x');
+    expect(busy).toEqual([true, false, true, false, true, false]);
+  });
+
   it('ends a ticket at an error', () => {
     const { dispatcher } = make();
     const recorder = new Recorder();
@@ -158,7 +175,7 @@ describe('Engine', () => {
     send({ type: 'ready', info });
     const { engine } = await loading;
     const work = engine.request('done', new CallSite(), (native, ticket) => {
-      native.append(ticket, 0, new Int32Array(0));
+      native.append(ticket, 0, new Int32Array(0), -1);
     });
     const error: unknown = await work.catch((e: unknown) => e);
     expect(error).toMatchObject({ code: 'ERR_INVALID_ARGUMENT', message: 'bad' });

@@ -117,6 +117,63 @@ describe('generateMany', () => {
     await session.dispose();
   });
 
+  it('lets each sample pause by itself', async () => {
+    const session = await model.createSession();
+    const options = { ...SAMPLED, n: 3, maxTokens: 120, bufferTokens: 6 };
+    const samples = await session.generateMany(PROMPT, options);
+    const [slow, ...others] = samples as [Generation, ...Generation[]];
+    const chunks = slow[Symbol.asyncIterator]();
+    const seen: number[] = [];
+    const read = async (): Promise<boolean> => {
+      const { value } = await chunks.next();
+      seen.push(...(value?.tokenIds ?? []));
+      return value !== undefined;
+    };
+    await read();
+    const ids = await idsOf(others);
+    expect(model.queueUsage()).toMatchObject({ activeRequests: 1, pausedRequests: 1 });
+    while (await read());
+    expect(seen).toEqual((await slow.result()).tokenIds);
+    for (const [i, own] of [seen, ...ids].entries())
+      expect(own).toEqual(await alone(7n + BigInt(i), { maxTokens: 120 }));
+    await expectOnly(10);
+    await session.dispose();
+  });
+
+  it('takes a place in the queue for each sample, or none', async () => {
+    const small = { drafter: paths.drafter, threads: 1, contextTokens: 512, kvTokens: 512, maxQueuedRequests: 4 };
+    await using few = await Model.load(paths.model, small);
+    const session = await few.createSession();
+    const messages = [{ role: 'user', content: 'hello there' }];
+    await idsOf(await session.generateMany(messages, { n: 2, maxTokens: 2 }));
+    await session.append([5, 6]);
+    const before = [...session.tokenIds];
+    // Generations that pause hold nearly all of the cache, so that whatever is long waits.
+    const long = { maxTokens: 480, bufferTokens: 1, ignoreEos: true, drafting: false };
+    const holders = [await few.createSession(), await few.createSession()].map((each) => each.generate([1], long));
+    const readers = holders.map((holder) => holder[Symbol.asyncIterator]());
+    await Promise.all(readers.map((reader) => reader.next()));
+    const sessions = await Promise.all(Array.from({ length: 4 }, () => few.createSession()));
+    const controller = new AbortController();
+    const { signal } = controller;
+    const waiting = sessions.map((each) => code(() => each.append(Array<number>(200).fill(1), { signal })));
+    // The messages are what the session begins with, so what follows them goes if they are read; they are not.
+    expect(await code(() => session.generateMany(messages, { n: 2 }))).toBe('ERR_QUEUE_FULL');
+    expect([...session.tokenIds]).toEqual(before);
+    controller.abort();
+    expect(await Promise.all(waiting)).toEqual(Array<string>(4).fill('ERR_ABORTED'));
+    // Now they are, but there is no place for five.
+    expect(await code(() => session.generateMany([7], { n: 5, maxTokens: 200 }))).toBe('ERR_QUEUE_FULL');
+    expect([...session.tokenIds]).toEqual(before);
+    await few.createSession().then((each) => each.dispose()); // usage is as of the last round
+    expect(few.queueUsage()).toMatchObject({ waitingRequests: 0, activeRequests: 2 });
+    expect(few.kvUsage().sessions).toBe(7);
+    for (const holder of holders) holder.abort();
+    const ids = await idsOf(await session.generateMany([7], { n: 4, maxTokens: 3 }));
+    expect(ids.map((own) => own.length)).toEqual([3, 3, 3, 3]);
+    expect([...session.tokenIds]).toEqual([...before, 7]);
+  });
+
   it('goes on when the session is used otherwise or disposed of', async () => {
     const session = await model.createSession();
     const samples = await session.generateMany(PROMPT, { ...SAMPLED, n: 2, maxTokens: 60 });

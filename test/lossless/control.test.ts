@@ -22,7 +22,7 @@ const paths = { model: join(directory, 'model'), drafter: join(directory, 'gru')
 writeTinyLlama(paths.model, SHAPE, 41);
 writeTinyDrafter(paths.drafter, 'gru', SHAPE.vocab, SHAPE.hidden, 42);
 
-const simt = testing['simt'] as { graphLaunches(): number } | undefined;
+const simt = testing['simt'] as { graphLaunches(): number; allocatedBytes(): number } | undefined;
 
 const PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4];
 const ENDINGS = [0, 7, 11, 20];
@@ -185,8 +185,29 @@ describeOnce('memory for control', () => {
     const engine = await loaded(device);
     const session = await engine.open();
     await expect(engine.generate(session, PROMPT, options)).rejects.toMatchObject({ code: 'ERR_OOM' });
+    await engine.rewind(session, 0);
     const outcome = await engine.generate(session, PROMPT, { ...options, beamWidth: 4, beamLength: 2 });
     expect([outcome.ids.length, outcome.tokens]).toEqual([4, PROMPT.length + 4]);
+    await engine.close();
+  });
+
+  it.skipIf(simt === undefined)('is enough for any tree from the start, and for many requests', async () => {
+    const engine = await TestEngine.load(paths.model, { ...paths, contextTokens: 128, device: 'cuda:host' });
+    const c: Case = { name: 'any tree', ids: PROMPT, options };
+    const before = simt?.allocatedBytes() ?? 0;
+    const plain = await run(engine, c);
+    const after = simt?.allocatedBytes() ?? 0;
+    expect(after).toBeGreaterThan(before);
+    for (const [beamWidth, beamLength] of [
+      [2, 1],
+      [64, 3],
+    ] as const)
+      // prettier-ignore
+      expectLossless(plain, await run(engine, c, { beamWidth, beamLength }), `${beamWidth}x${beamLength}`);
+    const many = await Promise.all(Array.from({ length: 20 }, () => run(engine, c, { beamWidth: 8, beamLength: 3 })));
+    for (const outcome of many) expectLossless(plain, outcome, 'many');
+    // The rows of a round are as many as those of the largest tree, so there is nothing to add.
+    expect(simt?.allocatedBytes()).toBe(after);
     await engine.close();
   });
 

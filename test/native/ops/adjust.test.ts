@@ -162,6 +162,33 @@ describeLevels('adjust', (level) => {
     });
   });
 
+  it('leaves rows that no lane has as they are, and lanes without rows aside', () => {
+    const random = new Random(35);
+    const vocab = 61;
+    const padding: Lane = { ...randomLane(random, vocab), entries: [], token: [], parent: [], logits: [] };
+    const neutral: Lane = { ...padding, repetition: 1, presence: 0, frequency: 0, keeps: false };
+    for (let trial = 0; trial < trials(20, 4); trial++) {
+      const [a, b, c] = range(3).map(() => ({ ...randomLane(random, vocab), repetition: 1.3, keeps: true }));
+      const lanes = [a, neutral, b, c, ...(trial % 2 === 0 ? [] : [neutral])] as Lane[];
+      const own = argsOf(lanes, vocab);
+      const none = random.floats(3 * vocab, 4);
+      const more = <T extends Float32Array | Int32Array>(list: T, add: ArrayLike<number>): T =>
+        (list.constructor as typeof Int32Array).from([...list, ...Array.from(add)]) as T;
+      const args = {
+        ...own,
+        logits: more(own.logits, none),
+        nodeToken: more(own.nodeToken, [0, 1, 2]),
+        nodeParent: more(own.nodeParent, [-1, 0, 0]),
+      };
+      const alone = ops.adjust(level, 1, own);
+      const { adjusted, undone } = ops.adjust(level, 1, args);
+      const end = own.logits.length;
+      expectSameBytes(adjusted.slice(0, end), alone.adjusted);
+      expectSameBytes(undone.slice(0, end), own.logits);
+      for (const after of [adjusted, undone]) expectSameBytes(after.slice(end), args.logits.slice(end));
+    }
+  });
+
   it('control: a history without the ancestors, or with siblings, is noticed', () => {
     const random = new Random(34);
     const vocab = 40;
