@@ -211,10 +211,10 @@ export class Engine {
     if (dead !== undefined) throw nativeError(dead.code, dead.message);
   }
 
-  /** Use of the KV cache as of the last round. Throws ERR_DISPOSED. */
-  usage(): NativeKvUsage {
+  /** Use of the KV cache, by `session` in particular, as of the last round. Throws ERR_DISPOSED. */
+  usage(session = 0): NativeKvUsage {
     try {
-      return this.native.kvUsage();
+      return this.native.kvUsage(session);
     } catch (error) {
       throw fromThrown(error);
     }

@@ -1,4 +1,5 @@
 import { CallSite, fromThrown } from './errors.js';
+import { usedBytesOf } from './kv.js';
 import { native, type NativeKvUsage, type NativeMemory as MemoryEstimate } from './native.js';
 import type { MemoryOptions } from './option-types.js';
 import { resolveEngine } from './options.js';
@@ -27,5 +28,5 @@ export async function estimateMemory(directory: string, options?: MemoryOptions)
 }
 
 export function memoryUsageOf(memory: MemoryEstimate, kv: NativeKvUsage): MemoryUsage {
-  return { ...memory, kvUsedBytes: (kv.totalBlocks - kv.freeBlocks) * kv.bytesPerBlock };
+  return { ...memory, kvUsedBytes: usedBytesOf(kv) };
 }

@@ -129,8 +129,8 @@ function parseShared(
     ...drafting(fields.raw('redrafter')),
   };
   // The rest of the checks is the library's, done now so that a wrong request need not wait for its turn.
-  const { vocab, drafter } = model.info;
-  at('stop', () => resolveGenerate(options, { vocab, hasDrafter: drafter !== null, eosTokenIds: [] }));
+  const { vocab, contextTokens, drafter } = model.info;
+  at('stop', () => resolveGenerate(options, { vocab, contextTokens, hasDrafter: drafter !== null, eosTokenIds: [] }));
   return { options, stream, includeUsage, returnTokenIds: fields.boolean('return_token_ids') };
 }
 

@@ -34,6 +34,7 @@ Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   o.Set("reusedTokens", static_cast<double>(s.reused_tokens));
   o.Set("tokens", static_cast<double>(s.tokens));
   o.Set("rounds", static_cast<double>(s.rounds));
+  o.Set("droppedTokens", static_cast<double>(s.dropped_tokens));
   o.Set("decodedTokens", static_cast<double>(s.decoded));
   o.Set("draftedNodes", static_cast<double>(s.drafted_nodes));
   o.Set("draftedByDepth", counts(env, s.drafted_by_depth));
@@ -90,6 +91,7 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
 void set_tokens(Napi::Env env, Napi::Object& o, const Message& m) {
   o.Set("ids", typed<Napi::Int32Array>(env, m.ids));
   o.Set("accepted", static_cast<double>(m.accepted));
+  o.Set("dropped", static_cast<double>(m.dropped));
   if (!m.has_logprobs) return;
   o.Set("logprobs", typed<Napi::Float32Array>(env, m.logprobs));
   o.Set("topIds", typed<Napi::Int32Array>(env, m.top_ids));
@@ -127,6 +129,7 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.context_tokens = to_int(o.Get("contextTokens"));
   options.kv_tokens = to_int(o.Get("kvTokens"));
   options.prefill_chunk = to_int(o.Get("prefillChunk"));
+  options.prefix_cache_bytes = to_int(o.Get("prefixCacheBytes"));
   REDRAFTER_REQUIRE(
       options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
           options.kv_tokens >= 0 && options.prefill_chunk >= 0 && options.prefill_chunk <= 65536,
@@ -147,18 +150,24 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
   g.beam_width = to_int(o.Get("beamWidth"));
   g.beam_length = to_int(o.Get("beamLength"));
   g.logprobs = to_int(o.Get("logprobs"));
+  g.slide_keep = to_int(o.Get("slideKeep"));
+  g.slide_tail = to_int(o.Get("slideTail"));
   g.eos = to_ids(o.Get("eosTokenIds"));
   g.stop = to_ids(o.Get("stopTokenIds"));
   return g;
 }
 
-Napi::Object from_usage(Napi::Env env, const KvUsage& usage) {
+Napi::Object from_usage(Napi::Env env, const KvUsage& usage, int64_t session) {
   Napi::Object o = Napi::Object::New(env);
   o.Set("totalBlocks", static_cast<double>(usage.total_blocks));
   o.Set("freeBlocks", static_cast<double>(usage.free_blocks));
   o.Set("blockTokens", static_cast<double>(usage.block_tokens));
   o.Set("bytesPerBlock", static_cast<double>(usage.bytes_per_block));
   o.Set("sessions", static_cast<double>(usage.sessions));
+  o.Set("prefixBlocks", static_cast<double>(usage.prefix_blocks));
+  o.Set("evictedBlocks", static_cast<double>(usage.evicted_blocks));
+  const auto shared = usage.shared_blocks.find(session);
+  o.Set("sharedBlocks", static_cast<double>(shared == usage.shared_blocks.end() ? 0 : shared->second));
   return o;
 }
 

@@ -1,27 +1,31 @@
 #include "addon/engine_object.h"
 
+#include <utility>
+
 #include "addon/convert.h"
 
 namespace redrafter {
 
 Napi::Function EngineObject::define(Napi::Env env) {
-  return DefineClass(env, "Engine",
-                     {
-                         InstanceMethod<&EngineObject::open_session>("openSession"),
-                         InstanceMethod<&EngineObject::fork_session>("forkSession"),
-                         InstanceMethod<&EngineObject::rewind_session>("rewindSession"),
-                         InstanceMethod<&EngineObject::append>("append"),
-                         InstanceMethod<&EngineObject::generate>("generate"),
-                         InstanceMethod<&EngineObject::abort>("abort"),
-                         InstanceMethod<&EngineObject::close_session>("closeSession"),
-                         InstanceMethod<&EngineObject::save_session>("saveSession"),
-                         InstanceMethod<&EngineObject::restore_session>("restoreSession"),
-                         InstanceMethod<&EngineObject::read_kv>("readKv"),
-                         InstanceMethod<&EngineObject::kv_usage>("kvUsage"),
-                         InstanceMethod<&EngineObject::close>("close"),
-                         InstanceMethod<&EngineObject::ref>("ref"),
-                         InstanceMethod<&EngineObject::unref>("unref"),
-                     });
+  return DefineClass(
+      env, "Engine",
+      {
+          InstanceMethod<&EngineObject::text_command<CommandType::kOpen>>("openSession"),
+          InstanceMethod<&EngineObject::fork_session>("forkSession"),
+          InstanceMethod<&EngineObject::rewind_session>("rewindSession"),
+          InstanceMethod<&EngineObject::append>("append"),
+          InstanceMethod<&EngineObject::generate>("generate"),
+          InstanceMethod<&EngineObject::abort>("abort"),
+          InstanceMethod<&EngineObject::plain_command<CommandType::kClose>>("closeSession"),
+          InstanceMethod<&EngineObject::text_command<CommandType::kSave>>("saveSession"),
+          InstanceMethod<&EngineObject::text_command<CommandType::kRestore>>("restoreSession"),
+          InstanceMethod<&EngineObject::text_command<CommandType::kClearPrefixes>>("clearPrefixes"),
+          InstanceMethod<&EngineObject::plain_command<CommandType::kReadKv>>("readKv"),
+          InstanceMethod<&EngineObject::kv_usage>("kvUsage"),
+          InstanceMethod<&EngineObject::close>("close"),
+          InstanceMethod<&EngineObject::ref>("ref"),
+          InstanceMethod<&EngineObject::unref>("unref"),
+      });
 }
 
 EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info) {
@@ -102,83 +106,59 @@ void EngineObject::deliver(Napi::Env env, const Napi::Function& on_messages) {
   on_messages.Call({array});  // may end the model, the worker or the process
 }
 
-void EngineObject::submit(const Napi::CallbackInfo& info, Command command) {
+// Every command begins with its ticket and its session; `fill` reads the arguments that follow.
+template <typename Fill>
+void EngineObject::submit(const Napi::CallbackInfo& info, CommandType type, const Fill& fill) {
   guarded(info.Env(), [&] {
     REDRAFTER_REQUIRE(engine_ != nullptr, "ERR_DISPOSED", "the model was disposed");
+    Command command{type, to_int(info[0]), to_int(info[1])};
+    fill(command);
     engine_->submit(std::move(command));
   });
 }
 
-void EngineObject::open_session(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kOpen, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-         }));
+template <CommandType type>
+void EngineObject::plain_command(const Napi::CallbackInfo& info) {
+  submit(info, type, [](Command&) {});
+}
+
+template <CommandType type>
+void EngineObject::text_command(const Napi::CallbackInfo& info) {
+  submit(info, type, [&](Command& c) { c.text = to_text(info[2]); });
 }
 
 void EngineObject::fork_session(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kFork, to_int(info[0]), to_int(info[1]), to_int(info[2]), {}, {}};
-         }));
+  submit(info, CommandType::kFork, [&](Command& c) { c.value = to_int(info[2]); });
 }
 
 void EngineObject::rewind_session(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kRewind, to_int(info[0]), to_int(info[1]), to_int(info[2]), {}, {}};
-         }));
+  submit(info, CommandType::kRewind, [&](Command& c) {
+    c.value = to_int(info[2]);
+    c.ids = to_ids(info[3]);
+  });
 }
 
 void EngineObject::append(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kAppend, to_int(info[0]), to_int(info[1]), 0, to_ids(info[2]), {}};
-         }));
+  submit(info, CommandType::kAppend, [&](Command& c) { c.ids = to_ids(info[2]); });
 }
 
 void EngineObject::generate(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           REDRAFTER_REQUIRE(info[3].IsObject(), "ERR_INVALID_ARGUMENT", "generate takes options");
-           return Command{CommandType::kGenerate, to_int(info[0]),
-                          to_int(info[1]),        0,
-                          to_ids(info[2]),        to_generate_options(info[3].As<Napi::Object>())};
-         }));
+  submit(info, CommandType::kGenerate, [&](Command& c) {
+    c.ids = to_ids(info[2]);
+    REDRAFTER_REQUIRE(info[3].IsObject(), "ERR_INVALID_ARGUMENT", "generate takes options");
+    c.generate = to_generate_options(info[3].As<Napi::Object>());
+  });
 }
 
 void EngineObject::abort(const Napi::CallbackInfo& info) {
   if (engine_ == nullptr) return;
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kAbort, to_int(info[0]), 0, to_int(info[1]), {}, {}};
-         }));
-}
-
-void EngineObject::close_session(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kClose, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-         }));
-}
-
-void EngineObject::submit_path(const Napi::CallbackInfo& info, CommandType type) {
-  submit(info, guarded(info.Env(), [&] {
-           Command command{type, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-           command.path = to_text(info[2]);
-           return command;
-         }));
-}
-
-void EngineObject::save_session(const Napi::CallbackInfo& info) { submit_path(info, CommandType::kSave); }
-
-void EngineObject::restore_session(const Napi::CallbackInfo& info) {
-  submit_path(info, CommandType::kRestore);
-}
-
-void EngineObject::read_kv(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kReadKv, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-         }));
+  submit(info, CommandType::kAbort, [](Command& c) { c.value = std::exchange(c.session, 0); });
 }
 
 Napi::Value EngineObject::kv_usage(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     REDRAFTER_REQUIRE(engine_ != nullptr, "ERR_DISPOSED", "the model was disposed");
-    return from_usage(info.Env(), engine_->usage());
+    return from_usage(info.Env(), engine_->usage(), to_int(info[0]));
   });
 }
 

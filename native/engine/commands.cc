@@ -27,6 +27,8 @@ void EngineThread::execute(Command& command) {
       return save(command);
     case CommandType::kRestore:
       return restore(command);
+    case CommandType::kClearPrefixes:
+      return clear_prefixes(command);
   }
 }
 
@@ -53,6 +55,8 @@ void EngineThread::open(const Command& command) {
   auto& slot = sessions_[command.session];
   REDRAFTER_CHECK(slot == nullptr);
   slot = std::make_unique<Session>(*cache_);
+  slot->prefix_key = command.text;
+  slot->prefixes = prefixes_->scope(command.text);
   post_done(command.ticket, *slot);
 }
 
@@ -61,6 +65,8 @@ void EngineThread::fork(const Command& command) {
   auto copy = std::make_unique<Session>(*cache_);
   copy->tokens = source.tokens;
   copy->kv.fork_from(source.kv);
+  copy->prefix_key = source.prefix_key;
+  copy->prefixes = prefixes_->scope(source.prefix_key);
   auto& slot = sessions_[command.session];
   REDRAFTER_CHECK(slot == nullptr);
   slot = std::move(copy);
@@ -72,23 +78,31 @@ void EngineThread::rewind(const Command& command) {
   REDRAFTER_REQUIRE(command.value >= 0 && command.value <= static_cast<int64_t>(target.tokens.size()),
                     "ERR_INVALID_ARGUMENT", "cannot rewind to ", command.value, " tokens: the session holds ",
                     target.tokens.size());
+  check_ids(command.ids, command.value);
   target.tokens.resize(static_cast<size_t>(command.value));
   target.kv.truncate(command.value);
+  target.tokens.insert(target.tokens.end(), command.ids.begin(), command.ids.end());
   post_done(command.ticket, target);
 }
 
-void EngineThread::check_request(const Command& command, const Session& session) const {
-  for (const int32_t id : command.ids) {
+// That `ids` can follow on `before` tokens; returns how many these are together.
+int64_t EngineThread::check_ids(const std::vector<int32_t>& ids, int64_t before, bool generates) const {
+  for (const int32_t id : ids) {
     REDRAFTER_REQUIRE(id >= 0 && id < model_->config().vocab, "ERR_INVALID_ARGUMENT", "token id ", id,
                       " is outside the vocabulary of ", model_->config().vocab, " ids");
   }
-  const int64_t total = static_cast<int64_t>(session.tokens.size() + command.ids.size());
-  const bool generates = command.type == CommandType::kGenerate;
-  REDRAFTER_REQUIRE(!generates || total > 0, "ERR_INVALID_ARGUMENT",
-                    "there is nothing to continue: the session and the input are empty");
+  const int64_t total = before + static_cast<int64_t>(ids.size());
   REDRAFTER_REQUIRE(total + (generates ? 1 : 0) <= context_tokens_, "ERR_CONTEXT", "the session would hold ",
                     total, " tokens", generates ? " before the first new one" : "", "; the context ends at ",
                     context_tokens_);
+  return total;
+}
+
+void EngineThread::check_request(const Command& command, const Session& session) const {
+  const bool generates = command.type == CommandType::kGenerate;
+  const int64_t total = check_ids(command.ids, static_cast<int64_t>(session.tokens.size()), generates);
+  REDRAFTER_REQUIRE(!generates || total > 0, "ERR_INVALID_ARGUMENT",
+                    "there is nothing to continue: the session and the input are empty");
   const GenerateOptions& g = command.generate;
   const SampleSpec& s = g.sample;
   // Written so that NaN fails.
@@ -99,6 +113,9 @@ void EngineThread::check_request(const Command& command, const Session& session)
                                    g.beam_length >= 0 && g.beam_length <= kMaxBeamLength &&
                                    g.logprobs <= model_->config().vocab),
                     "ERR_INVALID_ARGUMENT", "maxTokens, beamWidth, beamLength or logprobs is out of range");
+  REDRAFTER_REQUIRE(
+      !generates || g.slide_keep < 0 || (g.slide_tail >= 1 && g.slide_keep < context_tokens_ - g.slide_tail),
+      "ERR_INVALID_ARGUMENT", "slideKeep or slideTail is out of range");
 }
 
 void EngineThread::start(Command& command) {
@@ -127,6 +144,9 @@ void EngineThread::start(Command& command) {
     lane.beam_width = drafter_ == nullptr || g.beam_length == 0 ? 0 : g.beam_width;
     lane.beam_length = lane.beam_width == 0 ? 0 : g.beam_length;
     lane.max_tokens = std::min(g.max_tokens, context_tokens_ - request->prompt_end);
+    request->most_tokens = g.max_tokens;
+    request->slide_keep = g.slide_keep;
+    request->slide_tail = g.slide_tail;
     lane.logprobs = g.logprobs;
     request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
@@ -147,8 +167,10 @@ void EngineThread::abort(const Command& command) {
       if (request->ticket != command.ticket) continue;
       Session& target = *request->session;
       if (command.value >= 0) {
-        const int64_t keep =
-            std::min(request->prompt_end + command.value, static_cast<int64_t>(target.tokens.size()));
+        // What was dropped meanwhile does not come back: the host knows, and puts the session right.
+        const int64_t least = request->stats.dropped_tokens > 0 ? request->slide_keep + 1 : 0;
+        const int64_t keep = std::min(std::max(request->prompt_end + command.value, least),
+                                      static_cast<int64_t>(target.tokens.size()));
         target.tokens.resize(static_cast<size_t>(keep));
         target.kv.commit(std::min(target.kv.length(), keep - 1));
       }

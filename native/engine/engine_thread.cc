@@ -1,6 +1,7 @@
 #include "engine/engine_thread.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 
@@ -86,10 +87,10 @@ void EngineThread::serve() {
 }
 
 void EngineThread::flush() {
-  if (cache_ != nullptr) {
+  if (prefixes_ != nullptr) {
+    count_kv();
     const std::lock_guard lock(engine_.mutex_);
-    engine_.usage_ = {cache_->shape().blocks, cache_->free_blocks(), kBlockTokens, cache_->bytes_per_block(),
-                      static_cast<int64_t>(sessions_.size())};
+    engine_.usage_ = usage_;
   }
   engine_.deliver(outbox_);
 }
@@ -107,8 +108,8 @@ void EngineThread::admit() {
   while (!waiting_.empty()) {
     Request& request = *waiting_.front();
     const int64_t slots = slots_wanted(request);
-    const int64_t needed = request.session->kv.blocks_needed(slots);
-    if (needed > cache_->free_blocks()) {
+    const int64_t needed = blocks_wanted(request, slots);
+    if (needed > cache_->available_blocks()) {
       if (waits_for_blocks(request, needed)) return;
       waiting_.pop_front();
       continue;
@@ -117,8 +118,12 @@ void EngineThread::admit() {
       if (!round_->hidden().any_free()) return;  // the end of an active request frees one
       request.lane.hidden = HiddenRows::Taken(round_->hidden());
     }
-    request.session->kv.reserve(slots);
     request.started = std::chrono::steady_clock::now();
+    reserve(request, slots);
+    if (!request.lane.generates && request.session->kv.length() == request.prompt_end) {  // all was known
+      finish(request, Finish::kNone);
+      continue;
+    }
     active_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
   }
@@ -141,7 +146,7 @@ bool EngineThread::waits_for_blocks(Request& request, int64_t needed) {
   if (!never && now - request.stuck < kBlockGrace) return true;
   fail_request(request, "ERR_KV_FULL",
                "the request needs " + std::to_string(needed) + " KV blocks of " +
-                   std::to_string(kBlockTokens) + " tokens, " + std::to_string(cache_->free_blocks()) +
+                   std::to_string(kBlockTokens) + " tokens, " + std::to_string(cache_->available_blocks()) +
                    " of " + std::to_string(cache_->shape().blocks) +
                    " are free; dispose or rewind sessions, lower " +
                    "maxTokens, or load with a larger kvTokens");
@@ -186,7 +191,12 @@ void EngineThread::round() {
     if (was_decoding[i]) {
       account(request, times, host_ms, lanes.size());
     } else {
-      request.stats.prefill_ms = ms_since(request.started);
+      if (lane.generated == static_cast<int64_t>(lane.emitted.size())) {
+        request.stats.prefill_ms = ms_since(request.started);
+      } else {  // after a slide
+        request.stats.prefill_ms += host_ms + times.draft_ms + times.verify_ms;
+      }
+      if (lane.decoding && !slides(request)) remember(*request.session);
     }
     if (lane.failed) {
       fail_request(request, "ERR_NUMERIC", "every logit of the target is NaN: its weights are damaged");
@@ -194,6 +204,7 @@ void EngineThread::round() {
       continue;
     }
     if (!lane.emitted.empty()) report(request);
+    if (lane.finish == Finish::kLength && slide(request)) continue;
     const bool appended = !lane.generates && lane.kv->length() == static_cast<int64_t>(lane.tokens->size());
     if (appended || lane.finish != Finish::kNone) finish(request, lane.finish);
   }
@@ -218,6 +229,7 @@ void EngineThread::report(Request& request) {
   Message message(MessageType::kTokens, request.ticket);
   message.ids = lane.emitted;
   message.accepted = lane.accepted;
+  message.dropped = std::exchange(request.dropped_now, 0);
   message.has_logprobs = lane.logprobs >= 0;
   message.logprobs = lane.logprob;
   message.top_ids = lane.top_token;
@@ -228,6 +240,7 @@ void EngineThread::report(Request& request) {
 void EngineThread::finish(Request& request, Finish reason) {
   Session& session = *request.session;
   session.kv.truncate(session.kv.length());
+  remember(session);
   session.busy = false;
   if (!request.lane.generates && reason == Finish::kAbort) {
     post_error(request.ticket, "ERR_ABORTED", "the append was aborted");

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/plan.h"
 #include "engine/session_file.h"
+#include "kv/prefix_index.h"
 #include "spec/round.h"
 
 namespace redrafter {
@@ -23,6 +24,8 @@ struct Session {
   explicit Session(KvCache& cache) : kv(cache) {}
   std::vector<int32_t> tokens;
   KvSequence kv;
+  std::string prefix_key;                 // empty: its own
+  std::shared_ptr<PrefixScope> prefixes;  // null in snapshots, which run nothing
   bool busy = false;
 };
 
@@ -33,7 +36,11 @@ struct Request {
   Session* session = nullptr;
   Lane lane;
   RequestStats stats;
-  int64_t prompt_end = 0;  // session tokens before the first generated one
+  int64_t prompt_end = 0;   // session tokens before the first generated one, less what was dropped since
+  int64_t most_tokens = 0;  // to generate, over all slides
+  int64_t slide_keep = -1, slide_tail = 0;  // as in GenerateOptions
+  int64_t dropped_now = 0;                  // and not reported yet
+  std::unique_ptr<KvSequence> spare;        // blocks for a slide, instead of those it drops that others share
   std::chrono::steady_clock::time_point submitted;
   std::chrono::steady_clock::time_point started;  // admission
   std::chrono::steady_clock::time_point stuck;    // since when nothing runs and it still does not fit
@@ -93,9 +100,20 @@ class EngineThread {
   void end_jobs(const Error& reason);
   Session& session(int64_t id);
   Session& idle_session(int64_t id);
+  int64_t check_ids(const std::vector<int32_t>& ids, int64_t before, bool generates = false) const;
   void check_request(const Command& command, const Session& session) const;
 
   void admit();
+  // prefixes.cc
+  bool slides(const Request& request) const;
+  int64_t blocks_wanted(Request& request, int64_t slots);
+  void take_prefix(Request& request);
+  void reserve(Request& request, int64_t slots);
+  void remember(Session& session);
+  bool slide(Request& request);
+  void clear_prefixes(const Command& command);
+  void count_kv();
+
   bool waits_for_blocks(Request& request, int64_t needed);
   int64_t slots_wanted(const Request& request) const;
   std::vector<Lane*> pick_lanes();
@@ -117,6 +135,7 @@ class EngineThread {
   std::unique_ptr<BackendStream> stream_;  // outlives what runs on it
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<PrefixIndex> prefixes_;
   std::unique_ptr<RecurrentDrafter> drafter_;
   std::unique_ptr<Round> round_;
   int64_t context_tokens_ = 0;
@@ -126,6 +145,8 @@ class EngineThread {
   SessionOrigin origin_;           // what this engine's sessions are saved as
   std::vector<Request*> running_;  // the requests of the current round
   std::vector<Message> outbox_;
+  KvUsage usage_;
+  int64_t counted_changes_ = -1;                    // of the cache, when usage_.shared_blocks was counted
   std::chrono::steady_clock::time_point verified_;  // when the last round's verification ended
   // By ticket. The last member, so that their threads have ended before what they use goes.
   std::map<int64_t, std::unique_ptr<SessionJob>> jobs_;

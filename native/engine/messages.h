@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,10 +18,11 @@ struct EngineOptions {
   std::string device = "auto";
   // Of matrices: "f32", "f16", "bf16", or "auto": as stored, but bf16 for f32 on a backend that takes no f32.
   std::string dtype = "auto";
-  int64_t threads = 0;         // 0: as many as the machine has cores
-  int64_t context_tokens = 0;  // 0: the model's limit, at most 4096
-  int64_t kv_tokens = 0;       // 0: 4 * context_tokens
-  int64_t prefill_chunk = 0;   // 0: 256
+  int64_t threads = 0;              // 0: as many as the machine has cores
+  int64_t context_tokens = 0;       // 0: the model's limit, at most 4096
+  int64_t kv_tokens = 0;            // 0: 4 * context_tokens
+  int64_t prefill_chunk = 0;        // 0: 256
+  int64_t prefix_cache_bytes = -1;  // of prefixes that no session holds; -1: as much as is free
 };
 
 // Bytes that a loaded model takes, all allocated by the time it is ready. Small change is not counted:
@@ -49,6 +51,8 @@ struct GenerateOptions {
   int64_t max_tokens = 0;
   int64_t beam_width = 0, beam_length = 0;  // 0 x 0: plain decoding
   int64_t logprobs = -1;
+  // When the context is full, the first slide_keep tokens and the last slide_tail stay. -1: generation ends.
+  int64_t slide_keep = -1, slide_tail = 0;
   std::vector<int32_t> eos, stop;
 };
 
@@ -62,7 +66,8 @@ enum class CommandType : uint8_t {
   kClose,
   kReadKv,
   kSave,
-  kRestore
+  kRestore,
+  kClearPrefixes
 };
 
 struct Command {
@@ -71,15 +76,16 @@ struct Command {
   int64_t session = 0;
   // kFork: the source session; kRewind: tokens to keep; kAbort: generated tokens to keep, or -1
   int64_t value = 0;
-  std::vector<int32_t> ids = {};
+  std::vector<int32_t> ids = {};  // kAppend, kGenerate; kRewind: to follow, their KV computed when needed
   GenerateOptions generate = {};
-  std::string path = {};  // kSave, kRestore
+  std::string text = {};  // kSave, kRestore: path; kOpen: key of prefixes; kClearPrefixes: that, or all
   std::chrono::steady_clock::time_point submitted = std::chrono::steady_clock::now();
 };
 
 struct RequestStats {
   int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0, rounds = 0, drafted_nodes = 0;
-  int64_t decoded = 0;  // tokens of those rounds, also those that were cut off later
+  int64_t decoded = 0;         // tokens of those rounds, also those that were cut off later
+  int64_t dropped_tokens = 0;  // of the session, as the context was full
   std::vector<int64_t> drafted_by_depth, accepted_by_depth;
   double first_token_ms = 0.0;  // from submission
   double prefill_ms = 0.0, draft_ms = 0.0, verify_ms = 0.0, host_ms = 0.0, total_ms = 0.0;
@@ -111,6 +117,7 @@ struct Message {
   std::vector<int32_t> top_ids;
   bool has_logprobs = false;
   int64_t accepted = 0;
+  int64_t dropped = 0;                // kTokens: of the session, after slide_keep, before these came
   const char* reason = "";            // kFinish: "eos", "stop", "length", "abort"
   RequestStats stats;                 // kFinish
   int64_t tokens = 0, kv_tokens = 0;  // kDone, kFinish, kRestored: of the session
@@ -120,6 +127,9 @@ struct Message {
 
 struct KvUsage {
   int64_t total_blocks = 0, free_blocks = 0, block_tokens = 0, bytes_per_block = 0, sessions = 0;
+  int64_t prefix_blocks = 0;   // that only the prefix index holds; neither free nor of a session
+  int64_t evicted_blocks = 0;  // of the index, so far
+  std::map<int64_t, int64_t> shared_blocks = {};  // by session: those that other sessions hold too, if any
 };
 
 }  // namespace redrafter

@@ -22,6 +22,7 @@ export interface LoadOptions {
   contextTokens?: number;
   kvTokens?: number;
   prefillChunk?: number;
+  prefixCacheBytes?: number;
 }
 
 export type GenerateOptions = Partial<Omit<NativeGenerateOptions, 'eosTokenIds' | 'stopTokenIds'>> & {
@@ -67,6 +68,7 @@ function engineOptions(model: string, options: LoadOptions): NativeEngineOptions
     contextTokens: options.contextTokens ?? 0,
     kvTokens: options.kvTokens ?? 0,
     prefillChunk: options.prefillChunk ?? 0,
+    prefixCacheBytes: options.prefixCacheBytes ?? -1,
   };
 }
 
@@ -152,10 +154,10 @@ export class TestEngine {
     return this.submit(start, (message) => (message.type === 'done' ? message : undefined));
   }
 
-  async open(): Promise<number> {
+  async open(prefixKey = ''): Promise<number> {
     const session = ++this.last;
     await this.done((ticket) => {
-      this.engine.openSession(ticket, session);
+      this.engine.openSession(ticket, session, prefixKey);
     });
     return session;
   }
@@ -174,9 +176,15 @@ export class TestEngine {
     });
   }
 
-  rewind(session: number, tokens: number): Promise<{ tokens: number; kvTokens: number }> {
+  rewind(session: number, tokens: number, ids: number[] = []): Promise<{ tokens: number; kvTokens: number }> {
     return this.done((ticket) => {
-      this.engine.rewindSession(ticket, session, tokens);
+      this.engine.rewindSession(ticket, session, tokens, Int32Array.from(ids));
+    });
+  }
+
+  clearPrefixes(prefixKey = ''): Promise<{ tokens: number; kvTokens: number }> {
+    return this.done((ticket) => {
+      this.engine.clearPrefixes(ticket, 0, prefixKey);
     });
   }
 
@@ -212,8 +220,8 @@ export class TestEngine {
     );
   }
 
-  kvUsage(): ReturnType<NativeEngine['kvUsage']> {
-    return this.engine.kvUsage();
+  kvUsage(session = 0): ReturnType<NativeEngine['kvUsage']> {
+    return this.engine.kvUsage(session);
   }
 
   /** `onRound` may abort: it gets what was generated so far and a function that ends the request. */
@@ -249,6 +257,8 @@ export class TestEngine {
           beamWidth: 0,
           beamLength: 0,
           logprobs: -1,
+          slideKeep: -1,
+          slideTail: 0,
           eosTokenIds: Int32Array.from(eos),
           stopTokenIds: Int32Array.from(stop),
           ...rest,

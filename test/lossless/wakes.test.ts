@@ -22,13 +22,14 @@ describe('the event loop', () => {
           contextTokens: 0,
           kvTokens: 0,
           prefillChunk: 0,
+          prefixCacheBytes: -1,
         },
         (messages) => {
           batches.push(messages);
           for (const message of messages) {
             if (message.type === 'ready') {
               for (let i = 1; i <= requests; i++) {
-                engine.openSession(i, i);
+                engine.openSession(i, i, '');
                 engine.generate(100 + i, i, Int32Array.from(ids[i] ?? [1]), {
                   maxTokens: 100,
                   temperature: 0,
@@ -41,6 +42,8 @@ describe('the event loop', () => {
                   eosTokenIds: new Int32Array(0),
                   stopTokenIds: new Int32Array(0),
                   logprobs: -1,
+                  slideKeep: -1,
+                  slideTail: 0,
                 });
               }
             } else if (message.type === 'finish' && ++finished === requests) engine.close();
