@@ -157,7 +157,7 @@ int64_t EngineThread::slots_wanted(const Request& request) const {
   const Lane& lane = request.lane;
   const int64_t prompt = static_cast<int64_t>(request.session->tokens.size());
   if (!lane.generates) return prompt;
-  return prompt + lane.max_tokens + max_tree_nodes(lane.beam_width, lane.beam_length);
+  return prompt + lane.max_tokens - lane.generated + max_tree_nodes(lane.beam_width, lane.beam_length);
 }
 
 // As many active requests as fit one pass, each in turn first, so that none waits for more than a round.
