@@ -178,7 +178,9 @@ function seedOf(value: unknown): bigint {
 
 const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16'];
 
-const MEMORY_KEYS = ['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk'] as const;
+const MEMORY_KEYS = [
+  ...['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk', 'memoryBudgetBytes'],
+] as const;
 const LOAD_KEYS = [...MEMORY_KEYS, 'prefixCacheBytes', 'onProgress', 'signal'] as const;
 
 /** Checked arguments of `Model.load`. */
@@ -215,6 +217,7 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     kvTokens: read.integer('kvTokens', 0, 1, INT_MAX),
     prefillChunk: read.integer('prefillChunk', 0, 1, LIMITS.prefillChunk),
     prefixCacheBytes: read.integer('prefixCacheBytes', -1, 0, Number.MAX_SAFE_INTEGER),
+    memoryBudgetBytes: read.integer('memoryBudgetBytes', 0, 1, Number.MAX_SAFE_INTEGER),
   };
 }
 

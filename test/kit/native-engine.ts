@@ -1,6 +1,6 @@
 /**
  * An engine driven at the boundary itself, with promises: for tests that need token ids and KV bytes only. Devices that
- * begin with `cuda` are those of the addon with the bindings of tests, which knows emulated ones.
+ * begin with `cuda` or `cpu:failing` are those of the addon with the bindings of tests (native/testing/levels.h).
  */
 import {
   native,
@@ -23,6 +23,7 @@ export interface LoadOptions {
   kvTokens?: number;
   prefillChunk?: number;
   prefixCacheBytes?: number;
+  memoryBudgetBytes?: number;
 }
 
 export type GenerateOptions = Partial<Omit<NativeGenerateOptions, 'eosTokenIds' | 'stopTokenIds'>> & {
@@ -56,7 +57,7 @@ export class EngineError extends Error {
 }
 
 const addonFor = (device: string): NativeModule =>
-  device.startsWith('cuda') ? (testing['addon'] as NativeModule) : native();
+  /^cuda|^cpu:failing/.test(device) ? (testing['addon'] as NativeModule) : native();
 
 function engineOptions(model: string, options: LoadOptions): NativeEngineOptions {
   return {
@@ -69,6 +70,7 @@ function engineOptions(model: string, options: LoadOptions): NativeEngineOptions
     kvTokens: options.kvTokens ?? 0,
     prefillChunk: options.prefillChunk ?? 0,
     prefixCacheBytes: options.prefixCacheBytes ?? -1,
+    memoryBudgetBytes: options.memoryBudgetBytes ?? 0,
   };
 }
 
@@ -124,6 +126,17 @@ export class TestEngine {
       throw error;
     }
     return engine;
+  }
+
+  /** Begins to load and closes at once. Whether it had not been loaded before. */
+  static async abandon(model: string, options: LoadOptions = {}): Promise<boolean> {
+    const engine = new TestEngine(model, options);
+    const outcome = engine.ready.then(
+      () => 'ready',
+      () => 'failed',
+    );
+    await engine.close();
+    return (await Promise.race([outcome, Promise.resolve('neither')])) !== 'ready';
   }
 
   async close(): Promise<void> {

@@ -23,6 +23,7 @@ describe('the event loop', () => {
           kvTokens: 0,
           prefillChunk: 0,
           prefixCacheBytes: -1,
+          memoryBudgetBytes: 0,
         },
         (messages) => {
           batches.push(messages);
