@@ -102,7 +102,7 @@ export interface GenerateOptions {
   minP?: number;
   /**
    * Seed of sampling: a bigint in [0, 2^64) or a safe non-negative integer. Every random draw depends only on the
-   * seed and the position of the token. Default: random; the result tells which.
+   * seed, the position of the token, and what the generation dropped before it. Default: random; the result tells which.
    */
   seed?: bigint | number;
   /**

@@ -299,7 +299,12 @@ export class Session {
    * Puts the session back to what it held before, of which the engine holds the first `common` still; resolves to the
    * error to report.
    */
-  private async recover(site: CallSite, error: RedrafterError, before: number[], common: number): Promise<RedrafterError> {
+  private async recover(
+    site: CallSite,
+    error: RedrafterError,
+    before: number[],
+    common: number,
+  ): Promise<RedrafterError> {
     this.ids = before;
     try {
       if (this.closing !== undefined) throw new RedrafterError('ERR_DISPOSED', 'the session was disposed of');

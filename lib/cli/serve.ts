@@ -52,7 +52,10 @@ export function addServe(program: Command): void {
     .addOption(count('--queue-timeout <seconds>', 'most that a request waits for its turn', 30))
     .addOption(count('--request-timeout <seconds>', 'most that a request generates', 600))
     .addOption(
-      new Option('--prefix-sharing <who>', 'requests that reuse the beginnings of others: those of one prompt_cache_key, or all')
+      new Option(
+        '--prefix-sharing <who>',
+        'requests that reuse the beginnings of others: those of one prompt_cache_key, or all',
+      )
         .choices(['none', 'key', 'all'])
         .default('none'),
     )

@@ -182,7 +182,7 @@ export function resolveServer(options: ServerOptions): ResolvedServer {
       ...(width === undefined ? {} : { beamWidth: read.integer('beamWidth', 0, 0, 64) }),
       ...(length === undefined ? {} : { beamLength: read.integer('beamLength', 0, 0, 8) }),
     },
-    prefixSharing: prefixSharing as PrefixSharing,
+    prefixSharing,
     onRequest: onRequest as ResolvedServer['onRequest'],
   };
 }

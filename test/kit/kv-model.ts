@@ -45,7 +45,8 @@ export interface Session {
 }
 
 const blocksFor = (tokens: number): number => Math.ceil(tokens / BLOCK);
-const keyOf = (tokens: readonly number[], block: number): string => tokens.slice(block * BLOCK, (block + 1) * BLOCK).join();
+const keyOf = (tokens: readonly number[], block: number): string =>
+  tokens.slice(block * BLOCK, (block + 1) * BLOCK).join();
 const root = (): Node => ({
   ...{ parent: undefined, key: '', used: 0, children: new Map() },
   block: { sequences: new Set(), nodes: new Set() },
@@ -220,7 +221,10 @@ export class KvModel {
   }
 
   clear(key: string): void {
-    const scopes = key === '' ? [...this.sessions].map(({ scope }) => scope).concat([...this.keyed.values()]) : [this.keyed.get(key)];
+    const scopes =
+      key === ''
+        ? [...this.sessions].map(({ scope }) => scope).concat([...this.keyed.values()])
+        : [this.keyed.get(key)];
     for (const scope of scopes) if (scope !== undefined) this.removeBelow(scope);
   }
 

@@ -146,7 +146,9 @@ describe('slide', () => {
     const at = 90;
     const text = model.tokenizer?.decode(ids.slice(at - 4, at)) ?? '';
     const session = await model.createSession();
-    const { tokenIds, finishReason } = await session.generate(prompt, { ...OPTIONS, maxTokens: 300, stop: text }).result();
+    const { tokenIds, finishReason } = await session
+      .generate(prompt, { ...OPTIONS, maxTokens: 300, stop: text })
+      .result();
     expect(finishReason).toBe('stop');
     expect([...session.tokenIds]).toEqual(heldAfter([...prompt, ...tokenIds]));
     await expectSound(session);
@@ -164,7 +166,9 @@ describe('slide', () => {
       room -= blocks;
       if (blocks > 0) await holder.append(Array.from({ length: 16 * blocks }, (_, i) => (i * 7 + room) % 256));
     }
-    await expect(tight.generate(long, { ...OPTIONS, maxTokens: 300 }).result()).rejects.toMatchObject({ code: 'ERR_KV_FULL' });
+    await expect(tight.generate(long, { ...OPTIONS, maxTokens: 300 }).result()).rejects.toMatchObject({
+      code: 'ERR_KV_FULL',
+    });
     expect([...tight.tokenIds]).toEqual(prompt);
     for (const holder of holders) await holder.dispose();
     const again = await tight.generate([], { ignoreEos: true, maxTokens: 10 }).result();
@@ -174,7 +178,17 @@ describe('slide', () => {
 
   it('is checked', async () => {
     const session = await model.createSession();
-    for (const contextPolicy of [null, 'slide', {}, { slide: false }, { slide: true, keepTokens: -1 }, { slide: true, keepTokens: CONTEXT - 1 }, { slide: true, keep: 1 }, 5]) // prettier-ignore
+    for (const contextPolicy of [
+      null,
+      'slide',
+      {},
+      { slide: false },
+      { slide: true, keepTokens: -1 },
+      { slide: true, keepTokens: CONTEXT - 1 },
+      { slide: true, keep: 1 },
+      5,
+    ])
+      // prettier-ignore
       expect(() => session.generate(prompt, { contextPolicy } as GenerateOptions)).toThrow(
         expect.objectContaining({ code: 'ERR_INVALID_ARGUMENT' }) as Error,
       );

@@ -212,7 +212,11 @@ describeLevels('the engine', (level) => {
 
     it('slides when its context is full, drafted as not', async () => {
       const small = await load({ device: level, drafter: join(directory, 'gru'), contextTokens: 40, prefillChunk: 16 });
-      const slide: Case = { name: '', ids: prompt, options: { ...sampled, slideKeep: 5, slideTail: 17, maxTokens: 26 } };
+      const slide: Case = {
+        name: '',
+        ids: prompt,
+        options: { ...sampled, slideKeep: 5, slideTail: 17, maxTokens: 26 },
+      };
       const plainly = await run(small, slide);
       const drafted = await run(small, slide, { beamWidth: 3, beamLength: 3 });
       expect(plainly.stats.droppedTokens).toBe(36);

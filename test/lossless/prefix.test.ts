@@ -28,7 +28,13 @@ const DRAFTING: GenerateOptions[] = [{}, { beamWidth: 3, beamLength: 4 }];
 let plain: TestEngine; // without an index
 const engines: TestEngine[] = [];
 async function load(options: LoadOptions = {}): Promise<TestEngine> {
-  const engine = await TestEngine.load(model, { drafter, threads: 1, contextTokens: 256, prefillChunk: 24, ...options });
+  const engine = await TestEngine.load(model, {
+    drafter,
+    threads: 1,
+    contextTokens: 256,
+    prefillChunk: 24,
+    ...options,
+  });
   engines.push(engine);
   return engine;
 }
@@ -247,6 +253,9 @@ it('what comes from a file is not offered to others', async () => {
 });
 
 it('blocks of other tokens would be noticed', async () => {
-  const [a, b] = [await run(plain, { name: '', ids: ids(32), options: {} }), await run(plain, { name: '', ids: ids(32), options: {} })];
+  const [a, b] = [
+    await run(plain, { name: '', ids: ids(32), options: {} }),
+    await run(plain, { name: '', ids: ids(32), options: {} }),
+  ];
   expect(differingElements(a.kv, b.kv)).toBeGreaterThan(0);
 });

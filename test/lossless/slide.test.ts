@@ -29,12 +29,22 @@ const SAMPLED: GenerateOptions = { temperature: 1, topP: 0.95, seed: 9n };
 
 let engine: TestEngine;
 beforeAll(async () => {
-  engine = await TestEngine.load(model, { drafter, threads: 1, contextTokens: CONTEXT, prefillChunk: 19, kvTokens: 2000 });
+  engine = await TestEngine.load(model, {
+    drafter,
+    threads: 1,
+    contextTokens: CONTEXT,
+    prefillChunk: 19,
+    kvTokens: 2000,
+  });
 });
 afterAll(() => engine.close());
 
 /** By the rule, with a fresh session for each stretch. */
-async function byRule(keep: number, maxTokens: number, first = prompt): Promise<{ ids: number[]; dropped: number; last: Outcome }> {
+async function byRule(
+  keep: number,
+  maxTokens: number,
+  first = prompt,
+): Promise<{ ids: number[]; dropped: number; last: Outcome }> {
   let held = [...first];
   const ids: number[] = [];
   let dropped = 0;
@@ -84,7 +94,10 @@ describe.each(KEEPS)('that keep %i tokens', (keep) => {
 
 it('a draw does not come again where a position does', async () => {
   // Uniform logits would show the draws themselves. Here: the stretch after the slide is not that of the same seed.
-  const held = [...prompt, ...(await run(engine, { name: '', ids: prompt, options: { ...SAMPLED, maxTokens: 40 } })).ids];
+  const held = [
+    ...prompt,
+    ...(await run(engine, { name: '', ids: prompt, options: { ...SAMPLED, maxTokens: 40 } })).ids,
+  ];
   const rest = [...held.slice(0, 10), ...held.slice(-45)];
   const again = await run(engine, { name: '', ids: rest, options: { ...SAMPLED, maxTokens: 30 } });
   const whole = await run(engine, { name: '', ids: prompt, options: { ...SAMPLED, maxTokens: 70, ...slide(10) } });

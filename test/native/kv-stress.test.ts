@@ -73,7 +73,8 @@ class Pair {
   /** Tokens of which others have had the beginning, some of them, or none. */
   private input(room: number): number[] {
     const { random } = this;
-    const ids = random.uniform() < 0.7 ? random.pick(this.beginnings) : [...random.integers(1 + random.integer(0, 40), 0, 31)];
+    const ids =
+      random.uniform() < 0.7 ? random.pick(this.beginnings) : [...random.integers(1 + random.integer(0, 40), 0, 31)];
     return ids.slice(0, Math.min(room, 1 + random.integer(ids.length / 2, ids.length + 1)));
   }
 
@@ -118,13 +119,17 @@ class Pair {
 
   async generate(session: Session): Promise<void> {
     const { random } = this;
-    const ids = random.uniform() < 0.3 && session.tokens.length > 0 ? [] : this.input(CONTEXT - 1 - session.tokens.length);
-    if (session.tokens.length + ids.length === 0 || session.tokens.length + ids.length >= CONTEXT) return this.rewind(session);
+    const ids =
+      random.uniform() < 0.3 && session.tokens.length > 0 ? [] : this.input(CONTEXT - 1 - session.tokens.length);
+    if (session.tokens.length + ids.length === 0 || session.tokens.length + ids.length >= CONTEXT)
+      return this.rewind(session);
     const keep = random.integer(0, 40);
     const aborts = random.uniform() < 0.15;
     const asked: Asked = {
       maxTokens: 1 + random.integer(0, random.uniform() < 0.1 ? 200 : 30) + (aborts ? 60 : 0),
-      ...(random.uniform() < 0.5 ? { beamWidth: 0, beamLength: 0 } : { beamWidth: random.integer(1, 4), beamLength: 3 }),
+      ...(random.uniform() < 0.5
+        ? { beamWidth: 0, beamLength: 0 }
+        : { beamWidth: random.integer(1, 4), beamLength: 3 }),
       slide: !aborts && random.uniform() < 0.3 ? { keep, tail: Math.floor((CONTEXT - keep) / 2) } : undefined,
     };
     if (!this.model.fits(session, ids, asked)) {
@@ -133,7 +138,13 @@ class Pair {
     }
     const stopAt = aborts ? random.integer(1, 20) : Infinity;
     const { slide, ...rest } = asked;
-    this.last = JSON.stringify({ ...asked, ids: ids.length, tokens: session.tokens.length, kv: session.kvTokens, stopAt });
+    this.last = JSON.stringify({
+      ...asked,
+      ids: ids.length,
+      tokens: session.tokens.length,
+      kv: session.kvTokens,
+      stopAt,
+    });
     const options: GenerateOptions = {
       ...rest,
       ...(random.uniform() < 0.5 ? {} : { temperature: 1, seed: BigInt(random.integer(0, 100)) }),
@@ -229,27 +240,31 @@ it.each([
   { operations: 7000, mostIdle: undefined },
   { operations: 2000, mostIdle: 5 },
   { operations: 1000, mostIdle: 0 },
-])(`$operations operations, at most $mostIdle idle blocks, seed ${SEED}`, { timeout: 120_000 }, async ({ operations, mostIdle }) => {
-  const pair = await Pair.open(SEED, mostIdle);
-  for (let n = 0; n < operations; n++) {
-    try {
-      await pair.step();
-      pair.checkCounts();
-      const sessions = [...pair.numbers.keys()];
-      if (n % 20 === 0 && sessions.length > 0) await pair.checkBytes(sessions[n % sessions.length] as Session);
-    } catch (error) {
-      throw new Error(`operation ${n} ${pair.last}, seed ${SEED}: ${String(error)}`, { cause: error });
+])(
+  `$operations operations, at most $mostIdle idle blocks, seed ${SEED}`,
+  { timeout: 120_000 },
+  async ({ operations, mostIdle }) => {
+    const pair = await Pair.open(SEED, mostIdle);
+    for (let n = 0; n < operations; n++) {
+      try {
+        await pair.step();
+        pair.checkCounts();
+        const sessions = [...pair.numbers.keys()];
+        if (n % 20 === 0 && sessions.length > 0) await pair.checkBytes(sessions[n % sessions.length] as Session);
+      } catch (error) {
+        throw new Error(`operation ${n} ${pair.last}, seed ${SEED}: ${String(error)}`, { cause: error });
+      }
     }
-  }
-  await pair.end();
-  await pair.close();
-  const { seen, model } = pair;
-  for (const what of ['restored', 'dropped', 'reused', 'floats']) expect(seen[what], what).toBeGreaterThan(5);
-  if (mostIdle !== 0) expect(model.evicted).toBeGreaterThan(100);
-  if (mostIdle !== undefined) return;
-  expect(seen['refused']).toBe(3);
-  expect(seen['aborted']).toBeGreaterThan(0); // how often the engine hears it before it is done anyway is a matter of luck
-});
+    await pair.end();
+    await pair.close();
+    const { seen, model } = pair;
+    for (const what of ['restored', 'dropped', 'reused', 'floats']) expect(seen[what], what).toBeGreaterThan(5);
+    if (mostIdle !== 0) expect(model.evicted).toBeGreaterThan(100);
+    if (mostIdle !== undefined) return;
+    expect(seen['refused']).toBe(3);
+    expect(seen['aborted']).toBeGreaterThan(0); // how often the engine hears it before it is done anyway is a matter of luck
+  },
+);
 
 it('a session that the model does not know of is noticed', async () => {
   const pair = await Pair.open(SEED);

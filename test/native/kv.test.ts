@@ -133,7 +133,8 @@ describe('KV cache', () => {
     for (let n = 0; n < 20; n++) model.extend(0);
     model.truncate(0, ...(forgotten ? (['forgets a release'] as const) : []));
     model.close(0);
-    if (forgotten) expect(() => { model.checkBlocks(); }).toThrow(/expected 13 to be 14/); // prettier-ignore
+    if (forgotten)
+      expect(() => { model.checkBlocks(); }).toThrow(/expected 13 to be 14/); // prettier-ignore
     else model.checkBlocks();
   });
 
