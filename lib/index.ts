@@ -21,6 +21,7 @@ export type {
   MemoryOptions,
   SaveOptions,
   SessionOptions,
+  SlidePolicy,
 } from './option-types.js';
 export type { DecodeStats, GenerationStats, TotalStats } from './stats.js';
 export type { KvUsage, SessionKv } from './kv.js';

@@ -62,12 +62,21 @@ export interface SessionOptions {
 }
 
 /**
- * What happens when a session holds `contextTokens` tokens and more are to come. `'error'`: generation ends with
- * `finishReason: 'length'`, and an input that does not fit is refused with ERR_CONTEXT. `slide`: the first `keepTokens`
- * tokens stay (0 to contextTokens - 2, default 0), of those after them the newer half of what there is room for
- * (`floor((contextTokens - keepTokens) / 2)` tokens), the others are dropped, and generation goes on.
+ * The older tokens of a full context make room for new ones: the first `keepTokens` stay, of those after them the last
+ * `floor((contextTokens - keepTokens) / 2)`, and what is between them is dropped.
  */
-export type ContextPolicy = 'error' | { slide: true; keepTokens?: number };
+export interface SlidePolicy {
+  /** Says that this is meant. */
+  slide: true;
+  /** Tokens at the beginning that are never dropped, 0 to contextTokens - 2. Default: 0. */
+  keepTokens?: number;
+}
+
+/**
+ * What happens when a session holds `contextTokens` tokens and more are to come. `'error'`: generation ends with
+ * `finishReason: 'length'`, and an input that does not fit is refused with ERR_CONTEXT. Else it slides and goes on.
+ */
+export type ContextPolicy = 'error' | SlidePolicy;
 
 /** Options of `session.append`. */
 export interface AppendOptions {

@@ -241,7 +241,7 @@ it.each([
   { operations: 2000, mostIdle: 5 },
   { operations: 1000, mostIdle: 0 },
 ])(
-  `$operations operations, at most $mostIdle idle blocks, seed ${SEED}`,
+  `random operations leave the counts of the model: $operations, at most $mostIdle idle blocks, seed ${SEED}`,
   { timeout: 120_000 },
   async ({ operations, mostIdle }) => {
     const pair = await Pair.open(SEED, mostIdle);
