@@ -16,10 +16,13 @@ export type { ChatOptions, DecodeOptions, Detokenizer, EncodeOptions } from './t
 export type {
   AppendOptions,
   GenerateManyOptions,
+  ContextPolicy,
   GenerateOptions,
   LoadOptions,
   MemoryOptions,
   SaveOptions,
+  SessionOptions,
+  SlidePolicy,
 } from './option-types.js';
 export type { DecodeStats, GenerationStats, TotalStats } from './stats.js';
 export type { KvUsage, SessionKv } from './kv.js';

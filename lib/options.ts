@@ -11,11 +11,13 @@ import type {
   LoadOptions,
   MemoryOptions,
   SaveOptions,
+  SessionOptions,
 } from './option-types.js';
 
 export { checkPath, copyIds, describe, OptionReader };
 
-const INT_MAX = 2 ** 31 - 1;
+/** Largest 32-bit integer. */
+export const INT_MAX = 2 ** 31 - 1;
 const SEED_END = 1n << 64n;
 const LEAST_FLOAT = 2 ** -149;
 
@@ -28,6 +30,7 @@ export const LIMITS = {
   stopStrings: 64,
   stopStringUnits: 1024,
   stopTokenIds: 1024,
+  prefixKeyUnits: 1024,
   threads: 1024,
   prefillChunk: 4096,
   samples: 128,
@@ -65,7 +68,10 @@ const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16'];
 const MEMORY_KEYS = [
   ...['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk', 'memoryBudgetBytes'],
 ] as const;
-const LOAD_KEYS = [...MEMORY_KEYS, 'maxQueuedRequests', 'maxQueuedTokens', 'onProgress', 'signal'] as const;
+const LOAD_KEYS = [
+  ...MEMORY_KEYS,
+  ...(['maxQueuedRequests', 'maxQueuedTokens', 'prefixCacheBytes', 'onProgress', 'signal'] as const),
+] as const;
 
 /** Checked arguments of `Model.load`. */
 export interface ResolvedLoad {
@@ -102,6 +108,7 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     prefillChunk: read.integer('prefillChunk', 0, 1, LIMITS.prefillChunk),
     maxQueuedRequests: read.integer('maxQueuedRequests', 0, 1, INT_MAX),
     maxQueuedTokens: read.integer('maxQueuedTokens', 0, 1, INT_MAX),
+    prefixCacheBytes: read.integer('prefixCacheBytes', -1, 0, Number.MAX_SAFE_INTEGER),
     memoryBudgetBytes: read.integer('memoryBudgetBytes', 0, 1, Number.MAX_SAFE_INTEGER),
   };
 }
@@ -125,6 +132,7 @@ export interface GenerateContext {
   vocab: number;
   hasDrafter: boolean;
   eosTokenIds: readonly number[];
+  contextTokens: number;
 }
 
 /** Checked options of `session.generate`. */
@@ -138,6 +146,7 @@ export interface ResolvedGenerate {
 const GENERATE_KEYS = [
   ...CONTROL_KEYS,
   'maxTokens',
+  'contextPolicy',
   'temperature',
   'topK',
   'topP',
@@ -159,6 +168,18 @@ const GENERATE_KEYS = [
 
 /** Default of `maxTokens`. */
 export const DEFAULT_MAX_TOKENS = 256;
+
+/** What stays of a full context; see {@link ContextPolicy}. */
+function slideOf(policy: unknown, contextTokens: number): { slideKeep: number; slideTail: number } {
+  if (policy === undefined || policy === 'error') return { slideKeep: -1, slideTail: 0 };
+  if (typeof policy !== 'object' || policy === null) {
+    throw invalid(`contextPolicy must be 'error' or { slide: true, keepTokens: n }, got ${describe(policy)}`);
+  }
+  const read = new OptionReader(policy, ['slide', 'keepTokens']);
+  if (!read.boolean('slide', false)) throw invalid("contextPolicy must have slide: true, or be 'error'");
+  const slideKeep = read.integer('keepTokens', 0, 0, contextTokens - 2);
+  return { slideKeep, slideTail: Math.floor((contextTokens - slideKeep) / 2) };
+}
 
 export function resolveGenerate(options: GenerateOptions | undefined, model: GenerateContext): ResolvedGenerate {
   return generateOptions(new OptionReader(options, GENERATE_KEYS), model);
@@ -214,6 +235,7 @@ function generateOptions(read: OptionReader, model: GenerateContext): ResolvedGe
       priority: read.integer('priority', 0, -LIMITS.priority, LIMITS.priority),
       deadlineMs: read.integer('deadlineMs', 0, 1, INT_MAX),
       bufferTokens: read.integer('bufferTokens', 64, 1, INT_MAX),
+      ...slideOf(read.raw('contextPolicy'), model.contextTokens),
     },
     stop: stopStrings(read.raw('stop')),
     parseSpecialTokens: read.boolean('parseSpecialTokens', false),
@@ -232,6 +254,17 @@ export interface ResolvedAppend {
 export function resolveAppend(options: AppendOptions | undefined): ResolvedAppend {
   const read = new OptionReader(options, APPEND_KEYS);
   return { parseSpecialTokens: read.boolean('parseSpecialTokens', false), signal: read.signal() };
+}
+
+/** The checked key of `model.createSession`; empty for none. */
+export function resolveSession(options: SessionOptions | undefined): string {
+  const key = new OptionReader(options, ['prefixKey']).raw('prefixKey');
+  if (key === undefined) return '';
+  if (typeof key !== 'string' || key.length === 0 || key.length > LIMITS.prefixKeyUnits || !key.isWellFormed()) {
+    const range = `1 to ${LIMITS.prefixKeyUnits} UTF-16 units`;
+    throw invalid(`prefixKey must be a well-formed string of ${range}, got ${describe(key)}`);
+  }
+  return key;
 }
 
 /** The checked signal of `session.save` and `model.restoreSession`. */

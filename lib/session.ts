@@ -4,19 +4,28 @@ import { aborted, CallSite, fromThrown, invalid, RedrafterError } from './errors
 import { Generation, type GenerationHost } from './generation.js';
 import { sessionKvOf, type SessionKv } from './kv.js';
 import type { NativeEngine, NativeModelInfo } from './native.js';
-import type { AppendOptions, GenerateManyOptions, GenerateOptions, SaveOptions } from './option-types.js';
+import type {
+  AppendOptions,
+  GenerateManyOptions,
+  GenerateOptions,
+  SaveOptions,
+  SessionOptions,
+} from './option-types.js';
 import {
   checkPath,
   copyIds,
   describe,
+  INT_MAX,
   resolveAppend,
   resolveGenerate,
   resolveGenerateMany,
   resolveSave,
+  resolveSession,
   seedOfSample,
   type GenerateContext,
   type ResolvedGenerate,
 } from './options.js';
+import { commonPrefix, fitPrompt, heldAfter } from './slide.js';
 import { StatsTotal, type TotalStats } from './stats.js';
 import type { Tokenizer } from './tokenizer.js';
 
@@ -41,6 +50,15 @@ interface Plan {
   ids: Int32Array;
 }
 
+/** What a generation begins with. */
+interface Prompt extends Plan {
+  /** What stays of the session before the input. */
+  before: number[];
+  /** The prompt as a whole, and how many tokens were dropped to make it fit. */
+  tokens: number[];
+  dropped: number;
+}
+
 /**
  * A sequence of tokens with its part of the KV cache. One operation at a time: a second one gets ERR_BUSY. Create
  * one with `model.createSession()` or {@link Session.fork}.
@@ -58,22 +76,21 @@ export class Session {
   private constructor(
     private readonly owner: SessionOwner,
     private readonly number: number,
-    private readonly ids: number[],
+    private ids: number[],
     private kvTokens: number,
   ) {
     owner.engine.watch(this, number);
   }
 
   /** @internal */
-  static async open(owner: SessionOwner, site: CallSite, from?: Session): Promise<Session> {
+  static async open(owner: SessionOwner, site: CallSite, options?: SessionOptions): Promise<Session> {
+    const prefixKey = resolveSession(options);
     owner.engine.check();
     const number = owner.engine.nextSession();
-    const ids = [...(from?.ids ?? [])];
     const done = await owner.engine.request('done', site, (native, ticket) => {
-      if (from === undefined) native.openSession(ticket, number);
-      else native.forkSession(ticket, number, from.number);
+      native.openSession(ticket, number, prefixKey);
     });
-    return new Session(owner, number, ids, done.kvTokens);
+    return new Session(owner, number, [], done.kvTokens);
   }
 
   /** @internal */
@@ -102,7 +119,7 @@ export class Session {
 
   /** Use of the KV cache by this session: none once it is disposed of. Throws ERR_DISPOSED after its model. */
   get kv(): SessionKv {
-    return sessionKvOf(this.owner.engine.usage(), this.closing === undefined ? this.kvTokens : 0);
+    return sessionKvOf(this.owner.engine.usage(this.number), this.closing === undefined ? this.kvTokens : 0);
   }
 
   /** Sums over the generations of this session that have ended. A fork starts from zero. */
@@ -124,9 +141,9 @@ export class Session {
   generate(input: SessionInput, options?: GenerateOptions): Generation {
     const site = new CallSite();
     const resolved = resolveGenerate(options, this.generateContext);
-    const plan = this.planGeneration(input, resolved);
+    const prompt = this.planGeneration(input, resolved);
     this.begin(resolved.signal);
-    return this.run(site, plan, resolved);
+    return this.run(site, prompt, resolved);
   }
 
   /**
@@ -144,21 +161,24 @@ export class Session {
   async generateMany(input: SessionInput, options?: GenerateManyOptions): Promise<Generation[]> {
     const site = new CallSite();
     const { n, ...resolved } = resolveGenerateMany(options, this.generateContext);
-    const { keep, ids } = this.planGeneration(input, resolved);
+    const prompt = this.planGeneration(input, resolved);
+    const before = [...this.ids];
     this.begin(resolved.signal);
-    await this.read(site, { keep, ids }, resolved.signal);
+    await this.read(site, prompt, resolved.signal);
+    const { tokens, dropped } = prompt;
+    const whole = { before: tokens, tokens, keep: tokens.length, ids: new Int32Array(0), dropped };
     let forks: Session[] = [];
     let samples: Generation[];
     try {
-      forks = await this.forkTimes(site, n, resolved.signal);
+      forks = await this.splitTimes(site, n, resolved.signal);
       samples = forks.map((fork, i) => {
         const native = { ...resolved.native, seed: seedOfSample(resolved.native.seed, i) };
         fork.busy = true;
-        return fork.run(site, { keep: fork.ids.length, ids: new Int32Array(0) }, { ...resolved, native }, this);
+        return fork.run(site, whole, { ...resolved, native }, this);
       });
     } catch (error) {
       await Promise.all(forks.map((fork) => fork.dispose()));
-      throw await this.recover(site, fromThrown(error), keep);
+      throw await this.recover(site, fromThrown(error), before, prompt.keep);
     }
     this.busy = false;
     return samples;
@@ -179,14 +199,14 @@ export class Session {
   }
 
   /**
-   * A new session with the same tokens. The KV blocks are shared until one of the two writes to them. The session can be
-   * forked again, or used, at once. Rejects with ERR_BUSY, ERR_DISPOSED.
+   * A new session with the same tokens, and the same `prefixKey` if there is one. The KV blocks are shared until one of
+   * the two writes to them. The session can be forked again, or used, at once. Rejects with ERR_BUSY, ERR_DISPOSED.
    */
   async fork(): Promise<Session> {
     const site = new CallSite();
     this.begin();
     this.busy = false; // the engine carries out calls in order, so later ones do not touch what is forked
-    return Session.open(this.owner, site, this);
+    return this.split(site);
   }
 
   /**
@@ -214,12 +234,7 @@ export class Session {
     if (!Number.isInteger(tokens) || tokens < 0 || tokens > this.ids.length) {
       throw invalid(`tokens must be an integer from 0 to ${this.ids.length}, got ${describe(tokens)}`);
     }
-    this.begin();
-    try {
-      await this.cut(site, tokens);
-    } finally {
-      this.busy = false;
-    }
+    await this.exclusive(site, { ids: this.ids.slice(0, tokens), common: tokens });
   }
 
   /** Frees the session's part of the KV cache; work that is running fails with ERR_DISPOSED. Idempotent. */
@@ -252,38 +267,37 @@ export class Session {
 
   private get generateContext(): GenerateContext {
     const { info, eosTokenIds } = this.owner;
-    return { vocab: info.vocab, hasDrafter: info.drafter !== null, eosTokenIds };
+    const { vocab, contextTokens, drafter } = info;
+    return { vocab, contextTokens, hasDrafter: drafter !== null, eosTokenIds };
   }
 
-  /** The input of a generation, which must leave room for a token. */
-  private planGeneration(input: SessionInput, { stop, parseSpecialTokens }: ResolvedGenerate): Plan {
+  /** What a generation begins with, which leaves room for a token. */
+  private planGeneration(input: SessionInput, { native, stop, parseSpecialTokens }: ResolvedGenerate): Prompt {
     if (stop.length > 0) this.needTokenizer('stop strings need');
-    const plan = this.plan(input, parseSpecialTokens);
-    const prompt = plan.keep + plan.ids.length;
-    if (prompt === 0) throw invalid('there is nothing to continue: the session and the input are empty');
     const { contextTokens } = this.owner.info;
-    if (prompt < contextTokens) return plan;
-    const room = `the context ends at ${contextTokens}`;
-    throw new RedrafterError(
-      'ERR_CONTEXT',
-      `the session would hold ${prompt} tokens before the first new one; ${room}`,
-    );
+    const slide = native.slideKeep < 0 ? undefined : { keep: native.slideKeep, tail: native.slideTail };
+    const planned = this.plan(input, parseSpecialTokens, slide === undefined ? contextTokens : INT_MAX);
+    const before = this.ids.slice(0, planned.keep);
+    const whole = [...before, ...planned.ids];
+    const tokens = fitPrompt(whole, contextTokens, slide);
+    const keep = tokens === whole ? planned.keep : commonPrefix(tokens, before);
+    return { before, tokens, keep, ids: Int32Array.from(tokens.slice(keep)), dropped: whole.length - tokens.length };
   }
 
   /** Generates. A fork made for one sample of `origin` counts there and ends with its generation. */
-  private run(site: CallSite, { keep, ids }: Plan, resolved: ResolvedGenerate, origin?: Session): Generation {
+  private run(site: CallSite, prompt: Prompt, resolved: ResolvedGenerate, origin?: Session): Generation {
     const { engine, tokenizer, totals } = this.owner;
     const { native: settings, stop, signal } = resolved;
-    const prompt = keep + ids.length;
-    const last = ids[ids.length - 1] ?? this.ids[keep - 1];
+    const { slideKeep, logprobs, seed, bufferTokens } = settings;
+    const { before, tokens, keep, ids, dropped } = prompt;
     const revision = this.revision;
     let ticket = 0;
     const host: GenerationHost = {
       abort: (keepTokens) => {
         engine.native.abort(ticket, keepTokens);
       },
-      read: (tokens) => {
-        engine.native.read(ticket, tokens);
+      read: (count) => {
+        engine.native.read(ticket, count);
       },
       rest: (resting) => {
         engine.rest(ticket, resting);
@@ -291,25 +305,25 @@ export class Session {
       ended: async (generated, held, kvTokens, stats) => {
         (origin ?? this).totals.add(stats);
         totals.add(stats);
-        this.extend(generated);
         this.kvTokens = kvTokens;
-        if (origin === undefined) await this.end(site, held);
-        else await this.dispose();
+        if (origin !== undefined) await this.dispose();
+        else await this.end(site, held, heldAfter(tokens, generated, generated.ids.length, slideKeep));
       },
       failed: async (error) => {
-        if (origin === undefined) return this.recover(site, error, keep);
+        if (origin === undefined)
+          return this.recover(site, error, before, slideKeep < 0 ? keep : Math.min(keep, slideKeep));
         await this.dispose();
         return site.mark(error);
       },
-      shorten: async (kept) => {
-        if (this.revision === revision && !this.busy && this.closing === undefined) await this.rewind(prompt + kept);
+      shorten: async (generated, kept) => {
+        if (this.revision !== revision || this.busy || this.closing !== undefined) return;
+        await this.exclusive(site, heldAfter(tokens, generated, kept, slideKeep));
       },
     };
-    const { logprobs, seed, bufferTokens } = settings;
     let generation: Generation;
     try {
-      const detokenizer = tokenizer?.detokenizer(last);
-      generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal, bufferTokens });
+      const detokenizer = tokenizer?.detokenizer(tokens[tokens.length - 1]);
+      generation = new Generation(host, { detokenizer, stop, logprobs, seed, dropped, signal, bufferTokens });
       ticket = engine.submit(generation, (native, t) => {
         native.generate(t, this.number, ids, { ...settings, keepTokens: keep });
       });
@@ -323,26 +337,41 @@ export class Session {
     return generation;
   }
 
-  /** Appends ids and waits for their keys and values. When that fails, the session is free and as it was before. */
+  /**
+   * Makes the session hold its first `keep` tokens and `ids`, and waits for their keys and values. When that fails, the
+   * session is free, and holds what it held before.
+   */
   private async read(site: CallSite, { keep, ids }: Plan, signal: AbortSignal | undefined): Promise<void> {
-    let held = this.ids.length;
+    const before = [...this.ids];
     const append = (native: NativeEngine, ticket: number): void => {
-      native.append(ticket, this.number, ids, keep);
-      this.ids.length = held = keep;
-      this.extend(ids);
+      native.append(ticket, this.number, ids);
     };
     try {
-      this.kvTokens = (await this.owner.engine.request('done', site, append, signal)).kvTokens;
+      if (keep < before.length) this.put(site, before.slice(0, keep), keep).catch(() => undefined);
+      const work = this.owner.engine.request('done', site, append, signal);
+      this.extend(ids);
+      this.kvTokens = (await work).kvTokens;
     } catch (error) {
-      throw await this.recover(site, fromThrown(error), held);
+      throw await this.recover(site, fromThrown(error), before, keep);
     }
   }
 
-  /** All of the forks or none; none once the signal has fired, which later listeners would not hear of. */
-  private async forkTimes(site: CallSite, n: number, signal: AbortSignal | undefined): Promise<Session[]> {
-    const opened = await Promise.allSettled(Array.from({ length: n }, () => Session.open(this.owner, site, this)));
-    const forks = opened.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
-    const failed = opened.find((each) => each.status === 'rejected');
+  /** A new session that holds the same. */
+  private async split(site: CallSite): Promise<Session> {
+    const { owner, number: from } = this;
+    const number = owner.engine.nextSession();
+    const ids = [...this.ids];
+    const done = await owner.engine.request('done', site, (native, ticket) => {
+      native.forkSession(ticket, number, from);
+    });
+    return new Session(owner, number, ids, done.kvTokens);
+  }
+
+  /** So many or none; none once the signal has fired, which later listeners would not hear of. */
+  private async splitTimes(site: CallSite, n: number, signal: AbortSignal | undefined): Promise<Session[]> {
+    const split = await Promise.allSettled(Array.from({ length: n }, () => this.split(site)));
+    const forks = split.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+    const failed = split.find((each) => each.status === 'rejected');
     if (failed === undefined && signal?.aborted !== true) return forks;
     await Promise.all(forks.map((fork) => fork.dispose()));
     throw failed?.reason ?? aborted(signal as AbortSignal);
@@ -362,11 +391,12 @@ export class Session {
     for (const id of ids) this.ids.push(id);
   }
 
-  /** Makes the engine's session as long as ours, then frees it for the next operation. */
-  private async end(site: CallSite, held: number): Promise<void> {
+  /** After a generation: makes the session hold `ids`, then frees it for the next operation. */
+  private async end(site: CallSite, held: number, { ids, common }: { ids: number[]; common: number }): Promise<void> {
+    this.ids = ids;
     try {
       if (this.closing !== undefined) throw new RedrafterError('ERR_DISPOSED', 'the session was disposed of');
-      if (held !== this.ids.length) await this.cut(site, this.ids.length);
+      if (held !== ids.length || common < ids.length) await this.put(site, ids, common);
     } catch (error) {
       throw site.mark(fromThrown(error));
     } finally {
@@ -374,12 +404,20 @@ export class Session {
     }
   }
 
-  /** Puts the session back to its first `before` tokens after an error; resolves to the error to report. */
-  private async recover(site: CallSite, error: RedrafterError, before: number): Promise<RedrafterError> {
-    this.ids.length = before;
+  /**
+   * Puts the session back to what it held before, of which the engine holds the first `common` still; resolves to the
+   * error to report.
+   */
+  private async recover(
+    site: CallSite,
+    error: RedrafterError,
+    before: number[],
+    common: number,
+  ): Promise<RedrafterError> {
+    this.ids = before;
     try {
       if (this.closing !== undefined) throw new RedrafterError('ERR_DISPOSED', 'the session was disposed of');
-      await this.cut(site, before);
+      await this.put(site, before, common);
       return site.mark(error);
     } catch (later) {
       const disposed = fromThrown(later);
@@ -389,22 +427,33 @@ export class Session {
     }
   }
 
-  private async cut(site: CallSite, tokens: number): Promise<void> {
+  /** An operation that does nothing but make the session hold `ids`. */
+  private async exclusive(site: CallSite, { ids, common }: { ids: number[]; common: number }): Promise<void> {
+    this.begin();
+    try {
+      await this.put(site, ids, common);
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  /** Makes the session hold `ids`, of which the engine holds the first `common` already. */
+  private async put(site: CallSite, ids: number[], common: number): Promise<void> {
     const work = this.owner.engine.request('done', site, (native, ticket) => {
-      native.rewindSession(ticket, this.number, tokens);
+      native.rewindSession(ticket, this.number, common, Int32Array.from(ids.slice(common)));
     });
-    this.ids.length = tokens;
+    this.ids = ids;
     this.kvTokens = (await work).kvTokens;
   }
 
-  private plan(input: unknown, parseSpecialTokens: boolean): Plan {
+  /** `most`: token ids that are looked at. */
+  private plan(input: unknown, parseSpecialTokens: boolean, most: number): Plan {
     if (typeof input === 'string') return { keep: this.ids.length, ids: this.encode(input, parseSpecialTokens) };
     const first: unknown = Array.isArray(input) ? input[0] : undefined;
-    if (typeof first !== 'object' || first === null) return { keep: this.ids.length, ids: this.copy(input) };
+    if (typeof first !== 'object' || first === null) return { keep: this.ids.length, ids: this.copy(input, most) };
     const tokenizer = this.needTokenizer('messages need');
     const ids = tokenizer.encodeChat(input as ChatMessage[], { parseSpecialTokens });
-    let keep = 0;
-    while (keep < ids.length && keep < this.ids.length && ids[keep] === this.ids[keep]) keep++;
+    const keep = commonPrefix(ids, this.ids);
     return { keep, ids: ids.subarray(keep) };
   }
 
@@ -413,8 +462,8 @@ export class Session {
     return tokenizer.encode(text, { parseSpecialTokens, addSpecialTokens: this.ids.length === 0 });
   }
 
-  private copy(ids: unknown): Int32Array {
-    return copyIds('input', ids, this.owner.info.vocab, this.owner.info.contextTokens);
+  private copy(ids: unknown, most = this.owner.info.contextTokens): Int32Array {
+    return copyIds('input', ids, this.owner.info.vocab, most);
   }
 
   private needTokenizer(what: string): Tokenizer {

@@ -68,7 +68,7 @@ async function start(job: Job, exchange: Exchange, { context, admission, options
     leave();
   };
   try {
-    session = await context.model.createSession();
+    session = await context.model.createSession(job.prefixes);
     const begun = performance.now();
     const options = { ...job.options, signal };
     if (job.n === 1) generations = [session.generate(job.ids, options)];

@@ -1,10 +1,11 @@
 import type { ChatMessage } from '../chat.js';
 import type { Model } from '../model.js';
-import type { GenerateOptions } from '../option-types.js';
+import type { GenerateOptions, SessionOptions } from '../option-types.js';
 import { copyIds, describe, resolveGenerate } from '../options.js';
 import type { Tokenizer } from '../tokenizer.js';
 import { at, BodyFields } from './body.js';
 import { badField, HttpError } from './http-error.js';
+import type { PrefixSharing } from './options.js';
 
 /** What one request asks for, checked. */
 export interface Job {
@@ -17,6 +18,8 @@ export interface Job {
   stream: boolean;
   includeUsage: boolean;
   returnTokenIds: boolean;
+  /** With whom it shares prefixes: the option of a session. */
+  prefixes: SessionOptions;
 }
 
 /** Where jobs are checked against. */
@@ -28,6 +31,7 @@ export interface JobContext {
   shape: { beamWidth?: number; beamLength?: number };
   /** Most choices of one request. */
   mostChoices: number;
+  prefixSharing: PrefixSharing;
 }
 
 const SHARED = [
@@ -51,6 +55,7 @@ const SHARED = [
   'logprobs',
   'ignore_eos',
   'return_token_ids',
+  'prompt_cache_key',
   'redrafter',
 ];
 const COMPLETION = [...SHARED, 'prompt'];
@@ -58,6 +63,7 @@ const CHAT = [...SHARED, 'messages', 'max_completion_tokens', 'top_logprobs'];
 
 /** Most alternatives per token in lists of log-probabilities. */
 const TOP_LOGPROBS = 20;
+const CACHE_KEY_UNITS = 512;
 /** As OpenAI's API has it for completions. */
 const COMPLETION_TOKENS = 16;
 /**
@@ -114,7 +120,7 @@ function checkModel(fields: BodyFields, served: string): void {
 
 function parseShared(
   fields: BodyFields,
-  { model, shape, mostChoices }: JobContext,
+  { model, shape, mostChoices, prefixSharing }: JobContext,
   maxTokens: number,
   logprobs: number | undefined,
 ): Omit<Job, 'kind' | 'ids'> {
@@ -141,14 +147,15 @@ function parseShared(
     ...drafting(fields.raw('redrafter')),
   };
   // The rest of the checks is the library's, done now so that a wrong request need not wait for its turn.
-  const { vocab, drafter } = model.info;
-  at('stop', () => resolveGenerate(options, { vocab, hasDrafter: drafter !== null, eosTokenIds: [] }));
+  const { vocab, contextTokens, drafter } = model.info;
+  at('stop', () => resolveGenerate(options, { vocab, contextTokens, hasDrafter: drafter !== null, eosTokenIds: [] }));
   return {
     options,
     n: fields.integer('n', 1, mostChoices) ?? 1,
     stream,
     includeUsage,
     returnTokenIds: fields.boolean('return_token_ids'),
+    prefixes: prefixesOf(fields, prefixSharing),
   };
 }
 
@@ -160,7 +167,8 @@ function control(fields: BodyFields, model: JobContext['model']): GenerateOption
     ...(fields.has('logit_bias') ? { logitBias: fields.raw('logit_bias') as Record<number, number> } : {}),
     ...(fields.has('banned_token_ids') ? { bannedTokenIds: fields.raw('banned_token_ids') as number[] } : {}),
   };
-  const context = { vocab: model.info.vocab, hasDrafter: false, eosTokenIds: [] };
+  const { vocab, contextTokens } = model.info;
+  const context = { vocab, contextTokens, hasDrafter: false, eosTokenIds: [] };
   for (const [key, param] of [
     ['logitBias', 'logit_bias'],
     ['bannedTokenIds', 'banned_token_ids'],
@@ -175,6 +183,17 @@ function control(fields: BodyFields, model: JobContext['model']): GenerateOption
     minTokens: fields.integer('min_tokens', 0, 2 ** 31 - 1) ?? 0,
     ...lists,
   };
+}
+
+/** Keys of requests are none that the program of the server uses itself. Where they mean nothing they may be anything. */
+function prefixesOf(fields: BodyFields, sharing: PrefixSharing): SessionOptions {
+  if (sharing === 'all') return { prefixKey: 'redrafter/server' };
+  const key = sharing === 'key' ? fields.string('prompt_cache_key') : undefined;
+  if (key === undefined || key === '') return {};
+  if (key.length > CACHE_KEY_UNITS || !key.isWellFormed()) {
+    throw badField('prompt_cache_key', `prompt_cache_key must have at most ${CACHE_KEY_UNITS} UTF-16 units`);
+  }
+  return { prefixKey: `redrafter/server/${key}` };
 }
 
 function nested(key: string, value: unknown, known: readonly string[]): BodyFields {

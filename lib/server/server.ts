@@ -126,9 +126,10 @@ export class Server {
         throw new RedrafterError('ERR_TOKENIZER', 'serving needs a tokenizer, and the model has no tokenizer.json');
       }
       const { options, admission } = this;
-      const { modelName, shape, maxConcurrent: mostChoices } = options;
+      const { modelName, shape, prefixSharing, maxConcurrent: mostChoices } = options;
       const fingerprint = [version(), info.fingerprint, info.dtype, info.device, info.level].join('-');
-      this.place = { options, admission, fingerprint, context: { model, tokenizer, modelName, shape, mostChoices } };
+      const context = { model, tokenizer, modelName, shape, mostChoices, prefixSharing };
+      this.place = { options, admission, fingerprint, context };
       if (this.state === 'loading') this.state = 'ready';
     } catch (error) {
       if (this.state === 'loading') this.state = 'failed';

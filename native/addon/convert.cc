@@ -46,25 +46,19 @@ Napi::Object set_numbers(Napi::Object o, std::initializer_list<Number> numbers) 
   return o;
 }
 
-Number count(const char* key, int64_t value) { return {key, static_cast<double>(value)}; }
+Number number(const char* key, auto value) { return {key, static_cast<double>(value)}; }
 
 Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   Napi::Object o = Napi::Object::New(env);
   o.Set("draftedByDepth", counts(env, s.drafted_by_depth));
   o.Set("acceptedByDepth", counts(env, s.accepted_by_depth));
-  return set_numbers(o, {count("promptTokens", s.prompt_tokens),
-                         count("reusedTokens", s.reused_tokens),
-                         count("tokens", s.tokens),
-                         count("rounds", s.rounds),
-                         count("decodedTokens", s.decoded),
-                         count("draftedNodes", s.drafted_nodes),
-                         {"queuedMs", s.queued_ms},
-                         {"firstTokenMs", s.first_token_ms},
-                         {"prefillMs", s.prefill_ms},
-                         {"draftMs", s.draft_ms},
-                         {"verifyMs", s.verify_ms},
-                         {"hostMs", s.host_ms},
-                         {"totalMs", s.total_ms}});
+  return set_numbers(
+      o, {number("promptTokens", s.prompt_tokens), number("reusedTokens", s.reused_tokens),
+          number("tokens", s.tokens), number("rounds", s.rounds), number("droppedTokens", s.dropped_tokens),
+          number("decodedTokens", s.decoded), number("draftedNodes", s.drafted_nodes),
+          number("queuedMs", s.queued_ms), number("firstTokenMs", s.first_token_ms),
+          number("prefillMs", s.prefill_ms), number("draftMs", s.draft_ms), number("verifyMs", s.verify_ms),
+          number("hostMs", s.host_ms), number("totalMs", s.total_ms)});
 }
 
 Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
@@ -75,11 +69,11 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   o.Set("device", i.device);
   o.Set("level", i.level);
   o.Set("deviceReason", from_reason(env, i.device_reason));
-  set_numbers(o, {count("vocab", i.vocab), count("hidden", i.hidden), count("layers", i.layers),
-                  count("heads", i.heads), count("kvHeads", i.kv_heads), count("headDim", i.head_dim),
-                  count("ffn", i.ffn), count("maxPositions", i.max_positions),
-                  count("contextTokens", i.context_tokens), count("kvTokens", i.kv_tokens),
-                  count("threads", i.threads)});
+  set_numbers(o, {number("vocab", i.vocab), number("hidden", i.hidden), number("layers", i.layers),
+                  number("heads", i.heads), number("kvHeads", i.kv_heads), number("headDim", i.head_dim),
+                  number("ffn", i.ffn), number("maxPositions", i.max_positions),
+                  number("contextTokens", i.context_tokens), number("kvTokens", i.kv_tokens),
+                  number("threads", i.threads)});
   std::ostringstream fingerprint;
   fingerprint << std::hex << std::setw(16) << std::setfill('0') << i.fingerprint;
   o.Set("fingerprint", fingerprint.str());
@@ -92,14 +86,15 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   Napi::Object drafter = Napi::Object::New(env);
   drafter.Set("cell", i.drafter_cell);
   drafter.Set("format", i.drafter_format);
-  o.Set("drafter", set_numbers(drafter, {count("exit", i.drafter_exit), count("blocks", i.drafter_blocks),
-                                         count("draftVocab", i.drafter_vocab)}));
+  o.Set("drafter", set_numbers(drafter, {number("exit", i.drafter_exit), number("blocks", i.drafter_blocks),
+                                         number("draftVocab", i.drafter_vocab)}));
   return o;
 }
 
 void set_tokens(Napi::Env env, Napi::Object& o, const Message& m) {
   o.Set("ids", typed<Napi::Int32Array>(env, m.ids));
   o.Set("accepted", static_cast<double>(m.accepted));
+  o.Set("dropped", static_cast<double>(m.dropped));
   if (!m.has_logprobs) return;
   o.Set("logprobs", typed<Napi::Float32Array>(env, m.logprobs));
   o.Set("topIds", typed<Napi::Int32Array>(env, m.top_ids));
@@ -134,6 +129,7 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.context_tokens = to_int(o.Get("contextTokens"));
   options.kv_tokens = to_int(o.Get("kvTokens"));
   options.prefill_chunk = to_int(o.Get("prefillChunk"));
+  options.prefix_cache_bytes = to_int(o.Get("prefixCacheBytes"));
   options.memory_budget_bytes = to_int(o.Get("memoryBudgetBytes"));
   options.max_queued_requests = to_int(o.Get("maxQueuedRequests"));
   options.max_queued_tokens = to_int(o.Get("maxQueuedTokens"));
@@ -167,21 +163,26 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
   g.priority = to_int(o.Get("priority"));
   g.deadline_ms = to_int(o.Get("deadlineMs"));
   g.buffer_tokens = to_int(o.Get("bufferTokens"));
+  g.slide_keep = to_int(o.Get("slideKeep"));
+  g.slide_tail = to_int(o.Get("slideTail"));
   g.eos = to_ids(o.Get("eosTokenIds"));
   g.stop = to_ids(o.Get("stopTokenIds"));
   return g;
 }
 
-Napi::Object from_usage(Napi::Env env, const EngineUsage& usage) {
+Napi::Object from_usage(Napi::Env env, const EngineUsage& usage, int64_t session) {
   const auto& [kv, queue] = usage;
+  const auto shared = kv.shared_blocks.find(session);
   return set_numbers(
       Napi::Object::New(env),
-      {count("totalBlocks", kv.total_blocks), count("freeBlocks", kv.free_blocks),
-       count("blockTokens", kv.block_tokens), count("bytesPerBlock", kv.bytes_per_block),
-       count("sessions", kv.sessions), count("waitingRequests", queue.waiting_requests),
-       count("waitingTokens", queue.waiting_tokens), count("activeRequests", queue.active_requests),
-       count("pausedRequests", queue.paused_requests), count("maxQueuedRequests", queue.max_requests),
-       count("maxQueuedTokens", queue.max_tokens)});
+      {number("totalBlocks", kv.total_blocks), number("freeBlocks", kv.free_blocks),
+       number("blockTokens", kv.block_tokens), number("bytesPerBlock", kv.bytes_per_block),
+       number("sessions", kv.sessions), number("prefixBlocks", kv.prefix_blocks),
+       number("evictedBlocks", kv.evicted_blocks),
+       number("sharedBlocks", shared == kv.shared_blocks.end() ? 0 : shared->second),
+       number("waitingRequests", queue.waiting_requests), number("waitingTokens", queue.waiting_tokens),
+       number("activeRequests", queue.active_requests), number("pausedRequests", queue.paused_requests),
+       number("maxQueuedRequests", queue.max_requests), number("maxQueuedTokens", queue.max_tokens)});
 }
 
 Napi::Value from_reason(Napi::Env env, const Reason& reason) {
@@ -195,8 +196,8 @@ Napi::Value from_reason(Napi::Env env, const Reason& reason) {
 Napi::Object from_memory(Napi::Env env, const MemoryUse& use) {
   return set_numbers(
       Napi::Object::New(env),
-      {count("weightBytes", use.weights), count("drafterBytes", use.drafter), count("kvBytes", use.kv),
-       count("workspaceBytes", use.workspace), count("totalBytes", use.total())});
+      {number("weightBytes", use.weights), number("drafterBytes", use.drafter), number("kvBytes", use.kv),
+       number("workspaceBytes", use.workspace), number("totalBytes", use.total())});
 }
 
 Napi::Object from_message(Napi::Env env, const Message& m) {

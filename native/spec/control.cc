@@ -52,6 +52,12 @@ void LaneControl::add(const std::vector<int32_t>& generated) {
   }
 }
 
+void LaneControl::hold(const std::vector<int32_t>& tokens) {
+  if (!penalizes_) return;
+  for (AdjustEntry& known : entries_) known.flags &= ~kAdjustSeen;
+  for (const int32_t id : tokens) entry(id).flags |= kAdjustSeen;
+}
+
 AdjustLane LaneControl::lane() const {
   AdjustLane lane = lane_;
   lane.entries = static_cast<int64_t>(entries_.size());

@@ -29,6 +29,9 @@ class LaneControl {
   LaneControl(const ControlSpec& spec, const StopRules& stop, const std::vector<int32_t>& prompt);
 
   void add(const std::vector<int32_t>& generated);
+  // Some tokens were dropped, and the lane holds these: what was generated stays so, whether or not it is
+  // there.
+  void hold(const std::vector<int32_t>& tokens);
 
   // Whether it changes anything from here on: minimal lengths end.
   bool acts() const { return acts_always_ || generated_ < min_tokens_; }

@@ -175,7 +175,7 @@ describe('Engine', () => {
     send({ type: 'ready', info });
     const { engine } = await loading;
     const work = engine.request('done', new CallSite(), (native, ticket) => {
-      native.append(ticket, 0, new Int32Array(0), -1);
+      native.append(ticket, 0, new Int32Array(0));
     });
     const error: unknown = await work.catch((e: unknown) => e);
     expect(error).toMatchObject({ code: 'ERR_INVALID_ARGUMENT', message: 'bad' });

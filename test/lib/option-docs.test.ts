@@ -12,6 +12,7 @@ import {
   resolveGenerateMany,
   resolveLoad,
   resolveSave,
+  resolveSession,
 } from '../../lib/options.js';
 
 interface Option {
@@ -66,17 +67,19 @@ const TAKES: Record<string, (value: unknown) => boolean> = {
   drafter: (value) => value === false || typeof value === 'string',
   stop: (value) => typeof value === 'string',
   logitBias: (value) => typeof value === 'object' && value !== null,
+  prefixKey: (value) => typeof value === 'string',
 };
 
 const PROBES = [-1, 0, -0, 1, NaN, Infinity, -Infinity, 1e-45, 0.5, 2 ** 53, 2 ** 64, '1', null, true, false, {}, 1n];
 
-const MODEL = { vocab: 100, hasDrafter: true, eosTokenIds: [] };
+const MODEL = { vocab: 100, contextTokens: 512, hasDrafter: true, eosTokenIds: [] };
 
 const INTERFACES: Record<string, (options: unknown) => unknown> = {
   MemoryOptions: (options) => resolveEngine('model', options as never),
   LoadOptions: (options) => resolveLoad('model', options as never),
   AppendOptions: (options) => resolveAppend(options as never),
   SaveOptions: (options) => resolveSave(options as never),
+  SessionOptions: (options) => resolveSession(options as never),
   GenerateOptions: (options) => resolveGenerate(options as never, MODEL),
   GenerateManyOptions: (options) => resolveGenerateMany(options as never, MODEL),
 };

@@ -11,7 +11,7 @@ import {
 } from '../../lib/options.js';
 import type { GenerateManyOptions, GenerateOptions, LoadOptions } from '../../lib/index.js';
 
-const MODEL = { vocab: 100, hasDrafter: true, eosTokenIds: [7] };
+const MODEL = { vocab: 100, contextTokens: 512, hasDrafter: true, eosTokenIds: [7] };
 
 function generate(options: unknown): ReturnType<typeof resolveGenerate> {
   return resolveGenerate(options as GenerateOptions, MODEL);
@@ -231,6 +231,7 @@ describe('load options', () => {
       prefillChunk: 0,
       maxQueuedRequests: 0,
       maxQueuedTokens: 0,
+      prefixCacheBytes: -1,
       memoryBudgetBytes: 0,
     });
   });
