@@ -30,12 +30,18 @@ const device = /** @type {'cuda'} */ (values.device);
 const maxTokens = Number(values.tokens);
 const limitMs = Number(values['limit-ms']);
 const bundled = fileURLToPath(new URL('../../models/ts-declarations', import.meta.url));
-const prompts = /** @type {{ text: string }[]} */ (JSON.parse(readFileSync(`${bundled}/prompts.json`, 'utf8')));
+/** @type {unknown} */
+const parsed = JSON.parse(readFileSync(`${bundled}/prompts.json`, 'utf8'));
+const prompts = /** @type {{ text: string }[]} */ (parsed);
 
 /** @typedef {import('../../dist/index.mjs').GenerateOptions} GenerateOptions */
 
 /** Request i: even ones greedy, odd ones sampled. @param {number} i @returns {GenerateOptions} */
-const optionsOf = (i) => ({ maxTokens, ignoreEos: true, ...(i % 2 === 0 ? {} : { temperature: 0.8, topP: 0.95, seed: i }) });
+const optionsOf = (i) => ({
+  maxTokens,
+  ignoreEos: true,
+  ...(i % 2 === 0 ? {} : { temperature: 0.8, topP: 0.95, seed: i }),
+});
 /** @param {number} i @returns {GenerateOptions} */
 const drafted = (i) => ({ beamWidth: [8, 4, 1][i % 3] ?? 1, beamLength: 4 });
 

@@ -101,8 +101,11 @@ int print_goals(const Options& o) {
     char value[32] = "", line[256];
     if (goal.value) std::snprintf(value, sizeof value, "%.3f", *goal.value);
     std::printf("%-50s %10s %s%8.2f  %s\n", goal.name.c_str(), value, goal.at_least ? ">=" : "<=", goal.limit,
-                !goal.value ? "not measured" : goal.holds() ? "yes" : "no");
-    std::snprintf(line, sizeof line, "%s{\"goal\":\"%s\",\"value\":%s,\"limit\":%g,\"atLeast\":%s,\"holds\":%s}",
+                !goal.value    ? "not measured"
+                : goal.holds() ? "yes"
+                               : "no");
+    std::snprintf(line, sizeof line,
+                  "%s{\"goal\":\"%s\",\"value\":%s,\"limit\":%g,\"atLeast\":%s,\"holds\":%s}",
                   json.empty() ? "" : ",\n", goal.name.c_str(), goal.value ? value : "null", goal.limit,
                   goal.at_least ? "true" : "false", goal.holds() ? "true" : "false");
     json += line;
@@ -111,7 +114,8 @@ int print_goals(const Options& o) {
   }
   std::printf("%lld of %lld measured goals hold\n", static_cast<long long>(hold),
               static_cast<long long>(measured));
-  if (!o.json.empty()) std::ofstream(o.json) << "{\"model\":\"" << kModel << "\",\"goals\":[" << json << "]}\n";
+  if (!o.json.empty())
+    std::ofstream(o.json) << "{\"model\":\"" << kModel << "\",\"goals\":[" << json << "]}\n";
   return measured == 0 ? 1 : hold == measured ? 0 : 3;
 }
 

@@ -1,6 +1,5 @@
-#include "kernels.h"
-
 #include "base/device.cuh"
+#include "kernels.h"
 
 namespace redrafter::lab {
 namespace {

@@ -57,8 +57,8 @@ int run(const Options& o) {
 }
 
 bool known(const std::string& command) {
-  for (const char* each : {"floors", "goals", "lossless", "parity", "once", "invariance", "bandwidth", "kernels",
-                           "steps", "drafts", "rounds"}) {
+  for (const char* each : {"floors", "goals", "lossless", "parity", "once", "invariance", "bandwidth",
+                           "kernels", "steps", "drafts", "rounds"}) {
     if (command == each) return true;
   }
   return false;

@@ -2,6 +2,7 @@
 // and drafted. The engine that runs is the one of the addon.
 #include "lossless.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -17,7 +18,7 @@ std::vector<Request> make_requests(const Subject& subject, const ModelInfo& info
   std::vector<Request> requests;
   for (size_t i = 0; i < subject.prompts.size(); ++i) {
     GenerateOptions options;
-    options.max_tokens = tokens - static_cast<int64_t>(i % 5);
+    options.max_tokens = std::max<int64_t>(1, tokens - static_cast<int64_t>(i % 5));
     if (i % 2 == 1) {
       options.sample.temperature = 0.6f + 0.1f * static_cast<float>(i % 5);
       options.sample.seed = i;
@@ -142,7 +143,8 @@ class Check {
       ++counts.differing_kv;
     }
     if (plain.reason != outcome.reason || plain.top_ids != outcome.top_ids ||
-        !same_bits(plain.logprobs, outcome.logprobs) || !same_bits(plain.top_logprobs, outcome.top_logprobs)) {
+        !same_bits(plain.logprobs, outcome.logprobs) ||
+        !same_bits(plain.top_logprobs, outcome.top_logprobs)) {
       differs(what, "finish or log-probabilities");
       ++counts.differing_other;
     }
@@ -173,7 +175,8 @@ int check_lossless(const Options& o) {
       // Without accepted drafts, trees and paths were hardly tried.
       const bool tried = !drafter.knows || c.tokens_per_step() >= 1.2;
       std::printf(
-          "%s, drafter %s, %s: %lld generations, %lld ids, %lld differ; KV of %lld differs; log-probabilities "
+          "%s, drafter %s, %s: %lld generations, %lld ids, %lld differ; KV of %lld differs; "
+          "log-probabilities "
           "or finish of %lld; %.2f tokens per step of the drafted%s\n",
           subject.name.c_str(), drafter.name.c_str(), o.device.c_str(), static_cast<long long>(c.generations),
           static_cast<long long>(c.ids), static_cast<long long>(c.differing_ids),
@@ -182,13 +185,14 @@ int check_lossless(const Options& o) {
       std::fflush(stdout);
       if (!c.same() || !tried) result = 1;
       char line[512];
-      std::snprintf(line, sizeof line,
-                    "%s{\"model\":\"%s\",\"drafter\":\"%s\",\"device\":\"%s\",\"generations\":%lld,\"ids\":%lld,"
-                    "\"differingIds\":%lld,\"differingKv\":%lld,\"differingOther\":%lld,\"tokensPerStep\":%.4f}",
-                    json.empty() ? "" : ",\n", subject.name.c_str(), drafter.name.c_str(), o.device.c_str(),
-                    static_cast<long long>(c.generations), static_cast<long long>(c.ids),
-                    static_cast<long long>(c.differing_ids), static_cast<long long>(c.differing_kv),
-                    static_cast<long long>(c.differing_other), c.tokens_per_step());
+      std::snprintf(
+          line, sizeof line,
+          "%s{\"model\":\"%s\",\"drafter\":\"%s\",\"device\":\"%s\",\"generations\":%lld,\"ids\":%lld,"
+          "\"differingIds\":%lld,\"differingKv\":%lld,\"differingOther\":%lld,\"tokensPerStep\":%.4f}",
+          json.empty() ? "" : ",\n", subject.name.c_str(), drafter.name.c_str(), o.device.c_str(),
+          static_cast<long long>(c.generations), static_cast<long long>(c.ids),
+          static_cast<long long>(c.differing_ids), static_cast<long long>(c.differing_kv),
+          static_cast<long long>(c.differing_other), c.tokens_per_step());
       json += line;
     }
     return result;

@@ -62,7 +62,8 @@ std::string now() {
 }
 
 // Enough runs for about 20 ms, so that the clock and the first and last run do not matter.
-int64_t runs_for(const Cost& cost) {
+int64_t runs_for(const Cost& cost, const DeviceInfo& device) {
+  if (device.emulated) return 1;
   return std::clamp<int64_t>(static_cast<int64_t>(20'000 / (cost.floor_us(kPeakBytesPerSecond) + 2)), 5, 200);
 }
 
@@ -132,8 +133,9 @@ void measure_kernels(const Options& o, const Backend& backend, Stream& stream) {
   std::map<std::string, double> one_row;  // us, by model, kernel and shape
   const char* separator = "\n";
   for (const auto& [model, c] : cases) {
-    Memory memory(backend, stream);
-    const double us = time_us(backend, c.prepare(memory), stream, runs_for(c.cost), 7);
+    Memory memory(backend, stream, !device.emulated);
+    const double us =
+        time_us(backend, c.prepare(memory), stream, runs_for(c.cost, device), device.emulated ? 1 : 7);
     const double floor = c.cost.floor_us(bandwidth.copy);
     double& plain = one_row[std::string(model.name) + c.kernel + c.shape];
     if (c.rows == 1) plain = us;

@@ -15,7 +15,8 @@ const char* const kHelp =
     "  goals FILE.. what the files of bandwidth, kernels, steps and rounds say of the goals\n"
     "\n"
     "on a device, or on --device cpu:\n"
-    "  lossless     an engine decodes 33 requests alone, together, plainly and drafted: ids, log-probabilities\n"
+    "  lossless     an engine decodes 33 requests alone, together, plainly and drafted: ids, "
+    "log-probabilities\n"
     "               and KV must be the same\n"
     "  parity       an engine beside the oracle of the CPU: KV and log-probabilities within bounds\n"
     "\n"
@@ -29,7 +30,8 @@ const char* const kHelp =
     "  rounds       whole rounds of 1 to 64 requests on random weights, plain, and drafted with a simulated\n"
     "               acceptance\n"
     "\n"
-    "  --model NAME    only shapes of this model (part of the name; tiny: one for the emulator). lossless and\n"
+    "  --model NAME    only shapes of this model (part of the name; tiny: one for the emulator). lossless "
+    "and\n"
     "                  parity: writes random weights of that shape to a temporary folder; without it and\n"
     "                  without --target: the model in models/\n"
     "  --kernel NAME   only kernels with NAME in their name\n"
@@ -40,7 +42,8 @@ const char* const kHelp =
     "lossless and parity:\n"
     "  --device NAME   cpu, cpu:LEVEL, or what the kernels of this lab run on, which is the default\n"
     "  --target DIR, --drafter DIR   this model instead\n"
-    "  --prompts FILE  token ids for --target and the bundled model, a prompt a line (bench/lab/prompts.txt)\n"
+    "  --prompts FILE  token ids for --target and the bundled model, a prompt a line "
+    "(bench/lab/prompts.txt)\n"
     "  --sizes LIST    numbers of requests at once (1,2,3,4,5,8,9,16,17,32,33)\n"
     "  --tokens N      to generate per request (24)\n"
     "  --temporary DIR for random weights: 3 GB for 1B, 16 GB for 8B\n"
@@ -65,9 +68,9 @@ bool parse_sizes(const std::string& text, std::vector<int64_t>& sizes) {
 bool parse(int argc, char** argv, Options& o) {
   o.device = kKernelsDevice;
   const std::map<std::string, std::string*> texts = {
-      {"--model", &o.model},     {"--kernel", &o.kernel},   {"--json", &o.json},
-      {"--device", &o.device},   {"--target", &o.target},   {"--drafter", &o.drafter},
-      {"--prompts", &o.prompts}, {"--plant", &o.plant},     {"--temporary", &o.temporary},
+      {"--model", &o.model},     {"--kernel", &o.kernel}, {"--json", &o.json},
+      {"--device", &o.device},   {"--target", &o.target}, {"--drafter", &o.drafter},
+      {"--prompts", &o.prompts}, {"--plant", &o.plant},   {"--temporary", &o.temporary},
   };
   const std::map<std::string, bool*> flags = {{"--markdown", &o.markdown}, {"--summary", &o.summary}};
   for (int i = 1; i < argc; ++i) {

@@ -22,8 +22,8 @@ constexpr double kLogprobBound = 0.1;
 double kv_bound(int64_t layers) { return 0x1p-9 * std::sqrt(4.0 * count(layers) + 2); }
 
 struct Figures {
-  double kv = 0;        // largest error of K or V of a layer, relative to their size (RMS)
-  double logprob = 0;   // largest difference, where the ids agree
+  double kv = 0;       // largest error of K or V of a layer, relative to their size (RMS)
+  double logprob = 0;  // largest difference, where the ids agree
   int64_t ids = 0, same_ids = 0;
   double tokens_per_step[2] = {0, 0};
 };
@@ -78,8 +78,9 @@ void add(const Outcome& ours, const Outcome& oracle, const ModelInfo& info, Figu
   size_t same = 0;
   while (same < ids && ours.ids[same] == oracle.ids[same]) ++same;
   f.ids += static_cast<int64_t>(ids), f.same_ids += static_cast<int64_t>(same);
-  const int64_t tokens = std::min({ours.kv_tokens, oracle.kv_tokens,
-                                   oracle.stats.prompt_tokens + std::max<int64_t>(0, static_cast<int64_t>(same) - 1)});
+  const int64_t tokens =
+      std::min({ours.kv_tokens, oracle.kv_tokens,
+                oracle.stats.prompt_tokens + std::max<int64_t>(0, static_cast<int64_t>(same) - 1)});
   const double kv = kv_error(ours, oracle, tokens, info);
   if (!(kv <= f.kv)) f.kv = kv;
   for (size_t i = 0; i < same; ++i) {
@@ -97,7 +98,8 @@ double tokens_per_step(const std::vector<Outcome>& outcomes) {
 }  // namespace
 
 int check_parity(const Options& o) {
-  REDRAFTER_REQUIRE(o.plant.empty() || o.plant == "token", "ERR_INVALID_ARGUMENT", "--plant takes token here");
+  REDRAFTER_REQUIRE(o.plant.empty() || o.plant == "token", "ERR_INVALID_ARGUMENT",
+                    "--plant takes token here");
   return with_subject(o, [&](const Subject& subject) {
     const std::string oracle_device = o.device.rfind("cpu", 0) == 0 ? "cpu:oracle" : "cpu";
     ModelInfo info;
@@ -109,12 +111,13 @@ int check_parity(const Options& o) {
     const double bound = kv_bound(info.layers);
     const bool kv_fits = f.kv <= bound, logprob_fits = f.logprob <= kLogprobBound;
     const bool drafts_fit = f.tokens_per_step[0] >= 0.8 * f.tokens_per_step[1] && f.tokens_per_step[1] >= 1.2;
-    std::printf("%s, %s beside %s: KV differs by %.5f (bound %.5f)%s; log-probabilities by %.4f (bound %.2f)%s; "
-                "%lld of %lld ids the same; tokens per step %.2f beside %.2f%s\n",
-                subject.name.c_str(), o.device.c_str(), oracle_device.c_str(), f.kv, bound,
-                kv_fits ? "" : ": FAILED", f.logprob, kLogprobBound, logprob_fits ? "" : ": FAILED",
-                static_cast<long long>(f.same_ids), static_cast<long long>(f.ids), f.tokens_per_step[0],
-                f.tokens_per_step[1], drafts_fit ? "" : ": FAILED");
+    std::printf(
+        "%s, %s beside %s: KV differs by %.5f (bound %.5f)%s; log-probabilities by %.4f (bound %.2f)%s; "
+        "%lld of %lld ids the same; tokens per step %.2f beside %.2f%s\n",
+        subject.name.c_str(), o.device.c_str(), oracle_device.c_str(), f.kv, bound, kv_fits ? "" : ": FAILED",
+        f.logprob, kLogprobBound, logprob_fits ? "" : ": FAILED", static_cast<long long>(f.same_ids),
+        static_cast<long long>(f.ids), f.tokens_per_step[0], f.tokens_per_step[1],
+        drafts_fit ? "" : ": FAILED");
     if (!o.json.empty()) {
       std::ofstream(o.json) << "{\"parity\":{\"model\":\"" << subject.name << "\",\"device\":\"" << o.device
                             << "\",\"kvError\":" << f.kv << ",\"kvBound\":" << bound

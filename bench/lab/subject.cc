@@ -24,8 +24,8 @@ std::vector<std::vector<int32_t>> read_prompts(const std::string& path) {
     for (int32_t id; ids >> id;) prompt.push_back(id);
     if (!prompt.empty()) prompts.push_back(prompt);
   }
-  REDRAFTER_REQUIRE(prompts.size() >= kPrompts, "ERR_FILE", path, " has ", prompts.size(), " prompts, ", kPrompts,
-                    " are needed");
+  REDRAFTER_REQUIRE(prompts.size() >= kPrompts, "ERR_FILE", path, " has ", prompts.size(), " prompts, ",
+                    kPrompts, " are needed");
   return prompts;
 }
 

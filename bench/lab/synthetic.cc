@@ -128,13 +128,14 @@ void write_target(const std::string& directory, const ModelShape& m, int64_t max
   const float added = 0.3f / std::sqrt(2.0f * static_cast<float>(m.layers));
   // The logit of a successor is ln(vocab) + 2 where the hidden state is the embedding.
   const float head = static_cast<float>((std::log(static_cast<double>(m.vocab)) + 2) / count(h));
-  std::vector<Tensor> tensors{
-      {"model.embed_tokens.weight", m.vocab, h, normal_rows(kEmbedding, 1.0f, h)},
-      {"model.norm.weight", 0, h, ones(h)},
-      {"lm_head.weight", m.vocab, h, [=, before = Successors{m.vocab}.predecessors()](int64_t row, float* to) {
-         const int64_t token = before[static_cast<size_t>(row)];
-         random_row(token < 0 ? kHead : kEmbedding, token < 0 ? row : token, head, to, h);
-       }}};
+  std::vector<Tensor> tensors{{"model.embed_tokens.weight", m.vocab, h, normal_rows(kEmbedding, 1.0f, h)},
+                              {"model.norm.weight", 0, h, ones(h)},
+                              {"lm_head.weight", m.vocab, h,
+                               [=, before = Successors{m.vocab}.predecessors()](int64_t row, float* to) {
+                                 const int64_t token = before[static_cast<size_t>(row)];
+                                 random_row(token < 0 ? kHead : kEmbedding, token < 0 ? row : token, head, to,
+                                            h);
+                               }}};
   for (int64_t i = 0; i < m.layers; ++i) {
     const std::string layer = "model.layers." + std::to_string(i) + ".";
     uint64_t number = kLayers + 16 * static_cast<uint64_t>(i);
@@ -168,20 +169,19 @@ void write_knowing(const std::string& directory, const ModelShape& m) {
   const int64_t h = m.hidden;
   write_config(directory, m, "elman", 2 * h, 0);
   const float head = 12.0f / static_cast<float>(h);
-  write_safetensors(
-      directory,
-      {{"rnn_w.weight", h, h,
-        [=](int64_t row, float* to) {
-          std::fill_n(to, h, 0.0f);
-          to[row] = 2.0f;
-        }},
-       {"rnn_u.weight", h, h, [=](int64_t, float* to) { std::fill_n(to, h, 0.0f); }},
-       {"head.weight", m.vocab, 2 * h,
-        [=, before = Successors{m.vocab}.predecessors()](int64_t row, float* to) {
-          const int64_t token = before[static_cast<size_t>(row)];
-          std::fill_n(to, h, 0.0f);
-          random_row(token < 0 ? kHead : kEmbedding, token < 0 ? row : token, head, to + h, h);
-        }}});
+  write_safetensors(directory, {{"rnn_w.weight", h, h,
+                                 [=](int64_t row, float* to) {
+                                   std::fill_n(to, h, 0.0f);
+                                   to[row] = 2.0f;
+                                 }},
+                                {"rnn_u.weight", h, h, [=](int64_t, float* to) { std::fill_n(to, h, 0.0f); }},
+                                {"head.weight", m.vocab, 2 * h,
+                                 [=, before = Successors{m.vocab}.predecessors()](int64_t row, float* to) {
+                                   const int64_t token = before[static_cast<size_t>(row)];
+                                   std::fill_n(to, h, 0.0f);
+                                   random_row(token < 0 ? kHead : kEmbedding, token < 0 ? row : token, head,
+                                              to + h, h);
+                                 }}});
 }
 
 void write_random(const std::string& directory, const ModelShape& m) {

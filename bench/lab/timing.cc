@@ -8,9 +8,7 @@ namespace redrafter::lab {
 namespace {
 
 // So much that no cache holds it.
-int64_t bandwidth_bytes(const DeviceInfo& device) {
-  return device.processors > 1 ? int64_t{1} << 30 : int64_t{1} << 14;
-}
+int64_t bandwidth_bytes(const DeviceInfo& device) { return int64_t{1} << (device.emulated ? 14 : 30); }
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());

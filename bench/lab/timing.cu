@@ -1,6 +1,5 @@
-#include "timing.h"
-
 #include "base/device.cuh"
+#include "timing.h"
 
 namespace redrafter::lab {
 namespace {
@@ -37,7 +36,7 @@ DeviceInfo device_info() {
   check(cudaGetDeviceProperties(&properties, 0), "device");
   int driver = 0;
   check(cudaDriverGetVersion(&driver), "driver");
-  return {properties.name, properties.major, properties.minor, properties.multiProcessorCount, driver};
+  return {properties.name, false, properties.major, properties.minor, properties.multiProcessorCount, driver};
 }
 
 std::string missing_device() {

@@ -14,6 +14,7 @@ double span_us(Stream& stream, const std::function<void()>& enqueue);
 
 struct DeviceInfo {
   std::string name;
+  bool emulated;  // then its times say nothing, and one of each is enough
   int major, minor, processors, driver;
 };
 DeviceInfo device_info();

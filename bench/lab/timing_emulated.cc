@@ -13,7 +13,7 @@ double span_us(Stream& stream, const std::function<void()>& enqueue) {
   return spent.count();
 }
 
-DeviceInfo device_info() { return {"emulator", 0, 0, 1, 0}; }
+DeviceInfo device_info() { return {"emulator", true, 0, 0, 1, 0}; }
 
 std::string missing_device() { return ""; }
 
