@@ -1,6 +1,6 @@
 /**
  * An engine driven at the boundary itself, with promises: for tests that need token ids and KV bytes only. Devices that
- * begin with `cuda` are those of the addon with the bindings of tests, which knows emulated ones.
+ * begin with `cuda` or `cpu:failing` are those of the addon with the bindings of tests (native/testing/levels.h).
  */
 import {
   native,
@@ -22,6 +22,7 @@ export interface LoadOptions {
   contextTokens?: number;
   kvTokens?: number;
   prefillChunk?: number;
+  memoryBudgetBytes?: number;
 }
 
 export type GenerateOptions = Partial<Omit<NativeGenerateOptions, 'eosTokenIds' | 'stopTokenIds'>> & {
@@ -55,7 +56,7 @@ export class EngineError extends Error {
 }
 
 const addonFor = (device: string): NativeModule =>
-  device.startsWith('cuda') ? (testing['addon'] as NativeModule) : native();
+  /^cuda|^cpu:failing/.test(device) ? (testing['addon'] as NativeModule) : native();
 
 function engineOptions(model: string, options: LoadOptions): NativeEngineOptions {
   return {
@@ -67,6 +68,7 @@ function engineOptions(model: string, options: LoadOptions): NativeEngineOptions
     contextTokens: options.contextTokens ?? 0,
     kvTokens: options.kvTokens ?? 0,
     prefillChunk: options.prefillChunk ?? 0,
+    memoryBudgetBytes: options.memoryBudgetBytes ?? 0,
   };
 }
 
@@ -122,6 +124,17 @@ export class TestEngine {
       throw error;
     }
     return engine;
+  }
+
+  /** Begins to load and closes at once. Whether it had not been loaded before. */
+  static async abandon(model: string, options: LoadOptions = {}): Promise<boolean> {
+    const engine = new TestEngine(model, options);
+    const outcome = engine.ready.then(
+      () => 'ready',
+      () => 'failed',
+    );
+    await engine.close();
+    return (await Promise.race([outcome, Promise.resolve('neither')])) !== 'ready';
   }
 
   async close(): Promise<void> {
