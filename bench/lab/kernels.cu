@@ -23,6 +23,7 @@ __global__ void read_kernel(uint32_t* to, const uint4* from, int64_t count) {
 __global__ void replace_kernel(TreeAcceptParams p, const double* tokens_per_step, uint32_t* rounds) {
   const int64_t lane = blockIdx.x;
   const int32_t first = p.begin[lane], nodes = p.begin[lane + 1] - first;
+  if (nodes == 0) return;  // a lane that fills up a graph
   // A low-discrepancy sequence: the share of rounds with one token more is as asked for from the first rounds
   // on.
   const double turn = (rounds[lane]++ + static_cast<double>(lane) / 7) * 0.6180339887498949;

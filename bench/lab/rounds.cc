@@ -25,6 +25,7 @@ struct Simulation {
   void* graph;  // of the last round that was one
 };
 Simulation simulation;
+constexpr size_t kMostLanes = 1024;  // with those that fill up a graph
 
 void simulated_accept(const TreeAcceptParams& p, Stream& stream) {
   simulation.device.tree_accept(p, stream);
@@ -138,7 +139,7 @@ std::vector<RoundFigures> measure_rounds(const Backend& backend, Stream& stream,
   simulated.launch_graph = launch_and_note;
   Memory memory(backend, stream);
   simulation = {backend, memory.of(std::vector<double>(1, 1.0)),
-                memory.of(std::vector<uint32_t>(static_cast<size_t>(requests), 0)), nullptr};
+                memory.of(std::vector<uint32_t>(kMostLanes, 0)), nullptr};
   Bench bench(simulated, stream, model, requests);
   std::vector<RoundFigures> all;
   for (const double tokens : {1.0, 2.0, 3.0, 3.5, 4.0}) {
