@@ -50,6 +50,7 @@ void Client::run(const std::vector<Request>& requests, const std::function<void(
     Command generate{CommandType::kGenerate};
     generate.ticket = ++last_ticket_;
     generate.session = open.session;
+    generate.value = -1;  // keeps what the session holds
     generate.ids = requests[i].ids;
     generate.generate = requests[i].options;
     running[generate.ticket] = {i, open.session, {}};

@@ -22,6 +22,8 @@ export interface LoadOptions {
   contextTokens?: number;
   kvTokens?: number;
   prefillChunk?: number;
+  maxQueuedRequests?: number;
+  maxQueuedTokens?: number;
   memoryBudgetBytes?: number;
 }
 
@@ -58,7 +60,8 @@ export class EngineError extends Error {
 const addonFor = (device: string): NativeModule =>
   /^cuda|^cpu:failing/.test(device) ? (testing['addon'] as NativeModule) : native();
 
-function engineOptions(model: string, options: LoadOptions): NativeEngineOptions {
+/** With what the tests do not ask for filled in. */
+export function engineOptions(model: string, options: LoadOptions): NativeEngineOptions {
   return {
     model,
     drafter: options.drafter ?? null,
@@ -68,7 +71,32 @@ function engineOptions(model: string, options: LoadOptions): NativeEngineOptions
     contextTokens: options.contextTokens ?? 0,
     kvTokens: options.kvTokens ?? 0,
     prefillChunk: options.prefillChunk ?? 0,
+    maxQueuedRequests: options.maxQueuedRequests ?? 0,
+    maxQueuedTokens: options.maxQueuedTokens ?? 0,
     memoryBudgetBytes: options.memoryBudgetBytes ?? 0,
+  };
+}
+
+/** With what the tests do not ask for filled in: plain, greedy, never pausing. */
+export function generateOptions(options: GenerateOptions = {}): NativeGenerateOptions {
+  const { eos = [], stop = [], ...rest } = options;
+  return {
+    maxTokens: 64,
+    temperature: 0,
+    topK: 0,
+    topP: 1,
+    minP: 0,
+    seed: 0n,
+    beamWidth: 0,
+    beamLength: 0,
+    logprobs: -1,
+    priority: 0,
+    deadlineMs: 0,
+    bufferTokens: 2 ** 31 - 1,
+    keepTokens: -1,
+    eosTokenIds: Int32Array.from(eos),
+    stopTokenIds: Int32Array.from(stop),
+    ...rest,
   };
 }
 
@@ -225,18 +253,21 @@ export class TestEngine {
     );
   }
 
-  kvUsage(): ReturnType<NativeEngine['kvUsage']> {
-    return this.engine.kvUsage();
+  /** Of the cache and the queue. */
+  kvUsage(): ReturnType<NativeEngine['usage']> {
+    return this.engine.usage();
   }
 
-  /** `onRound` may abort: it gets what was generated so far and a function that ends the request. */
+  /**
+   * `onRound` may abort: it gets what was generated so far and a function that ends the request, and one that says how much
+   * of it was read.
+   */
   generate(
     session: number,
     ids: readonly number[],
     options: GenerateOptions = {},
-    onRound?: (soFar: number[], abort: (keep: number) => void) => void,
+    onRound?: (soFar: number[], abort: (keep: number) => void, read: (tokens: number) => void) => void,
   ): Promise<Generated> {
-    const { eos = [], stop = [], ...rest } = options;
     const out: Generated = {
       ids: [],
       rounds: [],
@@ -252,20 +283,7 @@ export class TestEngine {
     return this.submit(
       (ticket) => {
         ticketOf = ticket;
-        this.engine.generate(ticket, session, Int32Array.from(ids), {
-          maxTokens: 64,
-          temperature: 0,
-          topK: 0,
-          topP: 1,
-          minP: 0,
-          seed: 0n,
-          beamWidth: 0,
-          beamLength: 0,
-          logprobs: -1,
-          eosTokenIds: Int32Array.from(eos),
-          stopTokenIds: Int32Array.from(stop),
-          ...rest,
-        });
+        this.engine.generate(ticket, session, Int32Array.from(ids), generateOptions(options));
       },
       (message) => {
         if (message.type === 'tokens') {
@@ -274,9 +292,15 @@ export class TestEngine {
           out.logprobs.push(...(message.logprobs ?? []));
           out.topIds.push(...(message.topIds ?? []));
           out.topLogprobs.push(...(message.topLogprobs ?? []));
-          onRound?.(out.ids, (keep) => {
-            this.engine.abort(ticketOf, keep);
-          });
+          onRound?.(
+            out.ids,
+            (keep) => {
+              this.engine.abort(ticketOf, keep);
+            },
+            (tokens) => {
+              this.engine.read(ticketOf, tokens);
+            },
+          );
         } else if (message.type === 'finish') {
           return {
             ...out,
