@@ -1,4 +1,5 @@
 // The kernels of one draft step, at beam width 8 and 64, and a whole draft round.
+#include <algorithm>
 #include <utility>
 
 #include "case.h"
@@ -15,7 +16,9 @@ struct Drafter {
 
 // Ours: a GRU of the target's width. Apple's checkpoints: an Elman cell, twice the width behind it, the whole
 // vocabulary.
-Drafter gru(const ModelShape& m) { return {Cell::kGru, m.hidden, m.hidden, 1, kDraftVocab}; }
+Drafter gru(const ModelShape& m) {
+  return {Cell::kGru, m.hidden, m.hidden, 1, std::min(kDraftVocab, m.vocab)};
+}
 Drafter elman(const ModelShape& m) { return {Cell::kElman, m.hidden, 2 * m.hidden, 2, m.vocab}; }
 
 std::string product(int64_t n, int64_t k) { return std::to_string(n) + " x " + std::to_string(k); }
@@ -259,13 +262,13 @@ std::vector<Case> drafter_cases(const ModelShape& m) {
       all.push_back(residual_case(d, rows));
       all.push_back(head_case(d, rows));
     }
-    for (const int64_t width : {kBeamWidth, int64_t{64}}) all.push_back(round_case(m, d, width));
+    for (const int64_t width : {1, 2, 4, 8, 16, 32, 64}) all.push_back(round_case(m, d, width));
   }
   for (const int64_t width : {kBeamWidth, int64_t{64}}) {
     all.push_back(beam_case(gru(m), width));
     all.push_back(tree_case(gru(m), width));
   }
-  const Drafter sum{Cell::kSum, m.hidden, m.hidden, 1, kDraftVocab};
+  const Drafter sum{Cell::kSum, m.hidden, m.hidden, 1, std::min(kDraftVocab, m.vocab)};
   all.push_back(cell_case(m, sum, kBeamWidth));
   return all;
 }
