@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <tuple>
 
 #include "base/check.h"
@@ -143,7 +144,8 @@ void Round::fill_lanes() {
 void Round::draft() {
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
-    drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length},
+    drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length,
+                       max_tree_nodes(g.width, g.length), -std::numeric_limits<float>::infinity()},
                       {device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
                        device_.tree_depth + g.first_node, device_results_.nodes + g.first});
   }
@@ -179,27 +181,12 @@ void Round::place_trees() {
   const Backend& backend = model_.backend();
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
-    backend.tree_rows({device_.tree_token + g.first_node,
-                       device_.tree_parent + g.first_node,
-                       device_.tree_depth + g.first_node,
-                       device_results_.nodes + g.first,
-                       g.lanes,
-                       g.width,
-                       g.length,
-                       b.begin + g.first,
-                       b.committed + g.first,
-                       g.first,
-                       kRun,
-                       b.token,
-                       b.position,
-                       b.slot,
-                       b.sequence,
-                       b.context,
-                       b.tail_begin,
-                       b.tail_slots,
-                       b.choose_position,
-                       b.parent},
-                      stream_);
+    backend.tree_rows(
+        {device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
+         device_.tree_depth + g.first_node, device_results_.nodes + g.first, g.lanes,
+         max_tree_nodes(g.width, g.length), b.begin + g.first, b.committed + g.first, g.first, kRun, b.token,
+         b.position, b.slot, b.sequence, b.context, b.tail_begin, b.tail_slots, b.choose_position, b.parent},
+        stream_);
   }
 }
 
