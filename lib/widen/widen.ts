@@ -132,7 +132,10 @@ class Writer {
 
   write(bytes: Uint8Array): void {
     if (this.filled + bytes.length > this.buffer.length) this.flush();
-    if (bytes.length > this.buffer.length) return this.all(bytes);
+    if (bytes.length > this.buffer.length) {
+      this.all(bytes);
+      return;
+    }
     this.buffer.set(bytes, this.filled);
     this.filled += bytes.length;
   }
