@@ -35,6 +35,7 @@ Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   o.Set("tokens", static_cast<double>(s.tokens));
   o.Set("rounds", static_cast<double>(s.rounds));
   o.Set("decodedTokens", static_cast<double>(s.decoded));
+  o.Set("draftedRounds", static_cast<double>(s.drafted_rounds));
   o.Set("draftedNodes", static_cast<double>(s.drafted_nodes));
   o.Set("draftedByDepth", counts(env, s.drafted_by_depth));
   o.Set("acceptedByDepth", counts(env, s.accepted_by_depth));
@@ -146,6 +147,7 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
   g.sample.seed = o.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless);
   g.beam_width = to_int(o.Get("beamWidth"));
   g.beam_length = to_int(o.Get("beamLength"));
+  g.adaptive = o.Get("adaptive").ToBoolean();
   g.logprobs = to_int(o.Get("logprobs"));
   g.eos = to_ids(o.Get("eosTokenIds"));
   g.stop = to_ids(o.Get("stopTokenIds"));

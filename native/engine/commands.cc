@@ -124,10 +124,11 @@ void EngineThread::start(Command& command) {
     target.kv.truncate(std::min(target.kv.length(), request->prompt_end - 1));
     lane.sample = g.sample;
     lane.stop = {g.eos, g.stop};
-    lane.beam_width = drafter_ == nullptr || g.beam_length == 0 ? 0 : g.beam_width;
+    lane.beam_width = drafter_ == nullptr || g.beam_length == 0 || g.adaptive ? 0 : g.beam_width;
     lane.beam_length = lane.beam_width == 0 ? 0 : g.beam_length;
     lane.max_tokens = std::min(g.max_tokens, context_tokens_ - request->prompt_end);
     lane.logprobs = g.logprobs;
+    if (g.adaptive && adaptive_ != nullptr) adaptive_->adopt(lane);
     request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
   }

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/plan.h"
 #include "engine/session_file.h"
+#include "spec/adaptive.h"
 #include "spec/round.h"
 
 namespace redrafter {
@@ -72,6 +73,7 @@ class EngineThread {
 
  private:
   void load();
+  void load_planner();
   void post_ready(const LoadPlan& plan, const MemoryUse& memory);
   void serve();
 
@@ -99,6 +101,7 @@ class EngineThread {
   bool waits_for_blocks(Request& request, int64_t needed);
   int64_t slots_wanted(const Request& request) const;
   std::vector<Lane*> pick_lanes();
+  void plan_drafts(const std::vector<Lane*>& lanes);
   void round();
   void account(Request& request, const RoundTimes& times, double host_ms, size_t lanes);
   void report(Request& request);
@@ -119,6 +122,7 @@ class EngineThread {
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<RecurrentDrafter> drafter_;
   std::unique_ptr<Round> round_;
+  std::unique_ptr<AdaptiveDrafting> adaptive_;  // null without a drafter
   int64_t context_tokens_ = 0;
   std::map<int64_t, std::unique_ptr<Session>> sessions_;
   std::deque<std::unique_ptr<Request>> waiting_;

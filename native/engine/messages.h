@@ -48,6 +48,7 @@ struct GenerateOptions {
   SampleSpec sample;
   int64_t max_tokens = 0;
   int64_t beam_width = 0, beam_length = 0;  // 0 x 0: plain decoding
+  bool adaptive = false;  // the shape is chosen for each round instead, where there is a drafter
   int64_t logprobs = -1;
   std::vector<int32_t> eos, stop;
 };
@@ -78,7 +79,7 @@ struct Command {
 };
 
 struct RequestStats {
-  int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0, rounds = 0, drafted_nodes = 0;
+  int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0, rounds = 0, drafted_rounds = 0, drafted_nodes = 0;
   int64_t decoded = 0;  // tokens of those rounds, also those that were cut off later
   std::vector<int64_t> drafted_by_depth, accepted_by_depth;
   double first_token_ms = 0.0;  // from submission

@@ -19,7 +19,8 @@ constexpr Beams kLadder[] = {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {1, 5}, {1, 6}, {1,
                              {2, 6}, {4, 2}, {4, 3}, {4, 4}, {4, 6}, {8, 3}, {8, 4}, {8, 6}, {16, 4}};
 
 constexpr double kExploring = 0.008;  // share of the time
-constexpr int64_t kRecent = 24;       // rounds in which a shape is not tried again
+constexpr double kRowsRate = 0.1;
+constexpr int64_t kRecent = 24;  // rounds in which a shape is not tried again
 
 // A shape must be this much better than plain decoding to be worth what is not known of its costs.
 constexpr double kMargin = 1.01;
@@ -38,7 +39,8 @@ Planner::Planner(RoundCosts costs) : costs_(std::move(costs)) {
     const auto add = [&](int64_t below_root) {
       if (below_root >= kMostNodes) return;
       const double width = static_cast<double>(below_root) / static_cast<double>(beams.length);
-      ladder_.push_back({{beams.width, beams.length, 1 + below_root}, width});
+      ladder_.push_back(
+          {{beams.width, beams.length, 1 + below_root}, width, 1.0 + static_cast<double>(below_root)});
     };
     add(nodes);
     if (beams.width > 1 && nodes / 2 > beams.length) add(nodes / 2);
@@ -46,18 +48,24 @@ Planner::Planner(RoundCosts costs) : costs_(std::move(costs)) {
   tried_.assign(1 + ladder_.size(), 0);
 }
 
+void Planner::learn_rows(const DraftShape& shape, int64_t rows) {
+  for (Candidate& candidate : ladder_) {
+    if (candidate.shape == shape) candidate.rows += kRowsRate * (static_cast<double>(rows) - candidate.rows);
+  }
+}
+
 double Planner::time(size_t lanes, const PlanRound& round, const Choice& c) const {
   double ms = costs_.overhead_ms();
-  int64_t rows = round.other_rows + static_cast<int64_t>(lanes - c.drafting);
+  double rows = static_cast<double>(round.other_rows) + static_cast<double>(lanes - c.drafting);
   const auto add = [&](size_t shape, size_t count) {
     if (count == 0) return;
     const DraftShape& s = ladder_[shape].shape;
     ms += costs_.draft_ms({static_cast<int64_t>(count), s.width, s.length});
-    rows += static_cast<int64_t>(count) * s.budget;
+    rows += static_cast<double>(count) * ladder_[shape].rows;
   };
   add(c.other, c.second);
   add(c.shape, c.drafting - c.second);
-  return ms + costs_.forward_ms(rows);
+  return ms + costs_.forward_ms(std::llround(rows));
 }
 
 bool Planner::fits(size_t lanes, const PlanRound& round, const Choice& c) const {

@@ -40,6 +40,10 @@ class Planner {
   // the time at most.
   virtual const std::vector<DraftShape>& plan(const std::vector<PlanLane>& lanes, const PlanRound& round);
 
+  // How many rows a lane of a planned shape had in the pass: on some backends trees take what they need, and
+  // beams share beginnings.
+  void learn_rows(const DraftShape& shape, int64_t rows);
+
   RoundCosts& costs() { return costs_; }
   // Requests that sample are another kind than those that do not: drafts get less far.
   SharedAcceptance& shared(bool samples) { return shared_[samples ? 1 : 0]; }
@@ -51,6 +55,7 @@ class Planner {
   struct Candidate {
     DraftShape shape;
     double width;  // beams, as far as the budget has room for them
+    double rows;   // of a lane in the pass, in the mean
   };
   // The first `second` of the lanes in an order draft `other`, those up to `drafting` `shape`, the rest
   // nothing.

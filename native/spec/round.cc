@@ -84,7 +84,7 @@ int64_t Round::workspace_bytes(const Model& model) {
 }
 
 int64_t Round::rows_wanted(const Lane& lane) const {
-  if (lane.decoding) return max_tree_nodes(lane.beam_width, lane.beam_length);
+  if (lane.decoding) return budget(lane);
   return std::min(static_cast<int64_t>(lane.tokens->size()) - lane.kv->length(), prefill_chunk_);
 }
 
@@ -92,6 +92,19 @@ int64_t Round::rows_wanted(const Lane& lane) const {
 int64_t Round::draft_length(const Lane& lane) const {
   if (!lane.decoding || drafter_ == nullptr || lane.beam_width <= 0) return 0;
   return std::max<int64_t>(0, std::min(lane.beam_length, lane.max_tokens - lane.generated - 1));
+}
+
+// Nodes of the lane's tree at most.
+int64_t Round::budget(const Lane& lane) const {
+  const int64_t all = max_tree_nodes(lane.beam_width, draft_length(lane));
+  return lane.beam_budget > 0 ? std::min(lane.beam_budget, all) : all;
+}
+
+RoundShape Round::last_shape() const {
+  RoundShape shape;
+  for (const Group& g : groups_) shape.drafts.push_back({g.lanes, g.width, g.length});
+  shape.rows = batch_.rows();
+  return shape;
 }
 
 // Into the order of RoundBatch, and lanes of one shape together.
@@ -103,7 +116,8 @@ void Round::sort(const std::vector<Lane*>& lanes) {
   };
   const auto key = [&](const Lane* lane) {
     const bool drafts = rank(lane) == 0;
-    return std::tuple(rank(lane), drafts ? lane->beam_width : 0, drafts ? draft_length(*lane) : 0);
+    return std::tuple(rank(lane), drafts ? lane->beam_width : 0, drafts ? draft_length(*lane) : 0,
+                      drafts ? budget(*lane) : 1);
   };
   order_ = lanes;
   std::stable_sort(order_.begin(), order_.end(), [&](Lane* a, Lane* b) { return key(a) < key(b); });
@@ -113,13 +127,14 @@ void Round::sort(const std::vector<Lane*>& lanes) {
   for (const Lane* lane : order_) {
     if (rank(lane) < 3) ++choosing_;
     if (rank(lane) > 0) continue;
-    const int64_t width = lane->beam_width, length = draft_length(*lane);
-    if (groups_.empty() || groups_.back().width != width || groups_.back().length != length) {
-      groups_.push_back({drafting_, 0, width, length, nodes});
+    const int64_t width = lane->beam_width, length = draft_length(*lane), most = budget(*lane);
+    if (groups_.empty() || groups_.back().width != width || groups_.back().length != length ||
+        groups_.back().budget != most) {
+      groups_.push_back({drafting_, 0, width, length, most, nodes});
     }
     ++groups_.back().lanes;
     ++drafting_;
-    nodes += max_tree_nodes(width, length);
+    nodes += most;
   }
 }
 
@@ -145,7 +160,7 @@ void Round::draft() {
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
     drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length,
-                       max_tree_nodes(g.width, g.length), -std::numeric_limits<float>::infinity()},
+                       g.budget, -std::numeric_limits<float>::infinity()},
                       {device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
                        device_.tree_depth + g.first_node, device_results_.nodes + g.first});
   }
@@ -164,7 +179,7 @@ void Round::fill_rows(const int32_t* nodes) {
   for (size_t i = 0; i < order_.size(); ++i) {
     Lane& lane = *order_[i];
     if (static_cast<int64_t>(i) < drafting_) {
-      lane.rows = nodes != nullptr ? nodes[i] : max_tree_nodes(lane.beam_width, draft_length(lane));
+      lane.rows = nodes != nullptr ? nodes[i] : budget(lane);
       batch_.add_tree(lane.rows, lane.sample);
     } else if (lane.decoding) {
       lane.rows = 1;
@@ -181,12 +196,11 @@ void Round::place_trees() {
   const Backend& backend = model_.backend();
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
-    backend.tree_rows(
-        {device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
-         device_.tree_depth + g.first_node, device_results_.nodes + g.first, g.lanes,
-         max_tree_nodes(g.width, g.length), b.begin + g.first, b.committed + g.first, g.first, kRun, b.token,
-         b.position, b.slot, b.sequence, b.context, b.tail_begin, b.tail_slots, b.choose_position, b.parent},
-        stream_);
+    backend.tree_rows({device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
+                       device_.tree_depth + g.first_node, device_results_.nodes + g.first, g.lanes, g.budget,
+                       b.begin + g.first, b.committed + g.first, g.first, kRun, b.token, b.position, b.slot,
+                       b.sequence, b.context, b.tail_begin, b.tail_slots, b.choose_position, b.parent},
+                      stream_);
   }
 }
 
@@ -236,7 +250,7 @@ void Round::work() {
 
 std::vector<int64_t> Round::shape() const {
   std::vector<int64_t> shape{static_cast<int64_t>(order_.size()), positions_bound()};
-  for (const Group& g : groups_) shape.insert(shape.end(), {g.lanes, g.width, g.length});
+  for (const Group& g : groups_) shape.insert(shape.end(), {g.lanes, g.width, g.length, g.budget});
   return shape;
 }
 
@@ -328,6 +342,12 @@ void Round::settle_tree(Lane& lane, int64_t index) {
   if (index < drafting_) {
     lane.draft_nodes = results_.nodes[index] - 1;
     lane.draft_depth = lane.draft_nodes > 0 ? draft_length(lane) : 0;  // beams are equally long
+    // Nodes of the first beam come first.
+    const int32_t* path = results_.path + index * kRun;
+    while (lane.on_first_beam < results_.path_length[index] - 1 &&
+           path[lane.on_first_beam + 1] == lane.on_first_beam + 1) {
+      ++lane.on_first_beam;
+    }
   }
   emit(lane, index);
   // The newest token is the next root: its KV, if a cut made it one of the path, does not count yet.
@@ -341,7 +361,7 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes) {
     lane->logprob.clear();
     lane->top_token.clear();
     lane->top_logprob.clear();
-    lane->accepted = lane->draft_nodes = lane->draft_depth = 0;
+    lane->accepted = lane->draft_nodes = lane->draft_depth = lane->on_first_beam = 0;
   }
   sort(lanes);
   place_results();

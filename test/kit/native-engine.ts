@@ -22,6 +22,8 @@ export interface LoadOptions {
   contextTokens?: number;
   kvTokens?: number;
   prefillChunk?: number;
+  /** Seed of draft shapes by chance for each request and round that is `adaptive`, in the place of planned ones. */
+  shapeSeed?: number;
 }
 
 export type GenerateOptions = Partial<Omit<NativeGenerateOptions, 'eosTokenIds' | 'stopTokenIds'>> & {
@@ -54,8 +56,14 @@ export class EngineError extends Error {
   }
 }
 
-const addonFor = (device: string): NativeModule =>
-  device.startsWith('cuda') ? (testing['addon'] as NativeModule) : native();
+const planner = testing['planner'] as { use(kind: 'measured' | 'flat' | 'random', seed?: number): void };
+
+/** What an emulator takes says nothing, so engines there plan by made-up costs. */
+function addonFor(device: string, shapeSeed?: number): NativeModule {
+  if (shapeSeed === undefined && !device.startsWith('cuda')) return native();
+  planner.use(shapeSeed === undefined ? 'flat' : 'random', shapeSeed);
+  return testing['addon'] as NativeModule;
+}
 
 function engineOptions(model: string, options: LoadOptions): NativeEngineOptions {
   return {
@@ -98,7 +106,7 @@ export class TestEngine {
       onClosed = resolve;
     });
     const all = engineOptions(model, options);
-    const { Engine } = addonFor(all.device);
+    const { Engine } = addonFor(all.device, options.shapeSeed);
     this.engine = new Engine(all, (messages) => {
       for (const message of messages) {
         if (message.type === 'ready') onReady(message.info);
@@ -248,6 +256,7 @@ export class TestEngine {
           seed: 0n,
           beamWidth: 0,
           beamLength: 0,
+          adaptive: false,
           logprobs: -1,
           eosTokenIds: Int32Array.from(eos),
           stopTokenIds: Int32Array.from(stop),

@@ -54,6 +54,7 @@ describe('redrafter generate --json', () => {
       'reusedTokens',
       'tokens',
       'rounds',
+      'draftedRounds',
       'draftedNodes',
       'draftedByDepth',
       'acceptedByDepth',

@@ -38,6 +38,7 @@ describe('the event loop', () => {
                   seed: 0n,
                   beamWidth: 2,
                   beamLength: 3,
+                  adaptive: false,
                   eosTokenIds: new Int32Array(0),
                   stopTokenIds: new Int32Array(0),
                   logprobs: -1,
