@@ -20,21 +20,20 @@ double ms_since(Clock::time_point start) {
 constexpr int64_t kRows[] = {1, 8, 3, 16, 2, 5, 32, 4, 12, 6, 64, 24, 10, 48, 128, 96, 256, 192};
 constexpr int64_t kBeams[] = {1, 4, 16, 2, 8, 64, 32};
 constexpr size_t kAtLeast = 2;  // sizes of each, however long they take
-constexpr int kRepeats = 3;
+constexpr int kMostRuns = 9;
 
-// The median of a few runs, or of as many as end in time; the first, which finds nothing in caches, does not
-// count where there is another.
+// The shortest of some runs within `limit_ms`, of two at least: the first finds nothing in caches, and what
+// comes between only ever makes a run longer.
 template <typename Run>
-double median_ms(const Run& run, Clock::time_point start, double limit_ms) {
-  std::vector<double> times;
-  for (int i = 0; i <= kRepeats && (i == 0 || ms_since(start) < limit_ms); ++i) {
+double shortest_ms(const Run& run, double limit_ms) {
+  const auto start = Clock::now();
+  double shortest = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < kMostRuns && (i < 2 || ms_since(start) < limit_ms); ++i) {
     const auto begin = Clock::now();
     run();
-    times.push_back(ms_since(begin));
+    shortest = std::min(shortest, ms_since(begin));
   }
-  if (times.size() > 1) times.erase(times.begin());
-  std::nth_element(times.begin(), times.begin() + static_cast<int64_t>(times.size() / 2), times.end());
-  return std::max(times[times.size() / 2], 1e-6);
+  return std::max(shortest, 1e-6);
 }
 
 // Times by size in ascending order. Stops in time when at least kAtLeast are there.
@@ -45,9 +44,11 @@ CostCurve curve(const int64_t (&sizes)[count], int64_t most, double limit_ms, co
   for (const int64_t size : sizes) {
     if (size > most) continue;
     if (points.size() >= kAtLeast && ms_since(start) >= limit_ms) break;
-    points.push_back({size, median_ms([&] { run(size); }, start, limit_ms)});
+    points.push_back({size, shortest_ms([&] { run(size); }, limit_ms / static_cast<double>(count))});
   }
   std::sort(points.begin(), points.end(), [](const auto& a, const auto& b) { return a.size < b.size; });
+  // More cannot take less: where it seems to, the smaller one was held up.
+  for (size_t i = points.size() - 1; i-- > 0;) points[i].ms = std::min(points[i].ms, points[i + 1].ms);
   return CostCurve(std::move(points));
 }
 
