@@ -55,7 +55,8 @@ const REMEDIES: Record<ErrorCode, string> = {
   ERR_SESSION_MODEL: 'load the model that the session was saved with, with the same dtype',
   ERR_CONTEXT: 'shorten the input, lower maxTokens, or load the model with a larger contextTokens',
   ERR_KV_FULL: 'dispose of or rewind sessions, lower maxTokens, or load the model with a larger kvTokens',
-  ERR_OOM: 'free memory, load the model with a smaller contextTokens or kvTokens, or raise the limits of the process',
+  ERR_OOM:
+    'free memory, load the model with a smaller contextTokens or kvTokens, or raise memoryBudgetBytes or the limits of the process',
   ERR_BUSY: 'wait for the running operation, or use a session of its own (createSession, fork)',
   ERR_ABORTED: 'nothing, if it was meant; otherwise start the operation again without that signal',
   ERR_DISPOSED: 'create a new session, or load the model again; keep both until their work has ended',

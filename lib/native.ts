@@ -22,10 +22,12 @@ export interface NativeEngineOptions {
   threads: number;
   /** Most tokens of one session, 0 for the model's own limit (at most 4096 unless asked for more). */
   contextTokens: number;
-  /** Tokens the KV cache holds over all sessions, 0 for 4 x contextTokens. */
+  /** Tokens the KV cache holds over all sessions, 0 for 4 x contextTokens, or fewer to keep to the budget. */
   kvTokens: number;
   /** Most prompt tokens of one request in a pass, 0 for 256. Never changes a result. */
   prefillChunk: number;
+  /** Most bytes that the model takes in all, 0 for any number. */
+  memoryBudgetBytes: number;
 }
 
 /**

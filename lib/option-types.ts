@@ -19,10 +19,20 @@ export interface MemoryOptions {
   threads?: number;
   /** Most tokens that one session can hold, 1 to the model's own limit. Default: that limit, at most 4096. */
   contextTokens?: number;
-  /** Tokens that the KV cache holds over all sessions, 1 to 2^31-1. Default: 4 x contextTokens. */
+  /**
+   * Tokens that the KV cache holds over all sessions, 1 to 2^31-1. Default: 4 x contextTokens, or what
+   * `memoryBudgetBytes` has room for.
+   */
   kvTokens?: number;
   /** Most prompt tokens of one request in a forward pass, 1 to 4096. Does not change results. Default: 256. */
   prefillChunk?: number;
+  /**
+   * Most bytes that the model may take in all, as `estimateMemory` counts them, 1 to 2^53-1. Without `kvTokens` the KV
+   * cache is made as large as fits, but at least one full session, contextTokens, and at most the default;
+   * `model.info.kvTokens` tells. Where that does not fit, or `kvTokens` is given and does not, loading rejects with ERR_OOM
+   * before it reads a weight. Default: no limit.
+   */
+  memoryBudgetBytes?: number;
 }
 
 /** Options of `Model.load`. */

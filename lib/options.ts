@@ -173,7 +173,9 @@ function seedOf(value: unknown): bigint {
 
 const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16'];
 
-const MEMORY_KEYS = ['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk'] as const;
+const MEMORY_KEYS = [
+  ...['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk', 'memoryBudgetBytes'],
+] as const;
 const LOAD_KEYS = [...MEMORY_KEYS, 'onProgress', 'signal'] as const;
 
 /** Checked arguments of `Model.load`. */
@@ -209,6 +211,7 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     contextTokens: read.integer('contextTokens', 0, 1, INT_MAX),
     kvTokens: read.integer('kvTokens', 0, 1, INT_MAX),
     prefillChunk: read.integer('prefillChunk', 0, 1, LIMITS.prefillChunk),
+    memoryBudgetBytes: read.integer('memoryBudgetBytes', 0, 1, Number.MAX_SAFE_INTEGER),
   };
 }
 

@@ -18,6 +18,23 @@ export function decimal(flag: string): (text: string) => number {
   };
 }
 
+const UNIT_BYTES: Record<string, number> = {
+  ...{ '': 1, B: 1, kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 },
+  ...{ KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 },
+};
+
+/** "4GiB", "1.5GB" or "500000000", in bytes, rounded down. */
+export function byteCount(flag: string): (text: string) => number {
+  return (text) => {
+    const [, digits = '', unit = ''] = /^(\d{1,15}(?:\.\d{1,6})?)([A-Za-z]*)$/.exec(text) ?? [];
+    const factor = UNIT_BYTES[unit];
+    if (digits === '' || factor === undefined || (factor === 1 && digits.includes('.'))) {
+      throw invalid(`${flag} must be a number of bytes, as in 500000000, 4GiB or 1.5GB, got ${JSON.stringify(text)}`);
+    }
+    return Math.floor(Number(digits) * factor);
+  };
+}
+
 export function bigInteger(flag: string): (text: string) => bigint {
   return (text) => {
     if (!/^\d{1,20}$/.test(text)) {

@@ -3,7 +3,7 @@ import { Option, type Command } from 'commander';
 import { Model } from '../model.js';
 import type { MemoryOptions } from '../option-types.js';
 import { progressLine } from './output.js';
-import { integer } from './numbers.js';
+import { byteCount, integer } from './numbers.js';
 
 /** Flags of commands that load a model. */
 export interface DeviceFlags {
@@ -33,6 +33,7 @@ export interface CapacityFlags {
   contextTokens?: number;
   kvTokens?: number;
   prefillChunk?: number;
+  memoryBudget?: number;
 }
 
 export function addCapacityFlags(command: Command): Command {
@@ -40,14 +41,20 @@ export function addCapacityFlags(command: Command): Command {
   return command
     .addOption(flag('--context-tokens', "most tokens of one session (default: the model's limit, at most 4096)"))
     .addOption(flag('--kv-tokens', 'tokens the KV cache holds over all sessions (default: 4 x context tokens)'))
-    .addOption(flag('--prefill-chunk', 'most prompt tokens in a forward pass, 1 to 4096 (default: 256)'));
+    .addOption(flag('--prefill-chunk', 'most prompt tokens in a forward pass, 1 to 4096 (default: 256)'))
+    .addOption(
+      new Option(
+        '--memory-budget <bytes>',
+        'most memory the model may take in all, as in 4GiB; without --kv-tokens the KV cache is as large as fits',
+      ).argParser(byteCount('--memory-budget')),
+    );
 }
 
 /** The flags as options of `Model.load`. */
 export function loadOptions(flags: DeviceFlags & CapacityFlags): MemoryOptions {
-  const { dtype, threads, contextTokens, kvTokens, prefillChunk } = flags;
+  const { dtype, threads, contextTokens, kvTokens, prefillChunk, memoryBudget: memoryBudgetBytes } = flags;
   const device = flags.device as NonNullable<MemoryOptions['device']>;
-  return { device, dtype, ...defined({ threads, contextTokens, kvTokens, prefillChunk }) };
+  return { device, dtype, ...defined({ threads, contextTokens, kvTokens, prefillChunk, memoryBudgetBytes }) };
 }
 
 /** Flags of the drafting shape. */

@@ -128,10 +128,11 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.context_tokens = to_int(o.Get("contextTokens"));
   options.kv_tokens = to_int(o.Get("kvTokens"));
   options.prefill_chunk = to_int(o.Get("prefillChunk"));
-  REDRAFTER_REQUIRE(
-      options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
-          options.kv_tokens >= 0 && options.prefill_chunk >= 0 && options.prefill_chunk <= 65536,
-      "ERR_INVALID_ARGUMENT", "threads, contextTokens, kvTokens or prefillChunk is out of range");
+  options.memory_budget_bytes = to_int(o.Get("memoryBudgetBytes"));
+  REDRAFTER_REQUIRE(options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
+                        options.kv_tokens >= 0 && options.prefill_chunk >= 0 &&
+                        options.prefill_chunk <= 65536 && options.memory_budget_bytes >= 0,
+                    "ERR_INVALID_ARGUMENT", "a number among the options is out of range");
   return options;
 }
 
@@ -170,7 +171,7 @@ Napi::Object from_memory(Napi::Env env, const MemoryUse& use) {
   o.Set("drafterBytes", static_cast<double>(use.drafter));
   o.Set("kvBytes", static_cast<double>(use.kv));
   o.Set("workspaceBytes", static_cast<double>(use.workspace));
-  o.Set("totalBytes", static_cast<double>(use.weights + use.drafter + use.kv + use.workspace));
+  o.Set("totalBytes", static_cast<double>(use.total()));
   return o;
 }
 

@@ -4,11 +4,6 @@
 
 namespace redrafter {
 
-MemoryUse estimate_memory(const EngineOptions& options) {
-  const LoadPlan plan = plan_load(options);
-  const Backend backend = measuring(plan.backend);
-  BackendStream stream(backend, nullptr);
-  return memory_use(plan, load_weights(plan, backend, stream.get(), [](uint64_t) { return true; }));
-}
+MemoryUse estimate_memory(const EngineOptions& options) { return plan_load(options).memory; }
 
 }  // namespace redrafter

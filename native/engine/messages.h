@@ -19,17 +19,21 @@ struct EngineOptions {
   std::string dtype = "auto";
   int64_t threads = 0;         // 0: as many as the machine has cores
   int64_t context_tokens = 0;  // 0: the model's limit, at most 4096
-  int64_t kv_tokens = 0;       // 0: 4 * context_tokens
+  int64_t kv_tokens = 0;       // 0: 4 * context_tokens, or fewer to keep to the budget
   int64_t prefill_chunk = 0;   // 0: 256
+  // Of MemoryUse::total(); 0: none. Without kv_tokens, the cache is as large as it allows.
+  int64_t memory_budget_bytes = 0;
 };
 
 // Bytes that a loaded model takes, all allocated by the time it is ready. Small change is not counted:
-// queues, token lists, thread stacks.
+// queues, token lists, thread stacks; nor what loading takes beside, which is gone by then: two slices of a
+// tensor (model/staging.h), and one more where it is converted. The peak is the sum of both.
 struct MemoryUse {
   int64_t weights = 0;    // of the target
   int64_t drafter = 0;    // weights of the drafter
   int64_t kv = 0;         // of all KV blocks
   int64_t workspace = 0;  // of forward passes, drafting, sampling and the stream they run on
+  int64_t total() const { return weights + drafter + kv + workspace; }
 };
 
 struct ModelInfo {

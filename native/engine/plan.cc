@@ -33,6 +33,39 @@ MatrixDType dtype_for(const Backend& backend, const EngineOptions& options) {
 
 int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
 
+// Beside the tokens, one draft tree of the largest shape fits the cache.
+int64_t cache_blocks(int64_t kv_tokens) { return blocks_for(kv_tokens) + blocks_for(kMaxTree); }
+
+MemoryUse measure(const LoadPlan& plan) {
+  const Backend backend = measuring(plan.backend);
+  BackendStream stream(backend, nullptr);
+  return memory_use(plan, load_weights(plan, backend, stream.get(), [](uint64_t) { return true; }));
+}
+
+[[noreturn]] void fail_budget(const EngineOptions& options, const LoadPlan& plan) {
+  const MemoryUse& use = plan.memory;
+  const bool asked = options.kv_tokens > 0;
+  fail("ERR_OOM", "memoryBudgetBytes is ", options.memory_budget_bytes, ", but the model needs ", use.total(),
+       ": weights ", use.weights, ", drafter ", use.drafter, ", KV cache ", use.kv, " (",
+       asked ? "kvTokens" : "one session of contextTokens", " = ", plan.kv_tokens, "), workspace ",
+       use.workspace, "; raise it, or lower ", asked ? "kvTokens, " : "",
+       "contextTokens, prefillChunk or threads, or load with a dtype of 16 bits or without a drafter");
+}
+
+// The cache gets what the rest of the model leaves of the budget: at least one full session, at most the
+// default. Nothing else depends on its size.
+void fit_budget(const EngineOptions& options, LoadPlan& plan) {
+  const int64_t budget = options.memory_budget_bytes;
+  if (budget == 0 || plan.memory.total() <= budget) return;
+  if (options.kv_tokens > 0) fail_budget(options, plan);
+  const int64_t rest = budget - (plan.memory.total() - plan.memory.kv);
+  const int64_t blocks = std::max<int64_t>(rest, 0) / plan.kv.bytes_per_block() - cache_blocks(0);
+  plan.kv_tokens = std::max(blocks * kBlockTokens, plan.limits.positions);
+  plan.kv.blocks = cache_blocks(plan.kv_tokens);
+  plan.memory.kv = plan.kv.bytes();
+  if (plan.memory.total() > budget) fail_budget(options, plan);
+}
+
 }  // namespace
 
 LoadPlan plan_load(const EngineOptions& options) {
@@ -47,22 +80,24 @@ LoadPlan plan_load(const EngineOptions& options) {
   const int64_t kv_tokens = options.kv_tokens > 0 ? options.kv_tokens : 4 * context_tokens;
   const int64_t prefill_chunk = options.prefill_chunk > 0 ? options.prefill_chunk : kDefaultPrefillChunk;
   const int64_t threads = threads_for(backend, options.threads);
-  // Beside the tokens, one draft tree of the largest shape fits the cache.
-  const int64_t blocks = blocks_for(kv_tokens) + blocks_for(kMaxTree);
   Checkpoint checkpoint = Checkpoint::open(options.model);
   const TensorEntry* embedding = checkpoint.find("model.embed_tokens.weight");
   const DType stored =
       embedding == nullptr ? DType::kF32 : embedding->dtype;  // if missing, loading will say so
-  return {backend,
-          dtype,
-          config,
-          std::move(checkpoint),
-          options.drafter,
-          {std::max(kMaxTree, prefill_chunk), context_tokens, threads},
-          kv_tokens,
-          prefill_chunk,
-          KvShape(config.layers, config.kv_heads, config.head_dim, blocks, backend,
-                  matrix_dtype(backend, dtype, stored))};
+  LoadPlan plan = {backend,
+                   dtype,
+                   config,
+                   std::move(checkpoint),
+                   options.drafter,
+                   {std::max(kMaxTree, prefill_chunk), context_tokens, threads},
+                   kv_tokens,
+                   prefill_chunk,
+                   KvShape(config.layers, config.kv_heads, config.head_dim, cache_blocks(kv_tokens), backend,
+                           matrix_dtype(backend, dtype, stored)),
+                   {}};
+  plan.memory = measure(plan);
+  fit_budget(options, plan);
+  return plan;
 }
 
 LoadedWeights load_weights(const LoadPlan& plan, const Backend& backend, Stream& stream,

@@ -21,9 +21,12 @@ struct LoadPlan {
   int64_t kv_tokens;
   int64_t prefill_chunk;
   KvShape kv;
+  MemoryUse memory;  // what it will take
 };
 
-// Throws ERR_INVALID_ARGUMENT, ERR_BACKEND, ERR_FILE, ERR_CONFIG, ERR_MODEL_FORMAT.
+// Decides all of it, how large the KV cache is included; no weight is read. Throws ERR_INVALID_ARGUMENT,
+// ERR_BACKEND, ERR_FILE, ERR_CONFIG, ERR_MODEL_FORMAT, ERR_DRAFTER, and ERR_OOM where it would take more
+// than the budget.
 LoadPlan plan_load(const EngineOptions& options);
 
 // The target and its drafter, which may be null, in the memory of `backend`.

@@ -13,9 +13,6 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-// Large enough to read fast, small enough to stay out of the way of a memory budget.
-constexpr int64_t kSliceBytes = 4 << 20;
-
 }  // namespace
 
 MatrixDType parse_matrix_dtype(const std::string& name) {
@@ -47,11 +44,23 @@ void* WeightLoader::allocate(int64_t bytes) {
   return memory_.back().as<void>();
 }
 
-void WeightLoader::read(const TensorEntry& tensor, uint64_t offset, uint64_t bytes) {
-  staging_.resize(std::max<size_t>(staging_.size(), bytes));
-  checkpoint_.read(tensor, offset, staging_.data(), bytes);
-  checksum_.update(staging_.data(), bytes);
+void WeightLoader::read(const TensorEntry& tensor, uint64_t offset, void* to, uint64_t bytes) {
+  checkpoint_.read(tensor, offset, to, bytes);
+  checksum_.update(to, bytes);
+}
+
+void* WeightLoader::read_whole(const TensorEntry& tensor) {
+  raw_.resize(std::max<size_t>(raw_.size(), tensor.bytes));
+  read(tensor, 0, raw_.data(), tensor.bytes);
+  return raw_.data();
+}
+
+void WeightLoader::report(uint64_t bytes) {
   REDRAFTER_REQUIRE(progress_(bytes), "ERR_ABORTED", "loading was aborted");
+}
+
+void WeightLoader::send(void* to, const void* from, int64_t bytes) {
+  staging_.send([&] { backend_.upload_later(to, from, static_cast<size_t>(bytes), stream_); });
 }
 
 Matrix WeightLoader::matrix(const std::vector<Part>& parts, int64_t cols) {
@@ -77,45 +86,57 @@ Matrix WeightLoader::matrix(const std::vector<Part>& parts, int64_t cols) {
 }
 
 void WeightLoader::pack(const TensorEntry& tensor, int64_t first_row, const Matrix& w) {
-  const int64_t row_bytes = w.cols * static_cast<int64_t>(dtype_bytes(tensor.dtype));
-  const int64_t slice = std::max<int64_t>(kPanelRows, kSliceBytes / row_bytes);
+  const size_t widest = std::max(dtype_bytes(tensor.dtype), dtype_bytes(w.dtype));
+  const int64_t slice =
+      std::max<int64_t>(kPanelRows, Staging::kSliceBytes / (w.cols * static_cast<int64_t>(widest)));
   for (int64_t row = 0; row < tensor.shape[0]; row += slice) {
     const int64_t rows = std::min(slice, tensor.shape[0] - row);
-    read(tensor, static_cast<uint64_t>(row * row_bytes), static_cast<uint64_t>(rows * row_bytes));
-    backend_.matmul_pack({convert(tensor, row, rows, w), first_row + row, rows, w}, stream_);
+    const void* source = stage(tensor, row, rows, w);
+    staging_.send([&] { backend_.matmul_pack({source, first_row + row, rows, w}, stream_); });
+    report(static_cast<uint64_t>(rows * w.cols) * dtype_bytes(tensor.dtype));
   }
 }
 
-const void* WeightLoader::convert(const TensorEntry& tensor, int64_t row, int64_t rows, const Matrix& w) {
-  if (tensor.dtype == w.dtype) return staging_.data();
+const void* WeightLoader::stage(const TensorEntry& tensor, int64_t row, int64_t rows, const Matrix& w) {
   const int64_t count = rows * w.cols;
-  converted_.resize(std::max(converted_.size(), static_cast<size_t>(count) * dtype_bytes(w.dtype)));
-  const int64_t overflow = convert_elements(staging_.data(), tensor.dtype, converted_.data(), w.dtype, count);
+  const uint64_t offset = static_cast<uint64_t>(row * w.cols) * dtype_bytes(tensor.dtype);
+  const uint64_t bytes = static_cast<uint64_t>(count) * dtype_bytes(tensor.dtype);
+  void* staged = staging_.take(count * static_cast<int64_t>(dtype_bytes(w.dtype)));
+  if (tensor.dtype == w.dtype) {
+    read(tensor, offset, staged, bytes);
+    return staged;
+  }
+  raw_.resize(std::max<size_t>(raw_.size(), bytes));
+  read(tensor, offset, raw_.data(), bytes);
+  const int64_t overflow = convert_elements(raw_.data(), tensor.dtype, staged, w.dtype, count);
   if (overflow >= 0) {
     float value = 0.0f;
-    convert_elements(staging_.data() + static_cast<size_t>(overflow) * dtype_bytes(tensor.dtype),
-                     tensor.dtype, &value, DType::kF32, 1);
+    convert_elements(raw_.data() + static_cast<size_t>(overflow) * dtype_bytes(tensor.dtype), tensor.dtype,
+                     &value, DType::kF32, 1);
     fail("ERR_INVALID_ARGUMENT", "dtype \"", dtype_name(w.dtype), "\" cannot hold element [",
          row + overflow / w.cols, ", ", overflow % w.cols, "] of tensor \"", tensor.name, "\": ", value,
          " is too large");
   }
-  return converted_.data();
+  return staged;
 }
 
 const float* WeightLoader::vector(const std::vector<Part>& parts) {
   int64_t count = 0;
   for (const Part& part : parts) count += require(part.name, {part.rows}).shape[0];
-  auto* data = static_cast<float*>(allocate(count * static_cast<int64_t>(sizeof(float))));
+  const int64_t bytes = count * static_cast<int64_t>(sizeof(float));
+  auto* data = static_cast<float*>(allocate(bytes));
   if (data == nullptr) return nullptr;
-  std::vector<float> values(static_cast<size_t>(count));
-  float* next = values.data();
+  auto* values = static_cast<float*>(staging_.take(bytes));
+  float* next = values;
+  uint64_t read_bytes = 0;
   for (const Part& part : parts) {
     const TensorEntry& tensor = require(part.name, {part.rows});
-    read(tensor, 0, tensor.bytes);
-    convert_elements(staging_.data(), tensor.dtype, next, DType::kF32, part.rows);
+    convert_elements(read_whole(tensor), tensor.dtype, next, DType::kF32, part.rows);
     next += part.rows;
+    read_bytes += tensor.bytes;
   }
-  backend_.upload(data, values.data(), values.size() * sizeof(float), stream_);
+  send(data, values, bytes);
+  report(read_bytes);
   return data;
 }
 
@@ -127,24 +148,26 @@ WeightLoader::Ids WeightLoader::ids(const std::string& name, int64_t vocab) {
                     "tensor \"", name, "\" must be a vector of i32 or i64");
   const int64_t count = tensor->shape[0];
   REDRAFTER_REQUIRE(count > 0, "ERR_MODEL_FORMAT", "tensor \"", name, "\" is empty");
-  auto* data = static_cast<int32_t*>(allocate(count * static_cast<int64_t>(sizeof(int32_t))));
+  const int64_t bytes = count * static_cast<int64_t>(sizeof(int32_t));
+  auto* data = static_cast<int32_t*>(allocate(bytes));
   if (data == nullptr) return {nullptr, count};
-  read(*tensor, 0, tensor->bytes);
-  std::vector<int32_t> ids(static_cast<size_t>(count));
-  for (size_t i = 0; i < ids.size(); ++i) {
+  const auto* stored = static_cast<const uint8_t*>(read_whole(*tensor));
+  auto* ids = static_cast<int32_t*>(staging_.take(bytes));
+  for (int64_t i = 0; i < count; ++i) {
     int64_t value = 0;
     int32_t narrow = 0;
     if (wide) {
-      std::memcpy(&value, staging_.data() + i * 8, 8);
+      std::memcpy(&value, stored + i * 8, 8);
     } else {
-      std::memcpy(&narrow, staging_.data() + i * 4, 4);
+      std::memcpy(&narrow, stored + i * 4, 4);
       value = narrow;
     }
     REDRAFTER_REQUIRE(value >= 0 && value < vocab, "ERR_MODEL_FORMAT", "tensor \"", name, "\" holds the id ",
                       value, ", but the vocabulary has ", vocab, " ids");
     ids[i] = static_cast<int32_t>(value);
   }
-  backend_.upload(data, ids.data(), ids.size() * sizeof(int32_t), stream_);
+  send(data, ids, bytes);
+  report(tensor->bytes);
   return {data, count};
 }
 

@@ -9,11 +9,11 @@
 #include "base/checksum.h"
 #include "io/checkpoint.h"
 #include "io/config.h"
-#include "ops/ops.h"
+#include "model/staging.h"
 
 namespace redrafter {
 
-// Called as bytes arrive; returning false abandons the load with ERR_ABORTED.
+// Called as bytes are sent to the backend; returning false abandons the load with ERR_ABORTED.
 using LoadProgress = std::function<bool(uint64_t bytes)>;
 
 // What matrices are converted to while they are read; absent: kept as they are stored.
@@ -26,8 +26,9 @@ MatrixDType parse_matrix_dtype(const std::string& name);
 // backend does not take that.
 DType matrix_dtype(const Backend& backend, MatrixDType asked, DType stored);
 
-// Reads tensors slice by slice into backend memory: nothing is ever held twice. On a measuring backend
-// tensors are checked and counted, but not read.
+// Reads tensors slice by slice into backend memory: nothing is ever held twice, and the next slice is read
+// while the backend copies the one before. On a measuring backend tensors are checked and counted, but not
+// read.
 class WeightLoader {
  public:
   WeightLoader(const Checkpoint& checkpoint, const Backend& backend, Stream& stream, LoadProgress progress,
@@ -36,7 +37,8 @@ class WeightLoader {
         backend_(backend),
         stream_(stream),
         progress_(std::move(progress)),
-        dtype_(dtype) {}
+        dtype_(dtype),
+        staging_(backend, stream) {}
 
   bool has(const std::string& name) const { return checkpoint_.find(name) != nullptr; }
 
@@ -60,26 +62,34 @@ class WeightLoader {
 
   int64_t bytes() const { return bytes_; }
   uint64_t checksum() const { return checksum_.value(); }  // of all bytes read
-  std::vector<DeviceBuffer> take_memory() { return std::move(memory_); }
+  // Waits for the last slice.
+  std::vector<DeviceBuffer> take_memory() {
+    staging_.finish();
+    return std::move(memory_);
+  }
 
  private:
   const TensorEntry& require(const std::string& name, const std::vector<int64_t>& shape) const;
   void* allocate(int64_t bytes);  // null on a measuring backend
-  void read(const TensorEntry& tensor, uint64_t offset, uint64_t bytes);
+  void read(const TensorEntry& tensor, uint64_t offset, void* to, uint64_t bytes);
+  void* read_whole(const TensorEntry& tensor);  // into raw_
   void pack(const TensorEntry& tensor, int64_t first_row, const Matrix& w);
-  // The `rows` rows from `row` on of a tensor, which read() has just left in staging_, in the dtype of w.
-  const void* convert(const TensorEntry& tensor, int64_t row, int64_t rows, const Matrix& w);
+  // The `rows` rows from `row` on of a tensor, in the dtype of w and in memory that may be sent.
+  const void* stage(const TensorEntry& tensor, int64_t row, int64_t rows, const Matrix& w);
+  // Copies what staging_.take() gave, for a vector of `bytes` bytes.
+  void send(void* to, const void* from, int64_t bytes);
+  void report(uint64_t bytes);
 
   const Checkpoint& checkpoint_;
   const Backend& backend_;
   Stream& stream_;
   LoadProgress progress_;
   const MatrixDType dtype_;
-  std::vector<uint8_t> staging_;
-  std::vector<uint8_t> converted_;
+  std::vector<uint8_t> raw_;  // as stored, where that is not how it is sent
   std::vector<DeviceBuffer> memory_;
   int64_t bytes_ = 0;
   Checksum checksum_;
+  Staging staging_;  // goes first: until then, copies into memory_ are under way
 };
 
 struct LayerWeights {

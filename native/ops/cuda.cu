@@ -79,9 +79,8 @@ void launch_graph(void* graph, Stream& stream) {
 
 void release_graph(void* graph) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
 
-void wait(Stream& stream) {
-  if (stream.error == nullptr) cuda_ok(cudaStreamSynchronize(queue_of(stream)), "wait", stream);
-}
+// After an error, too: earlier copies may still read memory of the host.
+void wait(Stream& stream) { cuda_ok(cudaStreamSynchronize(queue_of(stream)), "wait", stream); }
 
 void open_stream(Stream& stream, StreamUse use) {
   cudaStream_t queue = nullptr;

@@ -45,8 +45,9 @@ void matmul(const MatmulParams&, Stream&);
 }
 
 // Packs rows [first_row, first_row + rows) of a row-major matrix into w. `source` has the dtype of w. The
-// call that brings the last row also zeroes the padding of N, every call that of K in its rows. The source is
-// not read any more when the op returns.
+// call that brings the last row also zeroes the padding of N, every call that of K in its rows. The source
+// may be read until the stream has been waited for; the host goes on meanwhile if it is memory of
+// allocate_host.
 struct PackParams {
   const void* source;  // [rows, w.cols], host memory, any alignment
   int64_t first_row, rows;

@@ -40,7 +40,7 @@ void matmul_pack_cuda(const PackParams& p, Stream& stream) {
   const auto queue = static_cast<cudaStream_t>(stream.cuda);
   const int64_t room = stream.workspace_bytes / kElement / kFragmentCols * kFragmentCols;  // elements
   if (!cuda_ok(room == 0 ? cudaErrorMemoryAllocation : cudaSuccess, "matmul_pack", stream)) return;
-  // Whole rows at once, or pieces of one row where not even that fits.
+  // Through the workspace: whole rows at once, or pieces of one row where not even that fits.
   const int64_t cols = std::min(p.w.cols, room), rows = std::max<int64_t>(room / p.w.cols, 1);
   for (int64_t r = 0; r < p.rows; r += rows) {
     for (int64_t k = 0; k < p.w.cols; k += cols) {
@@ -56,7 +56,6 @@ void matmul_pack_cuda(const PackParams& p, Stream& stream) {
   if (end == p.w.rows) {
     pack_piece(nullptr, p.w, {end, ceil_to(end, kFragmentRows) - end, 0, p.w.cols}, stream);
   }
-  cuda_ok(cudaStreamSynchronize(queue), "matmul_pack", stream);
 }
 
 }  // namespace redrafter

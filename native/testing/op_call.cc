@@ -158,10 +158,13 @@ void OpCall::limit_workspace(int64_t bytes) {
 }
 
 void OpCall::pack(const PackParams& p) {
-  if (workspace_bytes_ == 0 || stream().workspace_bytes >= kPackWorkspaceBytes)
-    return backend_.matmul_pack(p, stream());
+  if (workspace_bytes_ == 0 || stream().workspace_bytes >= kPackWorkspaceBytes) {
+    backend_.matmul_pack(p, stream());
+    return backend_.wait(stream());
+  }
   BackendStream other(backend_, &pool_);
   backend_.matmul_pack(p, other.get());
+  backend_.wait(other.get());
   REDRAFTER_REQUIRE(other.get().error == nullptr, "ERR_BACKEND", "matmul_pack: ", other.get().error);
 }
 

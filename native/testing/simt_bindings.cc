@@ -50,6 +50,13 @@ Napi::Value run(const Napi::CallbackInfo& info) {
   });
 }
 
+template <auto count>
+Napi::Function counter(Napi::Env env) {
+  return Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(count()));
+  });
+}
+
 }  // namespace
 
 void add_simt(Napi::Env env, Napi::Object exports) {
@@ -61,12 +68,10 @@ void add_simt(Napi::Env env, Napi::Object exports) {
   simt["compiler"] = "gcc";
 #endif
   simt["canCheck"] = simt::can_check();
-  simt["graphLaunches"] = Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(simt::graph_launches()));
-  });
-  simt["allocatedBytes"] = Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), static_cast<double>(simt::allocated_bytes()));
-  });
+  simt["graphLaunches"] = counter<simt::graph_launches>(env);
+  simt["allocatedBytes"] = counter<simt::allocated_bytes>(env);
+  simt["hostBytes"] = counter<simt::host_bytes>(env);
+  simt["freedEarly"] = counter<simt::freed_early>(env);
   exports["simt"] = simt;
 }
 

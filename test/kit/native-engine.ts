@@ -1,6 +1,6 @@
 /**
  * An engine driven at the boundary itself, with promises: for tests that need token ids and KV bytes only. Devices that
- * begin with `cuda` are those of the addon with the bindings of tests, which knows emulated ones.
+ * begin with `cuda` or `cpu:failing` are those of the addon with the bindings of tests (native/testing/levels.h).
  */
 import {
   native,
@@ -22,6 +22,7 @@ export interface LoadOptions {
   contextTokens?: number;
   kvTokens?: number;
   prefillChunk?: number;
+  memoryBudgetBytes?: number;
   /** Seed of draft shapes by chance for each request and round that is `adaptive`, in the place of planned ones. */
   shapeSeed?: number;
 }
@@ -60,7 +61,7 @@ const planner = testing['planner'] as { use(kind: 'measured' | 'flat' | 'random'
 
 /** What an emulator takes says nothing, so engines there plan by made-up costs. */
 function addonFor(device: string, shapeSeed?: number): NativeModule {
-  if (shapeSeed === undefined && !device.startsWith('cuda')) return native();
+  if (shapeSeed === undefined && !/^cuda|^cpu:failing/.test(device)) return native();
   planner.use(shapeSeed === undefined ? 'flat' : 'random', shapeSeed);
   return testing['addon'] as NativeModule;
 }
@@ -75,6 +76,7 @@ function engineOptions(model: string, options: LoadOptions): NativeEngineOptions
     contextTokens: options.contextTokens ?? 0,
     kvTokens: options.kvTokens ?? 0,
     prefillChunk: options.prefillChunk ?? 0,
+    memoryBudgetBytes: options.memoryBudgetBytes ?? 0,
   };
 }
 
@@ -130,6 +132,17 @@ export class TestEngine {
       throw error;
     }
     return engine;
+  }
+
+  /** Begins to load and closes at once. Whether it had not been loaded before. */
+  static async abandon(model: string, options: LoadOptions = {}): Promise<boolean> {
+    const engine = new TestEngine(model, options);
+    const outcome = engine.ready.then(
+      () => 'ready',
+      () => 'failed',
+    );
+    await engine.close();
+    return (await Promise.race([outcome, Promise.resolve('neither')])) !== 'ready';
   }
 
   async close(): Promise<void> {

@@ -183,6 +183,10 @@ describe('errors', () => {
     ['ERR_FILE', 'estimate', `${paths.model}-not`],
     ['ERR_BACKEND', 'estimate', paths.model, '--device', 'cuda:99'],
     ['ERR_INVALID_ARGUMENT', 'estimate', paths.model, '--kv-tokens', '0'],
+    ...['', '4 GiB', '4gib', '4K', '1.5', '1.5B', '-1', '1e9', '0x10', '0', '.5GB', '99999999999TiB'].map(
+      (text): [string, ...string[]] => ['ERR_INVALID_ARGUMENT', 'estimate', paths.model, '--memory-budget', text],
+    ),
+    ['ERR_OOM', 'estimate', paths.model, '--memory-budget', '1kB'],
     ['ERR_TOKENIZER', 'generate', '--model', paths.idsOnly, '--prompt', 'a'],
   ];
   it.each(cases.map(([code, ...args]) => ({ name: args.join(' ').replace(paths.model, 'M'), code, args })))(
@@ -220,6 +224,19 @@ describe('other commands', () => {
     expect(JSON.parse(stdout)).toEqual(estimate);
     const text = (await redrafter('estimate', paths.model, ...flags, ...more)).stdout;
     expect(text).toMatch(new RegExp(`^total +[\\d.]+ MB +${estimate.totalBytes} B$`, 'm'));
+  });
+
+  it.each([
+    ['5000000', 5_000_000],
+    ['5MB', 5_000_000],
+    ['4.5MiB', 4_718_592],
+    ['1.000005GB', 1_000_005_000],
+  ])('estimate keeps to a budget of %s', async (text, memoryBudgetBytes) => {
+    const flags = ['--threads', '1', '--memory-budget', text, '--json'];
+    const { stdout } = await redrafter('estimate', paths.model, ...flags);
+    const estimate = await estimateMemory(paths.model, { threads: 1, memoryBudgetBytes });
+    expect(JSON.parse(stdout)).toEqual(estimate);
+    expect(estimate.totalBytes).toBeLessThanOrEqual(memoryBudgetBytes);
   });
 
   it('info tells devices with reasons', async () => {

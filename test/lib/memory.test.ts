@@ -8,7 +8,13 @@ import { describe, expect, it } from 'vitest';
 
 import { estimateMemory, inspect, type MemoryOptions, Model, RedrafterError } from '../../lib/index.js';
 import { bundled, trainedDrafters } from '../kit/bundled.js';
-import { temporaryDirectory, writeTinyDrafter } from '../kit/checkpoint.js';
+import {
+  readTensors,
+  temporaryDirectory,
+  writeSafetensors,
+  writeTinyDrafter,
+  writeTinyLlama,
+} from '../kit/checkpoint.js';
 import { writeTinyModel } from './tiny.js';
 
 const golden = fileURLToPath(new URL('../fixtures/golden', import.meta.url));
@@ -85,6 +91,94 @@ describe('an estimate equals what loading reports', () => {
     const { kvBytes } = await estimateMemory(bundled, { kvTokens: 2 ** 31 - 1 });
     expect(kvBytes).toBeGreaterThan(1e12);
     expect(process.memoryUsage().rss - before).toBeLessThan(100e6);
+  });
+});
+
+describe('a memory budget', () => {
+  const drafter = tiny.drafter;
+  const base = { drafter, threads: 1, contextTokens: 100 } as const;
+  const total = async (options: MemoryOptions): Promise<number> =>
+    (await estimateMemory(tiny.model, { ...base, ...options })).totalBytes;
+  /** KV tokens that loading within the budget gives, and that the estimate says the same as the model. */
+  async function tokens(options: MemoryOptions): Promise<number> {
+    await expectExact(tiny.model, { ...base, ...options });
+    await using model = await Model.load(tiny.model, { ...base, ...options });
+    expect(model.memoryUsage().totalBytes).toBeLessThanOrEqual(options.memoryBudgetBytes ?? Infinity);
+    return model.info.kvTokens;
+  }
+
+  it('gives the KV cache what the rest leaves, between one session and the default', async () => {
+    const most = await total({}); // 400 tokens in 25 blocks
+    const least = await total({ kvTokens: 100 }); // 7 blocks
+    const block = (most - least) / 18;
+    expect(await tokens({})).toBe(400);
+    expect(await tokens({ memoryBudgetBytes: 2 ** 53 - 1 })).toBe(400);
+    expect(await tokens({ memoryBudgetBytes: most })).toBe(400);
+    expect(await tokens({ memoryBudgetBytes: most - 1 })).toBe(384);
+    expect(await tokens({ memoryBudgetBytes: least + 2 * block })).toBe(144);
+    expect(await tokens({ memoryBudgetBytes: least + 2 * block - 1 })).toBe(128);
+    expect(await tokens({ memoryBudgetBytes: least + block - 1 })).toBe(112);
+    expect(await tokens({ memoryBudgetBytes: least })).toBe(112);
+    expect(await tokens({ memoryBudgetBytes: least, kvTokens: 100 })).toBe(100);
+    expect(await tokens({ memoryBudgetBytes: most, kvTokens: 50 })).toBe(50);
+    // The default that fits is kept although no whole block would be left of it.
+    expect(await tokens({ memoryBudgetBytes: await total({ contextTokens: 7 }), contextTokens: 7 })).toBe(28);
+  });
+
+  it('lets a session of the whole context run when it has room for one', async () => {
+    const memoryBudgetBytes = await total({ kvTokens: 100 });
+    await using model = await Model.load(tiny.model, { ...base, memoryBudgetBytes });
+    const session = await model.createSession();
+    const shape = { beamWidth: 64, beamLength: 8, ignoreEos: true };
+    const { tokenIds, finishReason } = await session.generate([1, 2, 3], { ...shape, maxTokens: 500 }).result();
+    expect([tokenIds.length, finishReason]).toEqual([97, 'length']);
+  });
+
+  /** How loading fails, which is how estimating does. */
+  async function refusal(options: MemoryOptions): Promise<string> {
+    const all = { ...base, ...options };
+    const [estimate, load] = await Promise.all(
+      [estimateMemory(tiny.model, all), Model.load(tiny.model, all)].map((work) =>
+        work.then(
+          () => 'none',
+          (error: unknown) => `${(error as RedrafterError).code}: ${(error as RedrafterError).message}`,
+        ),
+      ),
+    );
+    expect(load).toBe(estimate);
+    return load ?? '';
+  }
+
+  it('that is too small is ERR_OOM with the numbers and what to lower', async () => {
+    const needed = await estimateMemory(tiny.model, { ...base, kvTokens: 100 });
+    const { weightBytes, drafterBytes, kvBytes, workspaceBytes, totalBytes } = needed;
+    const message = await refusal({ memoryBudgetBytes: totalBytes - 1 });
+    expect(message).toBe(
+      `ERR_OOM: memoryBudgetBytes is ${totalBytes - 1}, but the model needs ${totalBytes}: weights ${weightBytes}, ` +
+        `drafter ${drafterBytes}, KV cache ${kvBytes} (one session of contextTokens = 100), workspace ${workspaceBytes}; ` +
+        'raise it, or lower contextTokens, prefillChunk or threads, or load with a dtype of 16 bits or without a drafter',
+    );
+    expect(await refusal({ memoryBudgetBytes: 1 })).toMatch(/^ERR_OOM: memoryBudgetBytes is 1, /);
+    const asked = await refusal({ memoryBudgetBytes: (await total({ kvTokens: 300 })) - 1, kvTokens: 300 });
+    expect(asked).toMatch(/^ERR_OOM: .* \(kvTokens = 300\), .*; raise it, or lower kvTokens, contextTokens, /);
+    expect(await tokens({ memoryBudgetBytes: await total({ kvTokens: 300 }), kvTokens: 300 })).toBe(300);
+  });
+
+  it('is looked at before any weight is read', async () => {
+    const directory = temporaryDirectory('budget');
+    writeTinyLlama(
+      directory,
+      { vocab: 40, hidden: 32, layers: 1, heads: 2, kvHeads: 1, headDim: 16, ffn: 48, maxPositions: 128 },
+      1,
+    );
+    const tensors = readTensors(directory);
+    tensors['model.embed_tokens.weight'] = { shape: [40, 32], fill: () => 1e6 }; // too large for f16
+    writeSafetensors(directory, tensors);
+    const load = (memoryBudgetBytes: number): Promise<Model> =>
+      Model.load(directory, { dtype: 'f16', threads: 1, memoryBudgetBytes });
+    const fits = (await estimateMemory(directory, { dtype: 'f16', threads: 1 })).totalBytes;
+    await expect(load(fits)).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+    await expect(load(10_000)).rejects.toMatchObject({ code: 'ERR_OOM' });
   });
 });
 

@@ -183,6 +183,7 @@ describe('load options', () => {
       contextTokens: 0,
       kvTokens: 0,
       prefillChunk: 0,
+      memoryBudgetBytes: 0,
     });
   });
 
@@ -197,6 +198,9 @@ describe('load options', () => {
       for (const bad of [0, -1, 1.5, 2 ** 31, ...NOT_NUMBERS]) refusal(() => load({ [key]: bad }));
       expect(load({ [key]: 1 }).native).toMatchObject({ [key]: 1 });
     }
+    for (const bad of [0, -1, 1.5, 2 ** 53, 4n, '4GiB', ...NOT_NUMBERS])
+      refusal(() => load({ memoryBudgetBytes: bad }));
+    for (const memoryBudgetBytes of [1, 2 ** 53 - 1]) expect(load({ memoryBudgetBytes }).native).toMatchObject({ memoryBudgetBytes }); // prettier-ignore
     for (const onProgress of [1, 'x', null, {}]) refusal(() => load({ onProgress }));
     for (const drafter of [true, '', 'a\0b', 1, null]) refusal(() => load({ drafter }));
     expect(load({ drafter: false }).native.drafter).toBe(null);

@@ -145,6 +145,12 @@ describeLevels('the engine', (level) => {
     expectAll(plain, await runAll(engine, REQUESTS.slice(0, 5)), 'NaN');
   });
 
+  // What a stream is given is done as late as it may be (native/testing/levels.h).
+  it.runIf(level === 'cuda:host')('gives the same on streams that are late', async () => {
+    const engine = await load({ device: 'cuda:late', drafter: join(directory, 'gru'), prefillChunk: 7 });
+    for (const count of [1, 8]) expectAll(plain, await runAll(engine, REQUESTS.slice(0, count)), `${count} late`);
+  });
+
   it('can tell when it does not', async () => {
     const [first, second] = plain;
     if (first === undefined || second === undefined) throw new Error('there are no requests');

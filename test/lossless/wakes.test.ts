@@ -22,6 +22,7 @@ describe('the event loop', () => {
           contextTokens: 0,
           kvTokens: 0,
           prefillChunk: 0,
+          memoryBudgetBytes: 0,
         },
         (messages) => {
           batches.push(messages);

@@ -205,6 +205,7 @@ describe.skipIf(process.platform === 'win32')('a load', () => {
   });
   const options = (device: string, dtype = 'auto'): NativeEngineOptions => ({
     ...{ model, drafter: null, device, dtype, threads: 1, contextTokens: 0, kvTokens: 0, prefillChunk: 0 },
+    memoryBudgetBytes: 0,
   });
   const failure = ({ addon }: Addons, device: string, dtype?: string): Promise<[string, string]> =>
     new Promise((resolve) => {

@@ -1,22 +1,36 @@
-#include "testing/simt/graph.h"
-
+// Graphs: launches and copies that a stream has recorded instead of doing them, to be done again and again.
 #include <atomic>
 
 #include "testing/simt/control.h"
+#include "testing/simt/stream.h"
 
 namespace {
 
-thread_local const char* fault = nullptr;  // of the last graph of this thread that failed
+thread_local const char* last_fault = nullptr;  // of a graph or late stream of this thread
 std::atomic<uint64_t> launched{0};
+
+const char* run_all(const CUgraph_st& graph) {
+  for (const auto& run : graph.work) {
+    if (const char* fault = run(); fault != nullptr) return fault;
+  }
+  return nullptr;
+}
 
 }  // namespace
 
 namespace redrafter::simt {
 
 uint64_t graph_launches() { return launched.load(); }
-const char* graph_fault() { return fault; }
+const char* fault_text() { return last_fault; }
+cudaError_t report_fault(const char* fault) {
+  if (fault == nullptr) return cudaSuccess;
+  last_fault = fault;
+  return cudaErrorLaunchFailure;
+}
 
 }  // namespace redrafter::simt
+
+using namespace redrafter::simt;
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream == nullptr || stream->records != nullptr) return cudaErrorInvalidValue;
@@ -32,17 +46,15 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* launchable, cudaGraph_t graph, unsigned long long) {
-  *launchable = new CUgraphExec_st{*graph};
+  *launchable = new CUgraphExec_st{std::make_shared<CUgraph_st>(*graph)};
   return cudaSuccess;
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t launchable, cudaStream_t stream) {
   if (stream == nullptr || stream->records != nullptr) return cudaErrorInvalidValue;
   ++launched;
-  for (const auto& run : launchable->graph.work) {
-    fault = run();
-    if (fault != nullptr) return cudaErrorLaunchFailure;
-  }
+  if (!defers(stream)) return report_fault(run_all(*launchable->graph));
+  defer(stream, [graph = launchable->graph] { return run_all(*graph); });
   return cudaSuccess;
 }
 

@@ -5,9 +5,9 @@
 
 #include "testing/simt/check.h"
 #include "testing/simt/control.h"
-#include "testing/simt/graph.h"
 #include "testing/simt/machine.h"
 #include "testing/simt/memory.h"
+#include "testing/simt/stream.h"
 
 namespace redrafter::simt {
 namespace {
@@ -112,12 +112,12 @@ static const char* run_launch(const char* name, dim3 grid, dim3 block, size_t sh
 
 void launch(const char* name, dim3 grid, dim3 block, size_t shared_bytes, Stream& stream,
             void (*body)(const void* closure), const void* closure, size_t closure_bytes) {
-  const auto* queue = static_cast<cudaStream_t>(stream.cuda);
-  if (queue != nullptr && queue->records != nullptr) {
+  const auto queue = static_cast<cudaStream_t>(stream.cuda);
+  if (defers(queue)) {
     // Closures hold a kernel and its parameters, which are plain data.
     std::vector<uint64_t> copy((closure_bytes + 7) / 8);
     std::memcpy(copy.data(), closure, closure_bytes);
-    queue->records->work.push_back([=, copy = std::move(copy)] {
+    defer(queue, [=, copy = std::move(copy)] {
       return run_launch(name, grid, block, shared_bytes, body, copy.data(), closure_bytes);
     });
     return;

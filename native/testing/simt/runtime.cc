@@ -1,13 +1,37 @@
 #include "testing/simt/runtime.h"
 
+#include <algorithm>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <new>
 
 #include "testing/simt/control.h"
-#include "testing/simt/graph.h"
+#include "testing/simt/machine.h"
 #include "testing/simt/memory.h"
+#include "testing/simt/stream.h"
 
 using namespace redrafter::simt;
+
+namespace {
+
+std::mutex host_mutex;
+std::map<void*, size_t> host_allocations;  // their bytes
+
+void poison(void* memory, size_t bytes) {
+  auto* to = static_cast<char*>(memory);
+  for (size_t at = 0; at < bytes; at += sizeof kPoison)
+    std::memcpy(to + at, &kPoison, std::min(sizeof kPoison, bytes - at));
+}
+
+}  // namespace
+
+size_t redrafter::simt::host_bytes() {
+  const std::lock_guard<std::mutex> lock(host_mutex);
+  size_t all = 0;
+  for (const auto& [memory, bytes] : host_allocations) all += bytes;
+  return all;
+}
 
 const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
@@ -18,7 +42,7 @@ const char* cudaGetErrorString(cudaError_t error) {
     case cudaErrorMemoryAllocation:
       return "out of memory";
     case cudaErrorLaunchFailure:
-      return graph_fault();
+      return fault_text();
   }
   return "unrecognized error code";
 }
@@ -32,8 +56,11 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 
+// The device is idle then, as in CUDA: work that waits may use the memory.
 cudaError_t cudaFree(void* memory) {
-  return memory == nullptr || free_memory(memory) ? cudaSuccess : cudaErrorInvalidValue;
+  if (memory == nullptr) return cudaSuccess;
+  catch_up_all();
+  return free_memory(memory) ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
@@ -43,42 +70,53 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
   if (to_device && !in_memory(to, bytes)) return cudaErrorInvalidValue;
   if (from_device && !in_memory(from, bytes)) return cudaErrorInvalidValue;
+  if (!defers(stream)) {
+    std::memmove(to, from, bytes);
+    return cudaSuccess;
+  }
+  // Whoever reads it before it is there shall not find what an earlier copy has left.
+  if (!to_device && stream->records == nullptr) poison(to, bytes);
   const auto run = [=]() -> const char* {
     std::memmove(to, from, bytes);
     return nullptr;
   };
-  if (stream != nullptr && stream->records != nullptr) {
-    stream->records->work.push_back(run);
+  defer(stream, run, !from_device ? from : !to_device ? to : nullptr, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
+  if (bytes == 0) return cudaSuccess;
+  if (!in_memory(memory, bytes)) return cudaErrorInvalidValue;
+  const auto run = [=]() -> const char* {
+    std::memset(memory, value, bytes);
+    return nullptr;
+  };
+  if (defers(stream)) {
+    defer(stream, run);
   } else {
     run();
   }
   return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
-  if (bytes == 0) return cudaSuccess;
-  if (!in_memory(memory, bytes)) return cudaErrorInvalidValue;
-  std::memset(memory, value, bytes);
+cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+  *memory = ::operator new(bytes, std::nothrow);
+  if (*memory == nullptr) return cudaErrorMemoryAllocation;
+  poison(*memory, bytes);
+  const std::lock_guard<std::mutex> lock(host_mutex);
+  host_allocations[*memory] = bytes;
   return cudaSuccess;
 }
 
-cudaError_t cudaMallocHost(void** memory, size_t bytes) {
-  *memory = ::operator new(bytes, std::nothrow);
-  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
-}
 cudaError_t cudaFreeHost(void* memory) {
+  if (memory == nullptr) return cudaSuccess;
+  {
+    const std::lock_guard<std::mutex> lock(host_mutex);
+    const auto found = host_allocations.find(memory);
+    if (found == host_allocations.end()) return cudaErrorInvalidValue;
+    drop_work_on(memory, found->second);
+    host_allocations.erase(found);
+  }
   ::operator delete(memory);
   return cudaSuccess;
 }
-
-// Calls have ended when they return.
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new CUstream_st;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete stream;
-  return cudaSuccess;
-}
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
