@@ -12,6 +12,8 @@ constexpr double kKeep = 0.98, kKeepShared = 0.997;
 constexpr double kKeepPlain = 0.98, kLeastPlain = 10.0;
 // What a prior weighs, in observations.
 constexpr double kPrior = 12.0, kFirstPrior = 3.0, kWidthPrior = 8.0;
+// How much of a request's difference at one depth is expected at the next.
+constexpr double kShift = 0.5;
 // Before anything is known: that drafts pay, so that they are tried.
 constexpr double kFirst = 0.6;
 // Each doubling of the beams takes away some of the misses: the worth of what was measured with few beams,
@@ -79,14 +81,14 @@ void SharedAcceptance::learn(const DraftOutcome& o, const Depths& expected) {
   estimate();
 }
 
-// Around what all requests have in common, shifted by how this one differed at the depth before.
+// Around what all requests have in common, shifted by a part of how this one differed at the depth before.
 Depths Acceptance::chain() const {
   Depths own;
   double shift = 0.0;
   for (size_t d = 0; d < own.size(); ++d) {
     const double prior = bounded(shared_->chain()[d] + shift);
     own[d] = bounded((counts_.taken[d] + kFirstPrior * prior) / (counts_.tried[d] + kFirstPrior));
-    shift = own[d] - shared_->chain()[d];
+    shift = kShift * (own[d] - shared_->chain()[d]);
   }
   return own;
 }
