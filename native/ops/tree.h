@@ -16,9 +16,9 @@ namespace redrafter {
 struct TreePackParams {
   const int32_t* beams;  // [lanes, width, length + 1]; column 0 is the root, the same in a lane's live rows
   const float* scores;   // [lanes, width, length + 1] as beam search leaves them; no NaN in live rows. Column
-                        // 0 is not read.
-  const int32_t* root;  // [lanes] the tree of a lane with no live row
-  const int32_t* live;  // [lanes] rows to pack, the first of each lane
+                         // 0 is not read.
+  const int32_t* root;   // [lanes] the tree of a lane with no live row
+  const int32_t* live;   // [lanes] rows to pack, the first of each lane
   int64_t lanes, width, length;
   int64_t budget;  // 1 .. 1 + width * length; the last keeps all nodes
   float least;     // -infinity keeps nodes of any probability
