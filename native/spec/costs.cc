@@ -14,7 +14,7 @@ namespace {
 constexpr double kScaleRate = 0.25, kCurveRate = 0.3, kOverheadRate = 0.1;
 constexpr double kAtFirst = 5.0, kMostKnown = 30.0, kForget = 0.995;
 // One round that was interrupted must not count for many.
-constexpr double kMostLog = 0.5;
+constexpr double kMostLog = 0.7;
 
 double bounded_log(double ratio) { return std::clamp(std::log(ratio), -kMostLog, kMostLog); }
 

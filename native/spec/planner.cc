@@ -19,6 +19,7 @@ constexpr Beams kLadder[] = {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {1, 5}, {1, 6}, {1,
                              {2, 6}, {4, 2}, {4, 3}, {4, 4}, {4, 6}, {8, 3}, {8, 4}, {8, 6}, {16, 4}};
 
 constexpr double kExploring = 0.008;  // share of the time
+constexpr double kDearest = 8.0;      // rounds that trying something may cost
 constexpr double kRowsRate = 0.1;
 constexpr int64_t kRecent = 24;  // rounds in which a shape is not tried again
 
@@ -145,10 +146,11 @@ void Planner::refine(Choice& best, size_t lanes, const PlanRound& round) {
 
 // Now and then what does not seem to be best, as what is known of it may be wrong or old: of all shapes,
 // plain decoding among them, the one that was tried longest ago for what it is expected to lose, which is at
-// most another round. The losses come out of savings.
+// most another round; but more for plain decoding and the shortest drafts, without which nothing that was
+// measured wrong would ever heal. The losses come out of savings.
 void Planner::explore(const std::vector<PlanLane>& lanes, const PlanRound& round, Choice& best) {
   const double usual = time(lanes.size(), round, best);
-  savings_ms_ = std::min(savings_ms_ + kExploring * usual, usual);
+  savings_ms_ = std::min(savings_ms_ + kExploring * usual, kDearest * usual);
   ++rounds_;
   Choice chosen = best;
   double most = 0.0, price = 0.0;
@@ -158,7 +160,7 @@ void Planner::explore(const std::vector<PlanLane>& lanes, const PlanRound& round
     if (!(choice.rate > 0.0) || age < kRecent) continue;
     const double loss = std::max(0.0, time(lanes.size(), round, choice) * (1.0 - choice.rate / best.rate));
     const double worth = static_cast<double>(age * age) / (loss + 0.005 * usual);
-    if (loss > usual || worth <= most) continue;
+    if (loss > (i <= 1 ? kDearest : 1.0) * usual || worth <= most) continue;
     most = worth;
     price = loss;
     chosen = choice;

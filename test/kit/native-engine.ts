@@ -25,6 +25,8 @@ export interface LoadOptions {
   memoryBudgetBytes?: number;
   /** Seed of draft shapes by chance for each request and round that is `adaptive`, in the place of planned ones. */
   shapeSeed?: number;
+  /** Plans by made-up costs, by which drafting pays. */
+  flatCosts?: boolean;
 }
 
 export type GenerateOptions = Partial<Omit<NativeGenerateOptions, 'eosTokenIds' | 'stopTokenIds'>> & {
@@ -60,8 +62,8 @@ export class EngineError extends Error {
 const planner = testing['planner'] as { use(kind: 'measured' | 'flat' | 'random', seed?: number): void };
 
 /** What an emulator takes says nothing, so engines there plan by made-up costs. */
-function addonFor(device: string, shapeSeed?: number): NativeModule {
-  if (shapeSeed === undefined && !/^cuda|^cpu:failing/.test(device)) return native();
+function addonFor(device: string, { shapeSeed, flatCosts }: LoadOptions): NativeModule {
+  if (shapeSeed === undefined && flatCosts !== true && !/^cuda|^cpu:failing/.test(device)) return native();
   planner.use(shapeSeed === undefined ? 'flat' : 'random', shapeSeed);
   return testing['addon'] as NativeModule;
 }
@@ -83,7 +85,7 @@ function engineOptions(model: string, options: LoadOptions): NativeEngineOptions
 /** What `TestEngine.load` with these options will take. */
 export function estimate(model: string, options: LoadOptions = {}): Promise<NativeMemory> {
   const all = engineOptions(model, options);
-  return addonFor(all.device).estimateMemory(all);
+  return addonFor(all.device, options).estimateMemory(all);
 }
 
 export class TestEngine {
@@ -108,7 +110,7 @@ export class TestEngine {
       onClosed = resolve;
     });
     const all = engineOptions(model, options);
-    const { Engine } = addonFor(all.device, options.shapeSeed);
+    const { Engine } = addonFor(all.device, options);
     this.engine = new Engine(all, (messages) => {
       for (const message of messages) {
         if (message.type === 'ready') onReady(message.info);

@@ -209,6 +209,13 @@ describe('the planner', () => {
       expect(run(world, 1, 16000, 2, plans).rate / bestFixed(world, 1)).toBeGreaterThan(0.96);
     }
   });
+  it('tries again what seemed to be far too dear', () => {
+    const world: World = { forward: memoryBound, step: cheapStep, chain: always(0.8), left: power };
+    const plans = told({ ...world, forward: (rows) => (rows === 1 ? 1 : 3 + 0.05 * rows) });
+    const { shapes } = run(world, 1, 12000, 5, plans);
+    expect(at(at(shapes, 0), 0).width).toBe(0);
+    expect(shapes.slice(-2000).filter((round) => at(round, 0).width > 0).length).toBeGreaterThan(1900);
+  });
   it('does not mind times that are noisy, nor a machine that is half as fast for a while', () => {
     const world: World = { forward: kneed, step: cheapStep, chain: always(0.7), left: power };
     const plans = told({ ...world, forward: (rows) => 2 * kneed(rows), step: (beams) => 2 * cheapStep(beams) });
