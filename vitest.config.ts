@@ -6,7 +6,11 @@ const PACKAGE = 'test/package/*.test.ts';
 // Faults planted in kernels: there is nothing in it for the CPU.
 const CONTROLS = 'test/native/ops/kernel-controls.test.ts';
 // The decode loop and the engine on the kernels, and how the engine ends when they fail.
-const ENGINE = ['test/lossless/kernels-engine.test.ts', 'test/native/engine-faults.test.ts'];
+const ENGINE = [
+  'test/lossless/kernels-engine.test.ts',
+  'test/lossless/kernels-rounds.test.ts',
+  'test/native/engine-faults.test.ts',
+];
 const KERNELS = [
   ...['attention', 'beam', 'drafter', 'invariance', 'kv-ops', 'matmul', 'rows', 'sample', 'tree'].map(
     (name) => `test/native/ops/${name}.test.ts`,

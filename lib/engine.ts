@@ -1,5 +1,5 @@
 import { aborted, type CallSite, fromThrown, nativeError, RedrafterError } from './errors.js';
-import type { NativeEngine, NativeKvUsage, NativeMessage, NativeModelInfo } from './native.js';
+import type { NativeEngine, NativeMessage, NativeModelInfo, NativeUsage } from './native.js';
 
 /** A message about one ticket. */
 export type TicketMessage = Extract<NativeMessage, { ticket: number }>;
@@ -18,6 +18,8 @@ export interface Waiter {
  */
 export class Dispatcher {
   private readonly waiters = new Map<number, Waiter>();
+  /** Open tickets of which nothing will be heard unless the caller does something. */
+  private readonly resting = new Set<number>();
   private lastTicket = 0;
   /** Set once no more work is possible. */
   private ended: RedrafterError | undefined;
@@ -25,7 +27,7 @@ export class Dispatcher {
   constructor(
     /** Hears of messages that have no ticket. */
     private readonly onEngine: (message: Exclude<NativeMessage, TicketMessage>) => void,
-    /** Called when the number of open tickets becomes zero or leaves it. */
+    /** Called when the number of open tickets that do not rest becomes zero or leaves it. */
     private readonly onBusy: (busy: boolean) => void,
   ) {}
 
@@ -37,24 +39,39 @@ export class Dispatcher {
   /** Registers a waiter and returns its ticket. */
   open(waiter: Waiter): number {
     const ticket = ++this.lastTicket;
-    this.waiters.set(ticket, waiter);
-    if (this.waiters.size === 1) this.onBusy(true);
+    this.change(() => this.waiters.set(ticket, waiter));
     return ticket;
+  }
+
+  /** Whether an open ticket waits for its caller; then it is no pending work. */
+  rest(ticket: number, resting: boolean): void {
+    if (!this.waiters.has(ticket)) return;
+    this.change(() => (resting ? this.resting.add(ticket) : this.resting.delete(ticket)));
   }
 
   /** Forgets a ticket; later messages for it are dropped. */
   drop(ticket: number): void {
-    if (this.waiters.delete(ticket) && this.waiters.size === 0) this.onBusy(false);
+    this.change(() => {
+      this.waiters.delete(ticket);
+      this.resting.delete(ticket);
+    });
+  }
+
+  private change(edit: () => void): void {
+    const before = this.waiters.size > this.resting.size;
+    edit();
+    const now = this.waiters.size > this.resting.size;
+    if (now !== before) this.onBusy(now);
   }
 
   /** Ends every open ticket, and all later work, with errors of this code. */
   end(code: string, message: string): void {
     this.ended ??= nativeError(code, message);
     const open = [...this.waiters.values()];
-    if (open.length > 0) {
+    this.change(() => {
       this.waiters.clear();
-      this.onBusy(false);
-    }
+      this.resting.clear();
+    });
     for (const waiter of open) waiter.fail(nativeError(code, message));
   }
 
@@ -211,10 +228,10 @@ export class Engine {
     if (dead !== undefined) throw nativeError(dead.code, dead.message);
   }
 
-  /** Use of the KV cache as of the last round. Throws ERR_DISPOSED. */
-  usage(): NativeKvUsage {
+  /** Use of the KV cache as of the last round, and of the queue. Throws ERR_DISPOSED. */
+  usage(): NativeUsage {
     try {
-      return this.native.kvUsage();
+      return this.native.usage();
     } catch (error) {
       throw fromThrown(error);
     }
@@ -246,6 +263,11 @@ export class Engine {
       throw fromThrown(error);
     }
     return ticket;
+  }
+
+  /** Whether the work of a ticket waits for its caller: then it neither keeps the process alive nor the engine. */
+  rest(ticket: number, resting: boolean): void {
+    this.dispatcher.rest(ticket, resting);
   }
 
   /**

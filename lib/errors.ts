@@ -22,6 +22,8 @@ export type ErrorCode =
   | 'ERR_SESSION_MODEL'
   /** The KV cache has no room for the request. */
   | 'ERR_KV_FULL'
+  /** As many requests, or tokens of their prompts, are waiting as were allowed at load. */
+  | 'ERR_QUEUE_FULL'
   /** Memory could not be allocated, or a thread not be started. */
   | 'ERR_OOM'
   /** The session is already carrying out an operation. */
@@ -55,6 +57,8 @@ const REMEDIES: Record<ErrorCode, string> = {
   ERR_SESSION_MODEL: 'load the model that the session was saved with, with the same dtype',
   ERR_CONTEXT: 'shorten the input, lower maxTokens, or load the model with a larger contextTokens',
   ERR_KV_FULL: 'dispose of or rewind sessions, lower maxTokens, or load the model with a larger kvTokens',
+  ERR_QUEUE_FULL:
+    'try again when a request has ended, or load the model with a larger maxQueuedRequests or maxQueuedTokens',
   ERR_OOM:
     'free memory, load the model with a smaller contextTokens or kvTokens, or raise memoryBudgetBytes or the limits of the process',
   ERR_BUSY: 'wait for the running operation, or use a session of its own (createSession, fork)',
@@ -112,7 +116,7 @@ export class TextError extends RedrafterError {
 
 /** There is not enough room: a smaller request, or a later one, can succeed. */
 export class CapacityError extends RedrafterError {
-  declare readonly code: 'ERR_CONTEXT' | 'ERR_KV_FULL' | 'ERR_OOM';
+  declare readonly code: 'ERR_CONTEXT' | 'ERR_KV_FULL' | 'ERR_QUEUE_FULL' | 'ERR_OOM';
 }
 
 /** The object is not in a state to do this: busy with other work, or disposed of. */
@@ -151,6 +155,7 @@ function classOf(code: ErrorCode): { name: string; prototype: unknown } {
       return TextError;
     case 'ERR_CONTEXT':
     case 'ERR_KV_FULL':
+    case 'ERR_QUEUE_FULL':
     case 'ERR_OOM':
       return CapacityError;
     case 'ERR_BUSY':

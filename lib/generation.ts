@@ -7,9 +7,9 @@ import { StopMatcher } from './stop.js';
 
 /**
  * Why generation ended: an end-of-sequence token; a stop token or stop string; `maxTokens` or the end of the
- * context; `abort()` or leaving the loop.
+ * context; `abort()` or leaving the loop; `deadlineMs`.
  */
-export type FinishReason = 'eos' | 'stop' | 'length' | 'abort';
+export type FinishReason = 'eos' | 'stop' | 'length' | 'abort' | 'deadline';
 
 /** Log-probability of an emitted token under the raw target distribution, natural logarithm. */
 export interface TokenLogprob {
@@ -53,6 +53,10 @@ export interface GenerationResult {
 export interface GenerationHost {
   /** Ends the running ticket, keeping that many generated tokens, or all for -1. */
   abort(keepTokens: number): void;
+  /** So many tokens were read: the engine is to stay close to that, or, for -1, to wait for nobody. */
+  read(tokens: number): void;
+  /** Whether nothing will come unless more is read. */
+  rest(resting: boolean): void;
   /** Generation ended: the session is to hold its prompt and `kept` generated tokens; `held` is what it holds now. */
   ended(ids: readonly number[], held: number, kvTokens: number, stats: NativeStats): Promise<void>;
   /** Generation failed: the session is to be as it was before. Resolves to the error to report. */
@@ -69,12 +73,20 @@ export interface GenerationInput {
   logprobs: number;
   seed: bigint;
   signal: AbortSignal | undefined;
+  /** Tokens that may be unread before generation pauses. */
+  bufferTokens: number;
 }
 
+/** Lets generations go on whose iterators were collected and not ended. */
+const droppedReaders = new FinalizationRegistry<WeakRef<Generation>>((generation) => {
+  generation.deref()?.lose();
+});
+
 /**
- * A running generation: iterate it for chunks as they come, or await {@link Generation.result}, or both. Tokens
- * are produced whether or not they are consumed. Leaving the loop (`break`, `return()`) ends generation, and the
- * session then holds exactly the tokens that the loop saw.
+ * A running generation: iterate it for chunks as they come, or await {@link Generation.result}, or both. Once it is iterated,
+ * tokens come as they are read: with more than `bufferTokens` unread it pauses, keeping its part of the KV cache, until they
+ * are read. Calling `result()` asks for everything: from then on it does not pause. Leaving the loop (`break`, `return()`) ends
+ * generation, and the session then holds exactly the tokens that the loop saw.
  */
 export class Generation implements AsyncIterable<Chunk> {
   private readonly ids: number[] = [];
@@ -86,6 +98,14 @@ export class Generation implements AsyncIterable<Chunk> {
   /** Tokens to keep, once that is decided before the engine knows. */
   private cut: { tokens: number; reason: FinishReason } | undefined;
   private signalled: RedrafterError | undefined;
+  /** Tokens that the engine knows to be read; undefined while it does not wait for readers. */
+  private acknowledged: number | undefined = 0;
+  /** Iterators that exist. */
+  private readers = 0;
+  /** Somebody waits for the whole. */
+  private wantsAll = false;
+  /** The engine was asked to end. */
+  private ending = false;
   private returned = false;
   /** The engine gave its last message; `over` follows once the session is settled. */
   private answered = false;
@@ -119,10 +139,12 @@ export class Generation implements AsyncIterable<Chunk> {
   }
 
   /**
-   * The outcome; the same promise at each call. Rejects with ERR_ABORTED after the signal, ERR_DISPOSED, ERR_KV_FULL,
+   * The outcome; the same promise at each call. From the first call on generation does not wait for its readers. Rejects with ERR_ABORTED after the signal, ERR_DISPOSED, ERR_KV_FULL,
    * ERR_NUMERIC, ERR_OOM, ERR_INTERNAL. A rejection that nobody awaits is not reported as unhandled.
    */
   result(): Promise<GenerationResult> {
+    this.wantsAll = true;
+    if (this.acknowledged !== undefined) this.acknowledge(undefined);
     return this.outcome;
   }
 
@@ -136,7 +158,7 @@ export class Generation implements AsyncIterable<Chunk> {
    * `result()` rejects with, after the chunks before it.
    */
   [Symbol.asyncIterator](): AsyncIterableIterator<Chunk, undefined> {
-    return {
+    const reader: AsyncIterableIterator<Chunk, undefined> = {
       next: () => this.next(),
       return: async () => {
         await this.leave();
@@ -146,6 +168,28 @@ export class Generation implements AsyncIterable<Chunk> {
         return this;
       },
     };
+    this.readers++;
+    droppedReaders.register(reader, new WeakRef(this));
+    if (!this.wantsAll && !this.ending && this.acknowledged === undefined) this.acknowledge(this.delivered.tokens);
+    return reader;
+  }
+
+  /** A reader is gone for good. @internal */
+  lose(): void {
+    if (--this.readers === 0 && this.acknowledged !== undefined) this.acknowledge(undefined);
+  }
+
+  /** Tells the engine how much was read, or that it need not wait. */
+  private acknowledge(tokens: number | undefined): void {
+    this.acknowledged = tokens;
+    if (this.answered) return;
+    this.host.read(tokens ?? -1);
+    this.noteRest();
+  }
+
+  private noteRest(): void {
+    const unread = this.ids.length - (this.acknowledged ?? this.ids.length);
+    this.host.rest(!this.ending && unread > this.input.bufferTokens);
   }
 
   /** Takes a message of the ticket; returns true for the last one. @internal */
@@ -160,7 +204,11 @@ export class Generation implements AsyncIterable<Chunk> {
     } catch (error) {
       this.interrupt(fromThrown(error)); // the tokenizer failed: that ends this generation, and nothing else
     }
-    if (message.type === 'tokens') return false;
+    if (message.type === 'tokens') {
+      if (this.readers === 0 && this.acknowledged !== undefined) this.acknowledge(undefined);
+      else this.noteRest();
+      return false;
+    }
     void this.end(message);
     return true;
   }
@@ -184,7 +232,11 @@ export class Generation implements AsyncIterable<Chunk> {
   }
 
   private stopAt(keep: number): void {
-    if (!this.answered && this.cut === undefined) this.host.abort(keep);
+    if (this.answered || this.cut !== undefined) return;
+    this.ending = true;
+    this.acknowledged = undefined;
+    this.host.rest(false);
+    this.host.abort(keep);
   }
 
   private take(message: Extract<TicketMessage, { type: 'tokens' }>): void {
@@ -285,6 +337,9 @@ export class Generation implements AsyncIterable<Chunk> {
       if (chunk !== undefined) {
         this.delivered.tokens += chunk.tokenIds.length;
         this.delivered.text += chunk.text;
+        const { acknowledged } = this;
+        const news = acknowledged === undefined ? 0 : this.delivered.tokens - acknowledged;
+        if (news > 0 && news >= this.input.bufferTokens / 2) this.acknowledge(this.delivered.tokens);
         return { done: false, value: chunk };
       }
       if (this.error !== undefined) throw this.error;

@@ -16,10 +16,11 @@ export type { ChatOptions, DecodeOptions, Detokenizer, EncodeOptions } from './t
 export type { AppendOptions, GenerateOptions, LoadOptions, MemoryOptions, SaveOptions } from './option-types.js';
 export type { DecodeStats, GenerationStats, TotalStats } from './stats.js';
 export type { KvUsage, SessionKv } from './kv.js';
+export type { QueueUsage } from './queue.js';
 export { estimateMemory } from './memory.js';
 export type { MemoryEstimate, MemoryUsage } from './memory.js';
 export { cpuFeatures, getBackends, inspect, version } from './system.js';
-export type { BackendReasonCode, BackendStatus, Inspection, TensorInfo } from './system.js';
+export type { BackendReason, BackendReasonCode, BackendStatus, Inspection, TensorInfo } from './system.js';
 export {
   AbortError,
   CapacityError,

@@ -1,4 +1,4 @@
-import type { NativeKvUsage } from './native.js';
+import type { NativeUsage } from './native.js';
 
 /** Use of a model's KV cache over all sessions. */
 export interface KvUsage {
@@ -26,7 +26,7 @@ export interface SessionKv {
   bytes: number;
 }
 
-export function kvUsageOf(native: NativeKvUsage): KvUsage {
+export function kvUsageOf(native: NativeUsage): KvUsage {
   return {
     totalBlocks: native.totalBlocks,
     freeBlocks: native.freeBlocks,
@@ -37,7 +37,7 @@ export function kvUsageOf(native: NativeKvUsage): KvUsage {
   };
 }
 
-export function sessionKvOf(native: NativeKvUsage, tokens: number): SessionKv {
+export function sessionKvOf(native: NativeUsage, tokens: number): SessionKv {
   const blocks = Math.ceil(tokens / native.blockTokens);
   return { tokens, blocks, bytes: blocks * native.bytesPerBlock };
 }

@@ -1,5 +1,5 @@
 import { CallSite, fromThrown } from './errors.js';
-import { native, type NativeKvUsage, type NativeMemory as MemoryEstimate } from './native.js';
+import { native, type NativeMemory as MemoryEstimate, type NativeUsage } from './native.js';
 import type { MemoryOptions } from './option-types.js';
 import { resolveEngine } from './options.js';
 
@@ -14,6 +14,7 @@ export interface MemoryUsage extends MemoryEstimate {
 /**
  * How much memory `Model.load` would take with the same options: exactly what `model.memoryUsage()` says then. Reads the
  * configuration and the tensor headers, not the weights, and checks them as loading does; works on a thread of its own.
+ * With device `'auto'` it is for the device that would be taken now, which depends on how much memory of a CUDA device is free.
  * Rejects with ERR_INVALID_ARGUMENT, ERR_FILE, ERR_MODEL_FORMAT, ERR_CONFIG, ERR_DRAFTER, ERR_BACKEND, ERR_OOM,
  * ERR_NATIVE.
  */
@@ -26,6 +27,6 @@ export async function estimateMemory(directory: string, options?: MemoryOptions)
   }
 }
 
-export function memoryUsageOf(memory: MemoryEstimate, kv: NativeKvUsage): MemoryUsage {
+export function memoryUsageOf(memory: MemoryEstimate, kv: NativeUsage): MemoryUsage {
   return { ...memory, kvUsedBytes: (kv.totalBlocks - kv.freeBlocks) * kv.bytesPerBlock };
 }

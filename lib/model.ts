@@ -5,6 +5,7 @@ import { memoryUsageOf, type MemoryUsage } from './memory.js';
 import { native, type NativeModelInfo as ModelInfo } from './native.js';
 import type { LoadOptions, SaveOptions } from './option-types.js';
 import { resolveLoad } from './options.js';
+import { queueUsageOf, type QueueUsage } from './queue.js';
 import { Session, type SessionOwner } from './session.js';
 import { StatsTotal, type TotalStats } from './stats.js';
 import { Tokenizer } from './tokenizer.js';
@@ -90,6 +91,11 @@ export class Model {
   /** Use of the KV cache over all sessions, as of the last round. Throws ERR_DISPOSED. */
   kvUsage(): KvUsage {
     return kvUsageOf(this.owner.engine.usage());
+  }
+
+  /** Requests that wait, run and pause. Throws ERR_DISPOSED. */
+  queueUsage(): QueueUsage {
+    return queueUsageOf(this.owner.engine.usage());
   }
 
   /** Memory of the model in bytes, by purpose; the use of KV is as of the last round. Throws ERR_DISPOSED. */

@@ -3,9 +3,10 @@ export interface MemoryOptions {
   /** Directory of a recurrent drafter for this model, or false to decode plainly. Default: false. */
   drafter?: string | false;
   /**
-   * Where to run. `'auto'` takes the CPU: it stays there also where CUDA can be used, because the CUDA backend has never run
-   * on a device. `'cuda'` or `'cuda:1'` takes a device by its number; a level of the CPU can be forced with `'cpu:avx512'`,
-   * `'cpu:avx2'`, `'cpu:neon'` or `'cpu:base'`. `getBackends` lists those of this machine. Default: `'auto'`.
+   * Where to run. `'auto'` takes the first CUDA device when that passes a self-test, has the `dtype`, and has memory free for the
+   * model, else the fastest level of the CPU; `model.info.deviceReason` says why. `'cuda'` or `'cuda:1'` takes a device by its
+   * number, or rejects with ERR_BACKEND or ERR_OOM; a level of the CPU can be forced with `'cpu:avx512'`, `'cpu:avx2'`, `'cpu:neon'`
+   * or `'cpu:base'`. `getBackends` lists those of this machine. Default: `'auto'`.
    */
   device?: 'auto' | 'cpu' | 'cuda' | `cpu:${string}` | `cuda:${string}`;
   /**
@@ -24,7 +25,10 @@ export interface MemoryOptions {
    * `memoryBudgetBytes` has room for.
    */
   kvTokens?: number;
-  /** Most prompt tokens of one request in a forward pass, 1 to 4096. Does not change results. Default: 256. */
+  /**
+   * Most prompt tokens of one request in a forward pass, 1 to 4096, and of all requests together while any decodes. Does not
+   * change results. Default: 256.
+   */
   prefillChunk?: number;
   /**
    * Most bytes that the model may take in all, as `estimateMemory` counts them, 1 to 2^53-1. Without `kvTokens` the KV
@@ -37,6 +41,16 @@ export interface MemoryOptions {
 
 /** Options of `Model.load`. */
 export interface LoadOptions extends MemoryOptions {
+  /**
+   * Requests (`generate`, `append`) that may wait to be admitted, 1 to 2^31-1; one more fails with ERR_QUEUE_FULL. A request waits
+   * for an instant at least, so give it as many as are started at once. Default: 1024.
+   */
+  maxQueuedRequests?: number;
+  /**
+   * Tokens of the input of requests that wait, 1 to 2^31-1; what goes beyond fails with ERR_QUEUE_FULL. An empty queue takes a
+   * request of any size. Default: 4 x kvTokens.
+   */
+  maxQueuedTokens?: number;
   /**
    * Called while weights are read, at most every 50 ms, with the fraction done from 0 to 1; it never falls, and the last
    * call says 1. An error thrown here fails the load, which rejects with it.
@@ -103,6 +117,21 @@ export interface GenerateOptions {
    * emitted tokens, k for those of the k most probable tokens as well. Default: none.
    */
   logprobs?: number;
+  /**
+   * Who goes first where not all can, -10 to 10, higher first: in the queue, and in the reading of prompts. A level counts as one
+   * second of waiting, so nobody waits forever. Does not change results. Default: 0.
+   */
+  priority?: number;
+  /**
+   * Time from the call until generation ends with `finishReason: 'deadline'` and the tokens there are, none if it still waits; 1 to
+   * 2^31-1 milliseconds. Looked at once per round. Default: none.
+   */
+  deadlineMs?: number;
+  /**
+   * Tokens that may be unread while the generation is iterated, 1 to 2^31-1: with more it pauses, and goes on when they are read.
+   * It does not pause when it is not iterated or after a call of `result()`. Does not change results. Default: 64.
+   */
+  bufferTokens?: number;
   /**
    * Whether special tokens written out in text input (`<|im_start|>`, `</s>`) become those tokens. Default: false:
    * in text and in chat messages they are plain text, so that data cannot pose as structure.

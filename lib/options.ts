@@ -20,6 +20,7 @@ export const LIMITS = {
   stopTokenIds: 1024,
   threads: 1024,
   prefillChunk: 4096,
+  priority: 10,
 } as const;
 
 /** A value for an error message: short, and with its type where that is the problem. */
@@ -176,7 +177,7 @@ const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16'];
 const MEMORY_KEYS = [
   ...['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk', 'memoryBudgetBytes'],
 ] as const;
-const LOAD_KEYS = [...MEMORY_KEYS, 'onProgress', 'signal'] as const;
+const LOAD_KEYS = [...MEMORY_KEYS, 'maxQueuedRequests', 'maxQueuedTokens', 'onProgress', 'signal'] as const;
 
 /** Checked arguments of `Model.load`. */
 export interface ResolvedLoad {
@@ -211,6 +212,8 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     contextTokens: read.integer('contextTokens', 0, 1, INT_MAX),
     kvTokens: read.integer('kvTokens', 0, 1, INT_MAX),
     prefillChunk: read.integer('prefillChunk', 0, 1, LIMITS.prefillChunk),
+    maxQueuedRequests: read.integer('maxQueuedRequests', 0, 1, INT_MAX),
+    maxQueuedTokens: read.integer('maxQueuedTokens', 0, 1, INT_MAX),
     memoryBudgetBytes: read.integer('memoryBudgetBytes', 0, 1, Number.MAX_SAFE_INTEGER),
   };
 }
@@ -238,7 +241,7 @@ export interface GenerateContext {
 
 /** Checked options of `session.generate`. */
 export interface ResolvedGenerate {
-  native: NativeGenerateOptions;
+  native: Omit<NativeGenerateOptions, 'keepTokens'>;
   stop: string[];
   parseSpecialTokens: boolean;
   signal: AbortSignal | undefined;
@@ -258,6 +261,9 @@ const GENERATE_KEYS = [
   'stop',
   'stopTokenIds',
   'logprobs',
+  'priority',
+  'deadlineMs',
+  'bufferTokens',
   'parseSpecialTokens',
   'signal',
 ] as const;
@@ -298,6 +304,9 @@ export function resolveGenerate(options: GenerateOptions | undefined, model: Gen
       eosTokenIds: read.boolean('ignoreEos', false) ? new Int32Array(0) : Int32Array.from(model.eosTokenIds),
       stopTokenIds: copyIds('stopTokenIds', stopTokenIds, model.vocab, LIMITS.stopTokenIds),
       logprobs: read.integer('logprobs', -1, 0, LIMITS.logprobs),
+      priority: read.integer('priority', 0, -LIMITS.priority, LIMITS.priority),
+      deadlineMs: read.integer('deadlineMs', 0, 1, INT_MAX),
+      bufferTokens: read.integer('bufferTokens', 64, 1, INT_MAX),
     },
     stop: stopStrings(read.raw('stop')),
     parseSpecialTokens: read.boolean('parseSpecialTokens', false),

@@ -106,15 +106,15 @@ export class Session {
    * one. Messages are a whole conversation: the session is first rewound to the part that it shares with them. An
    * empty array of ids continues what the session holds.
    *
-   * Throws at once: ERR_INVALID_ARGUMENT, ERR_TOKENIZER, ERR_TEMPLATE, ERR_CONTEXT, ERR_BUSY, ERR_DISPOSED, and
-   * ERR_ABORTED for a signal that has fired. What fails later rejects iteration and `result()` and leaves the
+   * Throws at once: ERR_INVALID_ARGUMENT, ERR_TOKENIZER, ERR_TEMPLATE, ERR_CONTEXT, ERR_QUEUE_FULL, ERR_BUSY,
+   * ERR_DISPOSED, and ERR_ABORTED for a signal that has fired. What fails later rejects iteration and `result()` and leaves the
    * session as it was before; after ERR_ABORTED it keeps what was generated so far.
    */
   generate(input: SessionInput, options?: GenerateOptions): Generation {
     const site = new CallSite();
     const { engine, info, tokenizer, eosTokenIds } = this.owner;
     const context = { vocab: info.vocab, hasDrafter: info.drafter !== null, eosTokenIds };
-    const { native: nativeOptions, stop, parseSpecialTokens, signal } = resolveGenerate(options, context);
+    const { native: settings, stop, parseSpecialTokens, signal } = resolveGenerate(options, context);
     if (stop.length > 0) this.needTokenizer('stop strings need');
     const { keep, ids } = this.plan(input, parseSpecialTokens);
     const prompt = keep + ids.length;
@@ -134,6 +134,12 @@ export class Session {
       abort: (keepTokens) => {
         engine.native.abort(ticket, keepTokens);
       },
+      read: (tokens) => {
+        engine.native.read(ticket, tokens);
+      },
+      rest: (resting) => {
+        engine.rest(ticket, resting);
+      },
       ended: async (generated, held, kvTokens, stats) => {
         this.totals.add(stats);
         this.owner.totals.add(stats);
@@ -146,27 +152,28 @@ export class Session {
         if (this.revision === revision && !this.busy && this.closing === undefined) await this.rewind(prompt + kept);
       },
     };
-    const { logprobs, seed } = nativeOptions;
+    const { logprobs, seed, bufferTokens } = settings;
     let generation: Generation;
     try {
       const detokenizer = tokenizer?.detokenizer(last);
-      generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal });
-      if (keep < this.ids.length) this.cut(site, keep).catch(() => undefined);
+      generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal, bufferTokens });
       ticket = engine.submit(generation, (native, t) => {
-        native.generate(t, this.number, ids, nativeOptions);
+        native.generate(t, this.number, ids, { ...settings, keepTokens: keep });
       });
     } catch (error) {
       this.busy = false;
       throw site.mark(fromThrown(error));
     }
+    this.ids.length = keep;
+    this.kvTokens = Math.min(this.kvTokens, keep);
     this.extend(ids);
     return generation;
   }
 
   /**
    * Appends text or ids and computes their keys and values, so that a later `generate` or `fork` starts from them.
-   * Rejects with ERR_INVALID_ARGUMENT, ERR_TOKENIZER, ERR_CONTEXT, ERR_KV_FULL, ERR_BUSY, ERR_DISPOSED, ERR_ABORTED;
-   * the session is then as it was before.
+   * Rejects with ERR_INVALID_ARGUMENT, ERR_TOKENIZER, ERR_CONTEXT, ERR_QUEUE_FULL, ERR_KV_FULL, ERR_BUSY, ERR_DISPOSED,
+   * ERR_ABORTED; the session is then as it was before.
    */
   async append(input: string | readonly number[] | Int32Array, options?: AppendOptions): Promise<void> {
     const site = new CallSite();

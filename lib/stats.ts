@@ -30,6 +30,8 @@ export interface DecodeStats {
   tokensPerStep: number;
   /** From the call, its input being tokens by then, to the first one generated: admission, reading the prompt, choosing. Of several, the mean. */
   timeToFirstTokenMs: number;
+  /** From the call until admission; for a request that was never admitted, until its end. Of several, the sum. */
+  queuedMs: number;
   /** From admission until the prompt was read and the first token chosen. */
   prefillMs: number;
   /**
@@ -72,6 +74,7 @@ function derive(sum: NativeStats, generations: number): DecodeStats {
     acceptanceByDepth: sum.acceptedByDepth.map((accepted, d) => accepted / Math.max(sum.draftedByDepth[d] ?? 0, 1)),
     tokensPerStep: rounds > 0 ? decoded / rounds : 0,
     timeToFirstTokenMs: generations > 0 ? sum.firstTokenMs / generations : 0,
+    queuedMs: sum.queuedMs,
     prefillMs,
     draftMs: sum.draftMs,
     verifyMs: sum.verifyMs,
@@ -104,6 +107,7 @@ export class StatsTotal {
     draftedNodes: 0,
     draftedByDepth: [],
     acceptedByDepth: [],
+    queuedMs: 0,
     firstTokenMs: 0,
     prefillMs: 0,
     draftMs: 0,

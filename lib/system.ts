@@ -1,5 +1,6 @@
 import { CallSite, fromThrown } from './errors.js';
 import {
+  type BackendReason,
   type BackendReasonCode,
   native,
   type NativeInspection as Inspection,
@@ -7,7 +8,7 @@ import {
 } from './native.js';
 import { checkPath } from './options.js';
 
-export type { BackendReasonCode, Inspection, TensorInfo };
+export type { BackendReason, BackendReasonCode, Inspection, TensorInfo };
 
 /** One way to run a model: a backend, or one instruction-set level of the CPU backend. */
 export interface BackendStatus {
@@ -19,22 +20,21 @@ export interface BackendStatus {
   level: string | null;
   /** Whether it can be used here. */
   available: boolean;
-  /** Whether device `'auto'` takes this one. Exactly one is selected, and never CUDA: that has never run on a device. */
+  /**
+   * Whether device `'auto'` takes this one: CUDA when it can be used, else the fastest level of the CPU. Exactly one is
+   * selected. A model that finds too little memory of the device still goes to the CPU (`model.info.deviceReason`).
+   */
   selected: boolean;
   /** Why it cannot be used; null when it can. */
-  reason: null | {
-    /** For programs. */
-    code: BackendReasonCode;
-    /** For people; may change. */
-    message: string;
-  };
+  reason: null | BackendReason;
 }
 
 /**
- * The backends and levels there are, those of the CPU with the fastest first, and why some cannot be used here. CUDA is
- * available where its library and a device are there; models load on it when asked to, but `'auto'` stays on the CPU,
- * because the CUDA backend has never run on a device. The first call looks for devices, which starts the driver where there
- * is one. Throws ERR_NATIVE.
+ * The backends and levels there are, those of the CPU with the fastest first, and why some cannot be used here. `cuda` is the
+ * first device. It is available when a program of its own (`redrafter_cuda_probe`) has opened the CUDA library and had the
+ * device compute what is known; what that finds holds for the life of the process. So the first call, or load with `'auto'` or
+ * `'cuda'`, takes some seconds where there is a device, at most 30; where there is no CUDA library it takes no time.
+ * Throws ERR_NATIVE.
  */
 export function getBackends(): BackendStatus[] {
   return native().getBackends();

@@ -1,17 +1,18 @@
 // Makes the npm package (npm run package): the binary of this platform, then the tarball. The last line printed is its
 // path. --keep-prebuilds packs prebuilds/ as it lies, which is how a release puts the binaries of all platforms together.
-// --cuda packs the CUDA library too; without, it is left out, as long as it has never run on a device.
+// --cuda packs the CUDA library and the program that tries it, too; without, it is left out, as long as it has never run on a device.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { npm, root, run } from './tools.mjs';
 
 const LIMIT = 50e6; // bytes unpacked, without models/
-const CUDA_LIMIT = 16e6; // of them in the CUDA library of one platform
+const CUDA = /redrafter_cuda(_probe)?(\.\w+)?$/;
+const CUDA_LIMIT = 16e6; // of them in one file of CUDA of one platform
 
-/** @typedef {{ path: string, size: number }} File */
+/** @typedef {{ path: string, size: number, mode: number }} File */
 /** @typedef {{ filename: string, size: number, files: File[] }} Packed */
 
 /** @param {string} message @returns {never} */
@@ -37,6 +38,10 @@ if (!values['keep-prebuilds']) {
   if (!run(process.execPath, ['scripts/prebuildify.mjs', ...(values.cuda ? ['--cuda'] : [])])) process.exit(1);
 }
 
+// Files that went through an archive of a workflow may have lost their mode.
+for (const path of readdirSync(join(root, 'prebuilds'), { recursive: true, encoding: 'utf8' })) {
+  if (/redrafter_cuda_probe$/.test(path)) chmodSync(join(root, 'prebuilds', path), 0o755);
+}
 mkdirSync(out, { recursive: true });
 const [command, args] = npm('pack', '--json', '--pack-destination', out);
 const { status, stdout, stderr } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28 });
@@ -65,10 +70,17 @@ for (const path of ['dist/index.js', 'dist/index.mjs', 'dist/package.json', 'dis
   if (!packed.files.some((file) => file.path === path)) stop(`${path} is missing`);
 }
 if (!packed.files.some(({ path }) => /^prebuilds\/.*\.node$/.test(path))) stop('there is no binary in prebuilds/');
-for (const { path, size } of packed.files.filter(({ path }) => /redrafter_cuda\.\w+$/.test(path))) {
+for (const { path, size } of packed.files.filter(({ path }) => CUDA.test(path))) {
   if (!values.cuda) stop(`${path} is there, without --cuda`);
   console.log(`package: ${path} is ${megabytes(size)} of it`);
   if (size >= CUDA_LIMIT) stop(`${path} is ${megabytes(size)}, allowed are ${megabytes(CUDA_LIMIT)}`);
+}
+for (const { path } of packed.files.filter(({ path }) => /redrafter_cuda\.\w+$/.test(path))) {
+  const probe = packed.files.find(
+    (file) => file.path === path.replace(/\.so$/, '_probe').replace(/\.dll$/, '_probe.exe'),
+  );
+  if (probe === undefined) stop(`${path} is there, without the program that tries it`);
+  if ((probe.mode & 0o111) === 0) stop(`${probe.path} cannot be executed`);
 }
 /** @type {unknown} */
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));

@@ -1,6 +1,6 @@
 // Builds the binary of this platform into prebuilds/ (npm run prebuildify). With --max-glibc=2.28 it fails if the
-// binary asks for more, so that a release cannot raise what it needs without notice. With --cuda the CUDA library goes
-// beside it, and it fails if that was not built.
+// binary asks for more, so that a release cannot raise what it needs without notice. With --cuda the CUDA library and the
+// program that tries it go beside it, and it fails if they were not built.
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -33,10 +33,13 @@ const gyp = `"${process.execPath}" "${join(root, 'scripts/prebuild-gyp.mjs')}"`;
 const options = ['--napi', '--strip', '--tag-libc', '--name=redrafter', '--cwd=build/prebuild', '--out=.', '--shell'];
 if (!runTool('prebuildify/bin.js', [...options, '--node-gyp', gyp], { quiet: true })) stop('failed, see above');
 if (process.argv.includes('--cuda')) {
-  const library = windows ? 'redrafter_cuda.dll' : 'redrafter_cuda.so';
-  const built = join(root, 'build/Release', library);
-  if (!existsSync(built)) stop('the CUDA library was not built, `npm run build` says why');
-  copyFileSync(built, join(root, 'prebuilds', platform, library));
+  for (const file of windows
+    ? ['redrafter_cuda.dll', 'redrafter_cuda_probe.exe']
+    : ['redrafter_cuda.so', 'redrafter_cuda_probe']) {
+    const built = join(root, 'build/Release', file);
+    if (!existsSync(built)) stop('the CUDA library was not built, `npm run build` says why');
+    copyFileSync(built, join(root, 'prebuilds', platform, file)); // the mode, too
+  }
 }
 
 for (const file of readdirSync(join(root, 'prebuilds', platform))) {

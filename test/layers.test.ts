@@ -31,7 +31,7 @@ function importsOf(source: string): string[] {
 
 const NAPI = /^<?(napi|node_api|js_native_api|uv|v8|node)([.\-_/>]|$)/;
 const CUDA = /^<?(cuda|cuda_[a-z0-9_]+|cublas|nvrtc|cooperative_groups|mma)(\.h|\.hpp|\/|_)|\.cuh>?$|(^|\/)device\.cuh/;
-const LAYERS = ['addon', 'engine', 'spec', 'kv', 'model', 'ops', 'io', 'base'] as const;
+const LAYERS = ['addon', 'engine', 'spec', 'kv', 'model', 'probe', 'ops', 'io', 'base'] as const;
 type Layer = (typeof LAYERS)[number];
 
 interface Rule {
@@ -57,13 +57,14 @@ const RULES: Record<Layer, Rule> = {
   },
   kv: { uses: ['kv', 'ops', 'base'], never: [NAPI, CUDA, /families\//], words: /\b[a-z]\w*_(cpu|cuda)\b/ },
   model: { uses: ['model', 'ops', 'io', 'base'], never: [NAPI, CUDA] },
+  probe: { uses: ['probe', 'ops', 'base'], never: [NAPI, CUDA], words: /\b[a-z]\w*_(cpu|cuda)\b/ },
   ops: { uses: ['ops', 'base'], never: [NAPI] },
   io: { uses: ['io', 'base'], never: [NAPI, CUDA] },
   base: { uses: ['base'], never: [NAPI] },
 };
 
 /** Headers of ops/ that serve all ops; every other header there belongs to one op. */
-const OPS_SHARED = new Set(['ops', 'top', 'panel', 'panel_simd', 'math_simd', 'cuda', 'cuda_entry', 'companion', 'throwing']); // prettier-ignore
+const OPS_SHARED = new Set(['ops', 'top', 'panel', 'panel_simd', 'math_simd', 'cuda', 'cuda_entry', 'companion', 'companion_library', 'probe_report', 'throwing']); // prettier-ignore
 
 /** The only files that know of the emulator of the tests, in `#if defined(REDRAFTER_SIMT)`. */
 const EMULATED = new Set(['native/base/device.cuh', 'native/base/ptx.cuh']);
@@ -175,6 +176,8 @@ describe('layers', () => {
       ['native/spec/x.cc', '  auto f = norm_cuda;'],
       ['native/kv/x.cc', '#include "spec/tree.h"'],
       ['native/model/x.cc', '#include "spec/round.h"'],
+      ['native/probe/x.cc', '#include "model/weights.h"'],
+      ['native/ops/x.cc', '#include "probe/self_test.h"'],
       ['native/model/x.cc', '#include "addon/convert.h"'],
       ['native/ops/x.cc', '#include "model/forward.h"'],
       ['native/ops/x.cc', '#include <cuda_runtime.h>'],

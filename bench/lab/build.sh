@@ -11,7 +11,7 @@ includes=(-Inative -Ibench/lab)
 cuda=(-std=c++20 -O3 -fmad=false --expt-relaxed-constexpr -Werror all-warnings -Xcompiler -Wall,-Wextra
       "-gencode=arch=compute_${arch#sm_},code=$arch")
 host=(native/base/threads.cc native/kv/cache.cc native/model/forward.cc native/model/rope_table.cc native/ops/attention.cc
-      native/ops/sample.cc native/spec/accept.cc native/spec/round.cc native/spec/round_batch.cc native/spec/drafters/recurrent.cc)
+      native/ops/sample.cc native/spec/accept.cc native/spec/logprobs.cc native/spec/round.cc native/spec/round_batch.cc native/spec/round_graphs.cc native/spec/drafters/recurrent.cc)
 compile() {
   case $1 in
     *.cu) nvcc "${cuda[@]}" "${includes[@]}" -c "$1" -o "$2" ;;

@@ -27,6 +27,7 @@ Backend device;  // what the table below stands on
 __global__ void simulate_kernel(TreeAcceptParams p, double tokens_per_step, uint32_t* rounds) {
   const int64_t lane = blockIdx.x;
   const int32_t first = p.begin[lane], nodes = p.begin[lane + 1] - first;
+  if (nodes == 0) return;  // it fills up a graph
   // A low-discrepancy sequence: the share of rounds with one token more is as asked for from the first rounds
   // on.
   const double turn = (rounds[lane]++ + static_cast<double>(lane) / 7) * 0.6180339887498949;

@@ -15,7 +15,7 @@ export interface Ending {
   providerMetadata: ProviderMetadata;
 }
 
-const UNIFIED = { eos: 'stop', stop: 'stop', length: 'length', abort: 'other' } as const;
+const UNIFIED = { eos: 'stop', stop: 'stop', length: 'length', abort: 'other', deadline: 'other' } as const;
 
 export function endingOf({ finishReason, seed, stats }: GenerationResult): Ending {
   const { promptTokens, reusedTokens, tokens } = stats;

@@ -27,10 +27,8 @@ function describe(info: {
   backends: BackendStatus[];
   cpuFeatures: string[];
 }): string {
-  const devices = info.backends.map(({ device, backend, selected, reason }) => {
-    const available =
-      backend === 'cuda' ? 'available; auto stays on the CPU, as this has never run on a device' : 'available';
-    const state = reason === null ? available : `not available: ${reason.message} (${reason.code})`;
+  const devices = info.backends.map(({ device, selected, reason }) => {
+    const state = reason === null ? 'available' : `not available: ${reason.message} (${reason.code})`;
     return `  ${device.padEnd(12)} ${state}${selected ? ', taken by auto' : ''}`;
   });
   return (

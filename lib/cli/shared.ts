@@ -1,7 +1,8 @@
 import { Option, type Command } from 'commander';
 
-import { Model } from '../model.js';
+import { Model, type ModelInfo } from '../model.js';
 import type { MemoryOptions } from '../option-types.js';
+import type { BackendReasonCode } from '../system.js';
 import { progressLine } from './output.js';
 import { byteCount, integer } from './numbers.js';
 
@@ -14,7 +15,7 @@ export interface DeviceFlags {
 
 export function addDeviceFlags(command: Command): Command {
   return command
-    .option('--device <device>', 'cpu, cuda or auto, which is the cpu; a level can follow, as in cpu:avx2', 'auto')
+    .option('--device <device>', 'cpu, cuda, or auto: cuda if it works; a level can follow, as in cpu:avx2', 'auto')
     .addOption(
       new Option('--dtype <dtype>', 'element type of the weight matrices; auto keeps what is stored')
         .choices(['auto', 'f32', 'f16', 'bf16'])
@@ -41,7 +42,12 @@ export function addCapacityFlags(command: Command): Command {
   return command
     .addOption(flag('--context-tokens', "most tokens of one session (default: the model's limit, at most 4096)"))
     .addOption(flag('--kv-tokens', 'tokens the KV cache holds over all sessions (default: 4 x context tokens)'))
-    .addOption(flag('--prefill-chunk', 'most prompt tokens in a forward pass, 1 to 4096 (default: 256)'))
+    .addOption(
+      flag(
+        '--prefill-chunk',
+        'most prompt tokens in a forward pass, 1 to 4096; of all requests while any decodes (default: 256)',
+      ),
+    )
     .addOption(
       new Option(
         '--memory-budget <bytes>',
@@ -79,7 +85,7 @@ export function addBeamFlags(command: Command): Command {
     );
 }
 
-/** Loads a model with progress on a terminal. */
+/** Loads a model with progress on a terminal, and says why the device is not what one might expect. */
 export async function loadModel(
   directory: string,
   drafter: string | false,
@@ -87,8 +93,9 @@ export async function loadModel(
   signal: AbortSignal,
 ): Promise<Model> {
   const progress = progressLine('loading');
+  let model: Model;
   try {
-    return await Model.load(directory, {
+    model = await Model.load(directory, {
       drafter,
       ...loadOptions(flags),
       onProgress: progress.update,
@@ -97,6 +104,17 @@ export async function loadModel(
   } finally {
     progress.done();
   }
+  tellReason(model.info);
+  return model;
+}
+
+/** Why there is no CUDA on most machines, which is no news. */
+const NOTHING_THERE: readonly BackendReasonCode[] = ['NOT_BUILT', 'NO_DRIVER', 'NO_DEVICE'];
+
+/** Says why a CUDA device that seems to be there was not taken. */
+function tellReason({ deviceReason: reason }: ModelInfo): void {
+  if (reason === null || NOTHING_THERE.includes(reason.code)) return;
+  process.stderr.write(`on the CPU, not on CUDA: ${reason.message} (${reason.code})\n`);
 }
 
 /** Copies the defined values, as options do not accept undefined. */

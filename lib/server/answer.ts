@@ -33,7 +33,7 @@ export interface Usage {
 
 /** Generation that ended by itself; one that was aborted has no finish reason but an error. */
 export function finishOf(reason: FinishReason): 'stop' | 'length' {
-  return reason === 'length' ? 'length' : 'stop';
+  return reason === 'length' || reason === 'deadline' ? 'length' : 'stop';
 }
 
 /** The objects of one answer, whole or in parts. */

@@ -1,11 +1,8 @@
 import { HttpError } from './http-error.js';
 
-/** Most that more may wait than the bound allows, in milliseconds: a burst is taken by a client that reads within that. */
-const OVERFLOW_MS = 1000;
-
 /**
- * Server-sent events with a bound on what waits for the client. Events that the client has not taken yet are joined
- * into one piece, which the connection takes when it can write again.
+ * Server-sent events, and when to make more of them. Events that the client has not taken yet are joined into one piece,
+ * which the connection takes when it can write again.
  */
 export class EventStream {
   readonly readable: ReadableStream<Uint8Array>;
@@ -13,14 +10,16 @@ export class EventStream {
   private ended = false;
   private gone = false;
   private wake: (() => void) | undefined;
-  /** Run while something waits, and while too much waits. */
+  /** Who waits for room, and whether there is nothing to wait for any more. */
+  private resume: (() => void) | undefined;
+  private released = false;
+  /** Runs while something waits. */
   private stall: NodeJS.Timeout | undefined;
-  private overflow: NodeJS.Timeout | undefined;
 
   constructor(
     private readonly limits: { streamBuffer: number; stallTimeoutMs: number },
-    /** What to do about a client that leaves too much waiting, and about one that takes nothing at all for too long. */
-    private readonly on: { overflow: () => void; stall: () => void },
+    /** What to do about a client that takes nothing at all for too long. */
+    private readonly onStall: () => void,
   ) {
     const utf8 = new TextEncoder();
     this.readable = new ReadableStream<Uint8Array>(
@@ -28,9 +27,11 @@ export class EventStream {
         pull: async (controller) => {
           if (this.waiting === '' && !this.ended) await new Promise<void>((resolve) => (this.wake = resolve));
           if (this.gone) return;
-          this.calm();
+          clearTimeout(this.stall);
+          this.stall = undefined;
           const piece = this.waiting;
           this.waiting = '';
+          this.resume?.();
           if (piece !== '') controller.enqueue(utf8.encode(piece));
           if (!this.ended) return;
           // What is enqueued goes out before the end does.
@@ -43,6 +44,18 @@ export class EventStream {
       },
       { highWaterMark: 0 },
     );
+  }
+
+  /** Resolves when there is room: the client has taken so much that no more than the bound waits for it. */
+  async room(): Promise<void> {
+    if (this.waiting.length <= this.limits.streamBuffer || this.released || this.gone) return;
+    await new Promise<void>((resolve) => (this.resume = resolve));
+  }
+
+  /** Whoever waits for room goes on: the request ends, whether or not its client reads. */
+  release(): void {
+    this.released = true;
+    this.resume?.();
   }
 
   /** Sends a JSON event. */
@@ -60,25 +73,17 @@ export class EventStream {
   private abandon(): void {
     this.gone = true;
     this.waiting = '';
-    this.calm();
+    clearTimeout(this.stall);
     this.wake?.();
+    this.resume?.();
   }
 
   private push(text: string): void {
     if (this.gone) return;
     this.waiting += text;
-    this.stall ??= setTimeout(this.on.stall, this.limits.stallTimeoutMs);
-    // Counted in UTF-16 units, of which each is one to three bytes.
-    if (this.waiting.length > this.limits.streamBuffer) this.overflow ??= setTimeout(this.on.overflow, OVERFLOW_MS);
+    this.stall ??= setTimeout(this.onStall, this.limits.stallTimeoutMs);
     this.wake?.();
     this.wake = undefined;
-  }
-
-  private calm(): void {
-    clearTimeout(this.stall);
-    clearTimeout(this.overflow);
-    this.stall = undefined;
-    this.overflow = undefined;
   }
 }
 

@@ -84,21 +84,24 @@ async function stream(
     await run.close();
     throw error;
   }
-  const events = new EventStream(options, {
-    overflow: () => {
-      exchange.abort(tooSlow());
-    },
-    stall: () => {
-      exchange.abort(tooSlow());
-      exchange.destroy();
-    },
+  const events = new EventStream(options, () => {
+    exchange.abort(tooSlow());
+    exchange.destroy();
   });
+  const release = (): void => {
+    events.release();
+  };
+  exchange.signal.addEventListener('abort', release, { once: true });
+  if (exchange.signal.aborted) release();
   const send = (list: object[]): void => {
     for (const event of list) events.send(event);
   };
   const pump = async (): Promise<void> => {
     send(answer.opening());
-    for (let next = first; next.done !== true; next = await chunks.next()) send(answer.part(next.value));
+    for (let next = first; next.done !== true; next = await chunks.next()) {
+      send(answer.part(next.value));
+      await events.room(); // what is not read, here or by the client, makes the generation pause
+    }
     const result = await run.generation.result();
     send(answer.closing(result, report(result, run, exchange)));
   };
@@ -125,5 +128,5 @@ function report(result: GenerationResult, run: Run, { log }: Exchange): Usage {
   log.finishReason = finishOf(finishReason);
   log.tokensPerStep = Number(stats.tokensPerStep.toFixed(3));
   log.timeToFirstTokenMs = Math.round(stats.timeToFirstTokenMs);
-  return usageOf(result, run.queueMs);
+  return usageOf(result, run.queueMs + stats.queuedMs);
 }

@@ -62,6 +62,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   ERR_TEMPLATE: 400,
   ERR_CONTEXT: 400,
   ERR_KV_FULL: 429,
+  ERR_QUEUE_FULL: 429,
   ERR_OOM: 503,
   ERR_DISPOSED: 503,
 };

@@ -36,6 +36,11 @@ export class Metrics {
       const { totalBlocks, freeBlocks, blockTokens } = model.kvUsage();
       gauge('kv_tokens', 'Tokens that the KV cache holds', totalBlocks * blockTokens);
       gauge('kv_tokens_free', 'Of them, those of free blocks', freeBlocks * blockTokens);
+      const queue = model.queueUsage();
+      gauge('engine_requests_waiting', 'Requests that wait in the engine', queue.waitingRequests);
+      gauge('engine_tokens_waiting', 'Prompt tokens of these', queue.waitingTokens);
+      gauge('engine_requests_active', 'Requests that take part in rounds or pause', queue.activeRequests);
+      gauge('engine_requests_paused', 'Of them, those whose clients do not read', queue.pausedRequests);
       const { stats } = model;
       counter('prompt_tokens_total', 'Prompt tokens', stats.promptTokens);
       counter('generated_tokens_total', 'Tokens generated', stats.tokens);
@@ -45,6 +50,7 @@ export class Metrics {
       family('drafted_total', 'counter', 'Rounds that drafted at this depth', byDepth(stats.draftedByDepth));
       family('accepted_total', 'counter', 'Rounds that accepted at this depth', byDepth(stats.acceptedByDepth));
       family('seconds_total', 'counter', 'Time of requests by phase, with a shared round in equal parts', [
+        ['phase="queue"', stats.queuedMs / 1000],
         ['phase="prefill"', stats.prefillMs / 1000],
         ['phase="draft"', stats.draftMs / 1000],
         ['phase="verify"', stats.verifyMs / 1000],

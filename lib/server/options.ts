@@ -25,7 +25,7 @@ export interface ServerOptions {
   bodyLimit?: number;
   /**
    * Most that a stream keeps for a client that reads slower than the model writes, in UTF-16 units, 1024 to 2^30. When
-   * more waits for a second, the request ends. Default: 1,000,000.
+   * more waits, the generation pauses until the client has read it. Default: 65,536.
    */
   streamBuffer?: number;
   /** Most that a client may not read anything although there is something, in milliseconds. Default: 30,000. */
@@ -161,7 +161,7 @@ export function resolveServer(options: ServerOptions): ResolvedServer {
     queueTimeoutMs: read.integer('queueTimeoutMs', 30_000, 1, DAY),
     requestTimeoutMs: read.integer('requestTimeoutMs', 600_000, 1, DAY),
     bodyLimit: read.integer('bodyLimit', 2_000_000, 1024, 2 ** 30),
-    streamBuffer: read.integer('streamBuffer', 1_000_000, 1024, 2 ** 30),
+    streamBuffer: read.integer('streamBuffer', 65_536, 1024, 2 ** 30),
     stallTimeoutMs: read.integer('stallTimeoutMs', 30_000, 1, DAY),
     shape: {
       ...(width === undefined ? {} : { beamWidth: read.integer('beamWidth', 0, 0, 64) }),

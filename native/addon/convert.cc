@@ -1,8 +1,10 @@
 #include "addon/convert.h"
 
 #include <cstring>
+#include <initializer_list>
 #include <iomanip>
 #include <sstream>
+#include <utility>
 
 namespace redrafter {
 namespace {
@@ -28,24 +30,33 @@ Napi::Array counts(Napi::Env env, const std::vector<int64_t>& values) {
   return array;
 }
 
+using Number = std::pair<const char*, double>;
+
+Napi::Object set_numbers(Napi::Object o, std::initializer_list<Number> numbers) {
+  for (const auto& [key, value] : numbers) o.Set(key, value);
+  return o;
+}
+
+Number count(const char* key, int64_t value) { return {key, static_cast<double>(value)}; }
+
 Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   Napi::Object o = Napi::Object::New(env);
-  o.Set("promptTokens", static_cast<double>(s.prompt_tokens));
-  o.Set("reusedTokens", static_cast<double>(s.reused_tokens));
-  o.Set("tokens", static_cast<double>(s.tokens));
-  o.Set("rounds", static_cast<double>(s.rounds));
-  o.Set("decodedTokens", static_cast<double>(s.decoded));
-  o.Set("draftedRounds", static_cast<double>(s.drafted_rounds));
-  o.Set("draftedNodes", static_cast<double>(s.drafted_nodes));
   o.Set("draftedByDepth", counts(env, s.drafted_by_depth));
   o.Set("acceptedByDepth", counts(env, s.accepted_by_depth));
-  o.Set("firstTokenMs", s.first_token_ms);
-  o.Set("prefillMs", s.prefill_ms);
-  o.Set("draftMs", s.draft_ms);
-  o.Set("verifyMs", s.verify_ms);
-  o.Set("hostMs", s.host_ms);
-  o.Set("totalMs", s.total_ms);
-  return o;
+  return set_numbers(o, {count("promptTokens", s.prompt_tokens),
+                         count("reusedTokens", s.reused_tokens),
+                         count("tokens", s.tokens),
+                         count("rounds", s.rounds),
+                         count("decodedTokens", s.decoded),
+                         count("draftedRounds", s.drafted_rounds),
+                         count("draftedNodes", s.drafted_nodes),
+                         {"queuedMs", s.queued_ms},
+                         {"firstTokenMs", s.first_token_ms},
+                         {"prefillMs", s.prefill_ms},
+                         {"draftMs", s.draft_ms},
+                         {"verifyMs", s.verify_ms},
+                         {"hostMs", s.host_ms},
+                         {"totalMs", s.total_ms}});
 }
 
 Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
@@ -55,18 +66,12 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   o.Set("dtype", i.dtype);
   o.Set("device", i.device);
   o.Set("level", i.level);
-  const std::pair<const char*, int64_t> numbers[] = {{"vocab", i.vocab},
-                                                     {"hidden", i.hidden},
-                                                     {"layers", i.layers},
-                                                     {"heads", i.heads},
-                                                     {"kvHeads", i.kv_heads},
-                                                     {"headDim", i.head_dim},
-                                                     {"ffn", i.ffn},
-                                                     {"maxPositions", i.max_positions},
-                                                     {"contextTokens", i.context_tokens},
-                                                     {"kvTokens", i.kv_tokens},
-                                                     {"threads", i.threads}};
-  for (const auto& [key, value] : numbers) o.Set(key, static_cast<double>(value));
+  o.Set("deviceReason", from_reason(env, i.device_reason));
+  set_numbers(o, {count("vocab", i.vocab), count("hidden", i.hidden), count("layers", i.layers),
+                  count("heads", i.heads), count("kvHeads", i.kv_heads), count("headDim", i.head_dim),
+                  count("ffn", i.ffn), count("maxPositions", i.max_positions),
+                  count("contextTokens", i.context_tokens), count("kvTokens", i.kv_tokens),
+                  count("threads", i.threads)});
   std::ostringstream fingerprint;
   fingerprint << std::hex << std::setw(16) << std::setfill('0') << i.fingerprint;
   o.Set("fingerprint", fingerprint.str());
@@ -81,10 +86,8 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   Napi::Object drafter = Napi::Object::New(env);
   drafter.Set("cell", i.drafter_cell);
   drafter.Set("format", i.drafter_format);
-  drafter.Set("exit", static_cast<double>(i.drafter_exit));
-  drafter.Set("blocks", static_cast<double>(i.drafter_blocks));
-  drafter.Set("draftVocab", static_cast<double>(i.drafter_vocab));
-  o.Set("drafter", drafter);
+  o.Set("drafter", set_numbers(drafter, {count("exit", i.drafter_exit), count("blocks", i.drafter_blocks),
+                                         count("draftVocab", i.drafter_vocab)}));
   return o;
 }
 
@@ -129,6 +132,8 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.kv_tokens = to_int(o.Get("kvTokens"));
   options.prefill_chunk = to_int(o.Get("prefillChunk"));
   options.memory_budget_bytes = to_int(o.Get("memoryBudgetBytes"));
+  options.max_queued_requests = to_int(o.Get("maxQueuedRequests"));
+  options.max_queued_tokens = to_int(o.Get("maxQueuedTokens"));
   REDRAFTER_REQUIRE(options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
                         options.kv_tokens >= 0 && options.prefill_chunk >= 0 &&
                         options.prefill_chunk <= 65536 && options.memory_budget_bytes >= 0,
@@ -150,29 +155,39 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
   g.beam_length = to_int(o.Get("beamLength"));
   g.adaptive = o.Get("adaptive").ToBoolean();
   g.logprobs = to_int(o.Get("logprobs"));
+  g.priority = to_int(o.Get("priority"));
+  g.deadline_ms = to_int(o.Get("deadlineMs"));
+  g.buffer_tokens = to_int(o.Get("bufferTokens"));
   g.eos = to_ids(o.Get("eosTokenIds"));
   g.stop = to_ids(o.Get("stopTokenIds"));
   return g;
 }
 
-Napi::Object from_usage(Napi::Env env, const KvUsage& usage) {
+Napi::Object from_usage(Napi::Env env, const EngineUsage& usage) {
+  const auto& [kv, queue] = usage;
+  return set_numbers(
+      Napi::Object::New(env),
+      {count("totalBlocks", kv.total_blocks), count("freeBlocks", kv.free_blocks),
+       count("blockTokens", kv.block_tokens), count("bytesPerBlock", kv.bytes_per_block),
+       count("sessions", kv.sessions), count("waitingRequests", queue.waiting_requests),
+       count("waitingTokens", queue.waiting_tokens), count("activeRequests", queue.active_requests),
+       count("pausedRequests", queue.paused_requests), count("maxQueuedRequests", queue.max_requests),
+       count("maxQueuedTokens", queue.max_tokens)});
+}
+
+Napi::Value from_reason(Napi::Env env, const Reason& reason) {
+  if (reason.code == nullptr) return env.Null();
   Napi::Object o = Napi::Object::New(env);
-  o.Set("totalBlocks", static_cast<double>(usage.total_blocks));
-  o.Set("freeBlocks", static_cast<double>(usage.free_blocks));
-  o.Set("blockTokens", static_cast<double>(usage.block_tokens));
-  o.Set("bytesPerBlock", static_cast<double>(usage.bytes_per_block));
-  o.Set("sessions", static_cast<double>(usage.sessions));
+  o.Set("code", reason.code);
+  o.Set("message", reason.message);
   return o;
 }
 
 Napi::Object from_memory(Napi::Env env, const MemoryUse& use) {
-  Napi::Object o = Napi::Object::New(env);
-  o.Set("weightBytes", static_cast<double>(use.weights));
-  o.Set("drafterBytes", static_cast<double>(use.drafter));
-  o.Set("kvBytes", static_cast<double>(use.kv));
-  o.Set("workspaceBytes", static_cast<double>(use.workspace));
-  o.Set("totalBytes", static_cast<double>(use.total()));
-  return o;
+  return set_numbers(
+      Napi::Object::New(env),
+      {count("weightBytes", use.weights), count("drafterBytes", use.drafter), count("kvBytes", use.kv),
+       count("workspaceBytes", use.workspace), count("totalBytes", use.total())});
 }
 
 Napi::Object from_message(Napi::Env env, const Message& m) {

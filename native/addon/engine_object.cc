@@ -13,11 +13,12 @@ Napi::Function EngineObject::define(Napi::Env env) {
                          InstanceMethod<&EngineObject::append>("append"),
                          InstanceMethod<&EngineObject::generate>("generate"),
                          InstanceMethod<&EngineObject::abort>("abort"),
+                         InstanceMethod<&EngineObject::read>("read"),
                          InstanceMethod<&EngineObject::close_session>("closeSession"),
                          InstanceMethod<&EngineObject::save_session>("saveSession"),
                          InstanceMethod<&EngineObject::restore_session>("restoreSession"),
                          InstanceMethod<&EngineObject::read_kv>("readKv"),
-                         InstanceMethod<&EngineObject::kv_usage>("kvUsage"),
+                         InstanceMethod<&EngineObject::usage>("usage"),
                          InstanceMethod<&EngineObject::close>("close"),
                          InstanceMethod<&EngineObject::ref>("ref"),
                          InstanceMethod<&EngineObject::unref>("unref"),
@@ -102,80 +103,64 @@ void EngineObject::deliver(Napi::Env env, const Napi::Function& on_messages) {
   on_messages.Call({array});  // may end the model, the worker or the process
 }
 
-void EngineObject::submit(const Napi::CallbackInfo& info, Command command) {
+// A command for ticket info[0] about session info[1]; `fill` adds what else it takes.
+void EngineObject::submit(const Napi::CallbackInfo& info, CommandType type,
+                          const std::function<void(Command&)>& fill) {
   guarded(info.Env(), [&] {
     REDRAFTER_REQUIRE(engine_ != nullptr, "ERR_DISPOSED", "the model was disposed");
+    Command command{type, to_int(info[0])};
+    const bool has_session = type != CommandType::kAbort && type != CommandType::kRead;
+    (has_session ? command.session : command.value) = to_int(info[1]);
+    if (fill) fill(command);
     engine_->submit(std::move(command));
   });
 }
 
-void EngineObject::open_session(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kOpen, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-         }));
-}
+void EngineObject::open_session(const Napi::CallbackInfo& info) { submit(info, CommandType::kOpen); }
 
 void EngineObject::fork_session(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kFork, to_int(info[0]), to_int(info[1]), to_int(info[2]), {}, {}};
-         }));
+  submit(info, CommandType::kFork, [&](Command& command) { command.value = to_int(info[2]); });
 }
 
 void EngineObject::rewind_session(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kRewind, to_int(info[0]), to_int(info[1]), to_int(info[2]), {}, {}};
-         }));
+  submit(info, CommandType::kRewind, [&](Command& command) { command.value = to_int(info[2]); });
 }
 
 void EngineObject::append(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kAppend, to_int(info[0]), to_int(info[1]), 0, to_ids(info[2]), {}};
-         }));
+  submit(info, CommandType::kAppend, [&](Command& command) { command.ids = to_ids(info[2]); });
 }
 
 void EngineObject::generate(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           REDRAFTER_REQUIRE(info[3].IsObject(), "ERR_INVALID_ARGUMENT", "generate takes options");
-           return Command{CommandType::kGenerate, to_int(info[0]),
-                          to_int(info[1]),        0,
-                          to_ids(info[2]),        to_generate_options(info[3].As<Napi::Object>())};
-         }));
+  submit(info, CommandType::kGenerate, [&](Command& command) {
+    REDRAFTER_REQUIRE(info[3].IsObject(), "ERR_INVALID_ARGUMENT", "generate takes options");
+    const auto options = info[3].As<Napi::Object>();
+    command.ids = to_ids(info[2]);
+    command.value = to_int(options.Get("keepTokens"));
+    command.generate = to_generate_options(options);
+  });
 }
 
 void EngineObject::abort(const Napi::CallbackInfo& info) {
-  if (engine_ == nullptr) return;
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kAbort, to_int(info[0]), 0, to_int(info[1]), {}, {}};
-         }));
+  if (engine_ != nullptr) submit(info, CommandType::kAbort);
 }
 
-void EngineObject::close_session(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kClose, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-         }));
+void EngineObject::read(const Napi::CallbackInfo& info) {
+  if (engine_ != nullptr) submit(info, CommandType::kRead);
 }
 
-void EngineObject::submit_path(const Napi::CallbackInfo& info, CommandType type) {
-  submit(info, guarded(info.Env(), [&] {
-           Command command{type, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-           command.path = to_text(info[2]);
-           return command;
-         }));
-}
+void EngineObject::close_session(const Napi::CallbackInfo& info) { submit(info, CommandType::kClose); }
 
-void EngineObject::save_session(const Napi::CallbackInfo& info) { submit_path(info, CommandType::kSave); }
+void EngineObject::save_session(const Napi::CallbackInfo& info) {
+  submit(info, CommandType::kSave, [&](Command& command) { command.path = to_text(info[2]); });
+}
 
 void EngineObject::restore_session(const Napi::CallbackInfo& info) {
-  submit_path(info, CommandType::kRestore);
+  submit(info, CommandType::kRestore, [&](Command& command) { command.path = to_text(info[2]); });
 }
 
-void EngineObject::read_kv(const Napi::CallbackInfo& info) {
-  submit(info, guarded(info.Env(), [&] {
-           return Command{CommandType::kReadKv, to_int(info[0]), to_int(info[1]), 0, {}, {}};
-         }));
-}
+void EngineObject::read_kv(const Napi::CallbackInfo& info) { submit(info, CommandType::kReadKv); }
 
-Napi::Value EngineObject::kv_usage(const Napi::CallbackInfo& info) {
+Napi::Value EngineObject::usage(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     REDRAFTER_REQUIRE(engine_ != nullptr, "ERR_DISPOSED", "the model was disposed");
     return from_usage(info.Env(), engine_->usage());

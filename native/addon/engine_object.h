@@ -23,17 +23,18 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   void append(const Napi::CallbackInfo& info);
   void generate(const Napi::CallbackInfo& info);
   void abort(const Napi::CallbackInfo& info);
+  void read(const Napi::CallbackInfo& info);
   void close_session(const Napi::CallbackInfo& info);
   void save_session(const Napi::CallbackInfo& info);
   void restore_session(const Napi::CallbackInfo& info);
   void read_kv(const Napi::CallbackInfo& info);
-  Napi::Value kv_usage(const Napi::CallbackInfo& info);
+  Napi::Value usage(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
   void ref(const Napi::CallbackInfo& info);
   void unref(const Napi::CallbackInfo& info);
 
-  void submit(const Napi::CallbackInfo& info, Command command);
-  void submit_path(const Napi::CallbackInfo& info, CommandType type);
+  void submit(const Napi::CallbackInfo& info, CommandType type,
+              const std::function<void(Command&)>& fill = {});
   // What the thread-safe function points to, and frees as the last thing it does: it may outlive the object.
   struct WakeTarget {
     EngineObject* object;  // null once the engine is gone

@@ -17,15 +17,9 @@ Napi::Value get_backends(const Napi::CallbackInfo& info) {
     o.Set("device", all[i].device);
     o.Set("backend", all[i].backend);
     o.Set("level", all[i].level.empty() ? env.Null() : Napi::String::New(env, all[i].level));
-    o.Set("available", all[i].code == nullptr);
+    o.Set("available", all[i].reason.code == nullptr);
     o.Set("selected", all[i].selected);
-    o.Set("reason", env.Null());
-    if (all[i].code != nullptr) {
-      Napi::Object reason = Napi::Object::New(env);
-      reason.Set("code", all[i].code);
-      reason.Set("message", all[i].message);
-      o.Set("reason", reason);
-    }
+    o.Set("reason", from_reason(env, all[i].reason));
     array.Set(i, o);
   }
   return array;

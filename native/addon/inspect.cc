@@ -11,19 +11,8 @@
 namespace redrafter {
 namespace {
 
-const char* scaling_name(RopeScaling scaling) {
-  switch (scaling) {
-    case RopeScaling::kNone:
-      return "none";
-    case RopeScaling::kLinear:
-      return "linear";
-    case RopeScaling::kLlama3:
-      return "llama3";
-    case RopeScaling::kYarn:
-      return "yarn";
-  }
-  return "none";
-}
+// By RopeScaling.
+constexpr const char* kScalingNames[] = {"none", "linear", "llama3", "yarn"};
 
 Napi::Object from_model(Napi::Env env, const ModelConfig& c) {
   Napi::Object o = Napi::Object::New(env);
@@ -41,7 +30,7 @@ Napi::Object from_model(Napi::Env env, const ModelConfig& c) {
   for (const auto& [key, value] : numbers) o.Set(key, static_cast<double>(value));
   o.Set("normEps", c.norm_eps);
   o.Set("ropeTheta", c.rope.theta);
-  o.Set("ropeScaling", scaling_name(c.rope.scaling));
+  o.Set("ropeScaling", kScalingNames[static_cast<size_t>(c.rope.scaling)]);
   o.Set("ropeFactor", c.rope.factor);
   o.Set("tiedEmbeddings", c.tied_embeddings);
   o.Set("qkvBias", c.qkv_bias);

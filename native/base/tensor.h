@@ -83,11 +83,14 @@ constexpr int64_t head_dim_padded(int64_t head_dim) { return ceil_to(head_dim, 1
 // context[r] of them are the slots 0..context[r]-1 of the sequence, the others (its ancestors in the tree and
 // itself) are the position[r] + 1 - context[r] slots from tail_slots[tail_begin[r]] on, in ascending
 // position.
+// A row with slot -1 is inert: it sits at position -1 with a context of 0, so it sees nothing, and neither K
+// nor V of it is written anywhere. It has a token and a sequence as any row. What ops leave in its rows of
+// their results is not specified.
 struct Batch {
   int64_t rows = 0;
   const int32_t* token = nullptr;       // [rows]
   const int32_t* position = nullptr;    // [rows]
-  const int32_t* slot = nullptr;        // [rows] where K and V of this row are written
+  const int32_t* slot = nullptr;        // [rows] where K and V of this row are written, or -1
   const int32_t* sequence = nullptr;    // [rows] row of block_tables
   const int32_t* context = nullptr;     // [rows]
   const int32_t* tail_begin = nullptr;  // [rows]

@@ -1,5 +1,6 @@
 // The commands of the host, one function each. All run on the engine thread, between rounds.
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/check.h"
 #include "engine/engine_thread.h"
@@ -19,6 +20,8 @@ void EngineThread::execute(Command& command) {
       return start(command);
     case CommandType::kAbort:
       return abort(command);
+    case CommandType::kRead:
+      return note_read(command);
     case CommandType::kClose:
       return close_session(command);
     case CommandType::kReadKv:
@@ -77,13 +80,18 @@ void EngineThread::rewind(const Command& command) {
   post_done(command.ticket, target);
 }
 
-void EngineThread::check_request(const Command& command, const Session& session) const {
+// Tokens of the session and of the command before the first new one.
+int64_t EngineThread::check_request(const Command& command, const Session& session) const {
   for (const int32_t id : command.ids) {
     REDRAFTER_REQUIRE(id >= 0 && id < model_->config().vocab, "ERR_INVALID_ARGUMENT", "token id ", id,
                       " is outside the vocabulary of ", model_->config().vocab, " ids");
   }
-  const int64_t total = static_cast<int64_t>(session.tokens.size() + command.ids.size());
+  const int64_t held = static_cast<int64_t>(session.tokens.size());
+  REDRAFTER_REQUIRE(command.value <= held, "ERR_INVALID_ARGUMENT", "cannot keep ", command.value,
+                    " tokens: the session holds ", held);
   const bool generates = command.type == CommandType::kGenerate;
+  const int64_t kept = generates && command.value >= 0 ? command.value : held;
+  const int64_t total = kept + static_cast<int64_t>(command.ids.size());
   REDRAFTER_REQUIRE(!generates || total > 0, "ERR_INVALID_ARGUMENT",
                     "there is nothing to continue: the session and the input are empty");
   REDRAFTER_REQUIRE(total + (generates ? 1 : 0) <= context_tokens_, "ERR_CONTEXT", "the session would hold ",
@@ -99,20 +107,29 @@ void EngineThread::check_request(const Command& command, const Session& session)
                                    g.beam_length >= 0 && g.beam_length <= kMaxBeamLength &&
                                    g.logprobs <= model_->config().vocab),
                     "ERR_INVALID_ARGUMENT", "maxTokens, beamWidth, beamLength or logprobs is out of range");
+  REDRAFTER_REQUIRE(!generates || (std::abs(g.priority) <= kMaxPriority && g.deadline_ms >= 0 &&
+                                   g.deadline_ms <= INT32_MAX && g.buffer_tokens >= 0),
+                    "ERR_INVALID_ARGUMENT", "priority, deadlineMs or bufferTokens is out of range");
+  return total;
 }
 
-void EngineThread::start(Command& command) {
-  Session& target = idle_session(command.session);
-  check_request(command, target);
+// Of the cache, when `prompt` tokens come before the first new one.
+int64_t EngineThread::slots_wanted(const Lane& lane, int64_t prompt) {
+  if (!lane.generates) return prompt;
+  return prompt + lane.max_tokens +
+         (lane.acceptance ? Planner::kMostNodes : max_tree_nodes(lane.beam_width, lane.beam_length));
+}
+
+// Changes nothing of the session yet.
+std::unique_ptr<Request> EngineThread::make_request(Command& command, Session& target) const {
   auto request = std::make_unique<Request>();
   request->ticket = command.ticket;
   request->session_id = command.session;
   request->session = &target;
-  request->submitted = command.submitted;
-  request->started = std::chrono::steady_clock::now();
-  target.busy = true;
-  target.tokens.insert(target.tokens.end(), command.ids.begin(), command.ids.end());
-  request->prompt_end = static_cast<int64_t>(target.tokens.size());
+  request->place = std::move(command.place);
+  request->submitted = request->turn = command.submitted;
+  request->prompt_end = check_request(command, target);
+  request->stats.prompt_tokens = request->prompt_end;
 
   Lane& lane = request->lane;
   lane.tokens = &target.tokens;
@@ -120,8 +137,9 @@ void EngineThread::start(Command& command) {
   lane.generates = command.type == CommandType::kGenerate;
   if (lane.generates) {
     const GenerateOptions& g = command.generate;
-    // The last token's logits are needed, so at least that token is run.
-    target.kv.truncate(std::min(target.kv.length(), request->prompt_end - 1));
+    request->turn = turn_of(command.submitted, g.priority);
+    if (g.deadline_ms > 0) request->deadline = command.submitted + std::chrono::milliseconds(g.deadline_ms);
+    request->buffer_tokens = g.buffer_tokens;
     lane.sample = g.sample;
     lane.stop = {g.eos, g.stop};
     lane.beam_width = drafter_ == nullptr || g.beam_length == 0 || g.adaptive ? 0 : g.beam_width;
@@ -132,30 +150,47 @@ void EngineThread::start(Command& command) {
     request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
   }
-  request->stats.prompt_tokens = request->prompt_end;
+  const int64_t needed = (slots_wanted(lane, request->prompt_end) + kBlockTokens - 1) / kBlockTokens;
+  REDRAFTER_REQUIRE(needed <= cache_->shape().blocks, "ERR_KV_FULL", "the request needs ", needed,
+                    " KV blocks of ", kBlockTokens, " tokens, and the cache has ", cache_->shape().blocks,
+                    " in all; lower maxTokens, or load with a larger kvTokens");
+  return request;
+}
+
+void EngineThread::start(Command& command) {
+  Session& target = idle_session(command.session);
+  std::unique_ptr<Request> request = make_request(command, target);
+  const int64_t kept = request->prompt_end - static_cast<int64_t>(command.ids.size());
+  target.tokens.resize(static_cast<size_t>(kept));
+  target.tokens.insert(target.tokens.end(), command.ids.begin(), command.ids.end());
+  // The last token's logits are needed to generate, so at least that token is run.
+  target.kv.truncate(std::min({target.kv.length(), kept, request->prompt_end - request->lane.generates}));
   request->stats.reused_tokens = target.kv.length();
-  if (!lane.generates && target.kv.length() == request->prompt_end) {  // nothing to compute
-    target.busy = false;
-    return post_done(command.ticket, target);
-  }
-  waiting_.push_back(std::move(request));
+  if (target.kv.length() == request->prompt_end)
+    return post_done(command.ticket, target);  // nothing to compute
+  target.busy = true;
+  insert(waiting_, std::move(request));
 }
 
 void EngineThread::abort(const Command& command) {
   if (const auto job = jobs_.find(command.ticket); job != jobs_.end()) job->second->cancelled.store(true);
-  for (auto* queue : {&active_, &waiting_}) {
-    for (auto& request : *queue) {
-      if (request->ticket != command.ticket) continue;
-      Session& target = *request->session;
-      if (command.value >= 0) {
-        const int64_t keep =
-            std::min(request->prompt_end + command.value, static_cast<int64_t>(target.tokens.size()));
-        target.tokens.resize(static_cast<size_t>(keep));
-        target.kv.commit(std::min(target.kv.length(), keep - 1));
-      }
-      return finish(*request, command.value >= 0 ? Finish::kStop : Finish::kAbort);
-    }
+  Request* request = find(command.ticket);
+  if (request == nullptr) return;
+  Session& target = *request->session;
+  if (command.value >= 0) {
+    const int64_t keep =
+        std::min(request->prompt_end + command.value, static_cast<int64_t>(target.tokens.size()));
+    target.tokens.resize(static_cast<size_t>(keep));
+    target.kv.commit(std::min(target.kv.length(), keep - 1));
   }
+  finish(*request, command.value >= 0 ? Finish::kStop : Finish::kAbort);
+}
+
+void EngineThread::note_read(const Command& command) {
+  Request* request = find(command.ticket);
+  if (request == nullptr) return;
+  request->read =
+      command.value < 0 ? -1 : std::max(request->read, command.value);  // what was read stays read
 }
 
 void EngineThread::close_session(const Command& command) {

@@ -42,6 +42,9 @@ void Engine::run() {
 }
 
 void Engine::submit(Command command) {
+  if (command.type == CommandType::kAppend || command.type == CommandType::kGenerate) {
+    command.place = queue_.enter(static_cast<int64_t>(command.ids.size()));
+  }
   {
     const std::lock_guard lock(mutex_);
     commands_.push_back(std::move(command));
@@ -62,9 +65,14 @@ std::vector<Message> Engine::take_messages() {
   return std::exchange(messages_, {});
 }
 
-KvUsage Engine::usage() const {
+EngineUsage Engine::usage() const {
   const std::lock_guard lock(mutex_);
-  return usage_;
+  EngineUsage usage = usage_;
+  usage.queue.waiting_requests = queue_.requests();
+  usage.queue.waiting_tokens = queue_.tokens();
+  usage.queue.max_requests = queue_.max_requests();
+  usage.queue.max_tokens = queue_.max_tokens();
+  return usage;
 }
 
 std::vector<Command> Engine::take_commands(std::chrono::milliseconds patience) {

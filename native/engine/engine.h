@@ -26,10 +26,10 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   // Answered by messages with the command's ticket. After close() or a failure every command is answered with
-  // an error.
+  // an error. From one host thread; throws ERR_QUEUE_FULL for an append or generation that finds no place.
   void submit(Command command);
   std::vector<Message> take_messages();
-  KvUsage usage() const;
+  EngineUsage usage() const;
 
   // Asks the thread to end after the current round; does not wait. Idempotent.
   void close();
@@ -51,10 +51,11 @@ class Engine {
   const std::function<void()> wake_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
+  QueueLimit queue_;
   std::vector<Command> commands_;
   bool nudged_ = false;
   std::vector<Message> messages_;
-  KvUsage usage_;
+  EngineUsage usage_;  // but for what queue_ knows
   std::atomic<bool> closing_{false};
   std::thread thread_;
 };

@@ -22,6 +22,8 @@ const char* finish_name(Finish finish) {
       return "stop";
     case Finish::kLength:
       return "length";
+    case Finish::kDeadline:
+      return "deadline";
     default:
       return "abort";
   }
@@ -65,10 +67,7 @@ void EngineThread::run() {
 
 void EngineThread::serve() {
   while (!engine_.closing_.load()) {
-    const auto patience = !active_.empty()    ? std::chrono::milliseconds::zero()
-                          : !waiting_.empty() ? kBlockPoll
-                                              : std::chrono::milliseconds::max();
-    for (Command& command : engine_.take_commands(patience)) {
+    for (Command& command : engine_.take_commands(patience())) {
       try {
         execute(command);
       } catch (const Error& error) {
@@ -77,21 +76,57 @@ void EngineThread::serve() {
       }
     }
     continue_jobs();
+    end_late();
     // Time spent waiting for work is not the host's.
-    if (active_.empty()) verified_ = std::chrono::steady_clock::time_point::max();
+    if (!any_runs()) verified_ = std::chrono::steady_clock::time_point::max();
     admit();
-    if (!active_.empty() && !engine_.closing_.load()) round();
-    flush();
+    if (any_runs() && !engine_.closing_.load()) round();
+    // Else they are told while the next round, which begins at once, is on its way.
+    if (!any_runs() || backend_->host_memory) flush();
+  }
+}
+
+bool EngineThread::any_runs() const {
+  return std::any_of(active_.begin(), active_.end(), [](const auto& request) { return !request->paused(); });
+}
+
+// For how long there is nothing to do unless the host says something.
+std::chrono::milliseconds EngineThread::patience() const {
+  if (any_runs()) return std::chrono::milliseconds::zero();
+  auto first = std::chrono::steady_clock::time_point::max();
+  for (const auto* queue : {&active_, &waiting_}) {
+    for (const auto& request : *queue) first = std::min(first, request->deadline);
+  }
+  auto most = waiting_.empty() ? std::chrono::milliseconds::max() : kBlockPoll;
+  if (first == std::chrono::steady_clock::time_point::max()) return most;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(first - std::chrono::steady_clock::now());
+  return std::clamp(left, std::chrono::milliseconds(0), most);
+}
+
+// Requests whose time is over keep what they generated, those that still wait included.
+void EngineThread::end_late() {
+  const auto now = std::chrono::steady_clock::now();
+  for (auto* queue : {&active_, &waiting_}) {
+    for (size_t i = queue->size(); i-- > 0;) {
+      if ((*queue)[i]->deadline <= now) finish(*(*queue)[i], Finish::kDeadline);
+    }
   }
 }
 
 void EngineThread::flush() {
-  if (cache_ != nullptr) {
-    const std::lock_guard lock(engine_.mutex_);
-    engine_.usage_ = {cache_->shape().blocks, cache_->free_blocks(), kBlockTokens, cache_->bytes_per_block(),
-                      static_cast<int64_t>(sessions_.size())};
-  }
+  publish_usage();
   engine_.deliver(outbox_);
+}
+
+void EngineThread::publish_usage() {
+  if (cache_ == nullptr) return;
+  const std::lock_guard lock(engine_.mutex_);
+  engine_.usage_.kv = {cache_->shape().blocks, cache_->free_blocks(), kBlockTokens, cache_->bytes_per_block(),
+                       static_cast<int64_t>(sessions_.size())};
+  QueueUsage& queue = engine_.usage_.queue;
+  queue.active_requests = static_cast<int64_t>(active_.size());
+  queue.paused_requests =
+      std::count_if(active_.begin(), active_.end(), [](const auto& request) { return request->paused(); });
 }
 
 void EngineThread::post_error(int64_t ticket, const char* code, const std::string& text) {
@@ -101,44 +136,75 @@ void EngineThread::post_error(int64_t ticket, const char* code, const std::strin
   post(std::move(message));
 }
 
-// Takes waiting requests in order while the cache has room for all they may ever need: nothing is evicted or
+// Behind all that come no later in turn.
+void EngineThread::insert(RequestQueue& queue, std::unique_ptr<Request> request) {
+  const auto at = std::upper_bound(queue.begin(), queue.end(), request->turn,
+                                   [](auto turn, const auto& other) { return turn < other->turn; });
+  queue.insert(at, std::move(request));
+}
+
+Request* EngineThread::find(int64_t ticket) {
+  for (auto* queue : {&active_, &waiting_}) {
+    for (auto& request : *queue) {
+      if (request->ticket == ticket) return request.get();
+    }
+  }
+  return nullptr;
+}
+
+// Takes waiting requests while the cache has room for all that they may ever need: nothing is evicted or
 // starved of blocks in mid-stream.
 void EngineThread::admit() {
   while (!waiting_.empty()) {
-    Request& request = *waiting_.front();
-    const int64_t slots = slots_wanted(request);
-    const int64_t needed = request.session->kv.blocks_needed(slots);
-    if (needed > cache_->free_blocks()) {
-      if (waits_for_blocks(request, needed)) return;
+    std::vector<WaitingRequest> first;
+    for (size_t i = 0; i < std::min(waiting_.size(), kLookAhead); ++i) {
+      const Request& request = *waiting_[i];
+      first.push_back({blocks_wanted(request), request.lane.generates, request.overtaken});
+    }
+    const int64_t next = next_admission(first, cache_->free_blocks(), round_->hidden().free_rows());
+    if (next >= 0) {
+      admit(static_cast<size_t>(next));
+    } else if (waits_for_blocks(*waiting_.front())) {
+      return;
+    } else {
       waiting_.pop_front();
-      continue;
     }
-    if (request.lane.generates) {
-      if (!round_->hidden().any_free()) return;  // the end of an active request frees one
-      request.lane.hidden = HiddenRows::Taken(round_->hidden());
-    }
-    request.session->kv.reserve(slots);
-    request.started = std::chrono::steady_clock::now();
-    active_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
   }
 }
 
+void EngineThread::admit(size_t index) {
+  std::unique_ptr<Request> request = std::move(waiting_[index]);
+  waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(index));
+  for (size_t i = 0; i < index; ++i) ++waiting_[i]->overtaken;
+  const QueueLimit::Place place =
+      std::move(request->place);  // until it shows as active: it is in sight always
+  request->started = std::chrono::steady_clock::now();
+  request->stats.queued_ms = ms_since(request->submitted);
+  if (request->lane.generates) request->lane.hidden = HiddenRows::Taken(round_->hidden());
+  request->session->kv.reserve(slots_wanted(request->lane, request->prompt_end));
+  insert(active_, std::move(request));
+  publish_usage();
+}
+
+// Beside those that its session has.
+int64_t EngineThread::blocks_wanted(const Request& request) const {
+  return request.session->kv.blocks_needed(slots_wanted(request.lane, request.prompt_end));
+}
+
 // While something runs or is saved, its end will free blocks. When nothing does, only the host can free some,
-// by disposing of sessions, which it may be about to do: a request fails after a grace, and at once if it
-// could never fit.
-bool EngineThread::waits_for_blocks(Request& request, int64_t needed) {
+// by disposing of sessions, which it may be about to do: a request fails after a grace.
+bool EngineThread::waits_for_blocks(Request& request) {
   const auto now = std::chrono::steady_clock::now();
-  const bool never = needed > cache_->shape().blocks;
-  if (!never && (!active_.empty() || !jobs_.empty())) {
+  if (!active_.empty() || !jobs_.empty()) {
     request.is_stuck = false;
     return true;
   }
-  if (!never && !request.is_stuck) {
+  if (!request.is_stuck) {
     request.is_stuck = true;
     request.stuck = now;
   }
-  if (!never && now - request.stuck < kBlockGrace) return true;
+  if (now - request.stuck < kBlockGrace) return true;
+  const int64_t needed = blocks_wanted(request);
   fail_request(request, "ERR_KV_FULL",
                "the request needs " + std::to_string(needed) + " KV blocks of " +
                    std::to_string(kBlockTokens) + " tokens, " + std::to_string(cache_->free_blocks()) +
@@ -148,34 +214,34 @@ bool EngineThread::waits_for_blocks(Request& request, int64_t needed) {
   return false;
 }
 
-int64_t EngineThread::slots_wanted(const Request& request) const {
-  const Lane& lane = request.lane;
-  const int64_t prompt = static_cast<int64_t>(request.session->tokens.size());
-  if (!lane.generates) return prompt;
-  return prompt + lane.max_tokens +
-         (lane.acceptance ? Planner::kMostNodes : max_tree_nodes(lane.beam_width, lane.beam_length));
-}
-
-// As many active requests as fit one pass, each in turn first, so that none waits for more than a round.
+// The requests of the next round, with their rows.
 std::vector<Lane*> EngineThread::pick_lanes() {
+  std::vector<Request*> candidates;
+  std::vector<ActiveRequest> wanted;
+  for (auto& request : active_) {
+    if (request->paused()) continue;
+    candidates.push_back(request.get());
+    wanted.push_back({request->lane.decoding, round_->rows_wanted(request->lane), request->idle_rounds});
+  }
+  const std::vector<int64_t> rows = plan_rows(wanted, {model_->limits().rows, prompt_chunk_});
   running_.clear();
   std::vector<Lane*> lanes;
-  int64_t rows = 0;
-  for (auto& request : active_) {
-    const int64_t wanted = round_->rows_wanted(request->lane);
-    if (rows + wanted > model_->limits().rows) continue;
-    rows += wanted;
-    running_.push_back(request.get());
-    lanes.push_back(&request->lane);
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    Request& request = *candidates[i];
+    ++request.idle_rounds;
+    if (rows[i] == 0) continue;
+    request.idle_rounds = 0;
+    request.lane.prompt_rows = rows[i];
+    running_.push_back(&request);
+    lanes.push_back(&request.lane);
   }
-  std::rotate(active_.begin(), active_.begin() + 1, active_.end());
   return lanes;
 }
 
 void EngineThread::plan_drafts(const std::vector<Lane*>& lanes) {
   if (adaptive_ == nullptr) return;
   int64_t rows = 0;
-  for (const Lane* lane : lanes) rows += round_->rows_wanted(*lane);
+  for (const Lane* lane : lanes) rows += lane->decoding ? round_->rows_wanted(*lane) : lane->prompt_rows;
   adaptive_->plan(lanes, rows, model_->limits().rows);
 }
 
@@ -185,7 +251,7 @@ void EngineThread::round() {
   plan_drafts(lanes);
   std::vector<bool> was_decoding;
   for (const Lane* lane : lanes) was_decoding.push_back(lane->decoding);
-  const RoundTimes times = round_->run(lanes);
+  const RoundTimes times = round_->run(lanes, [this] { flush(); });
   verified_ = std::chrono::steady_clock::now();
   const double host_ms =
       std::chrono::duration<double, std::milli>(verified_ - begin).count() - times.draft_ms - times.verify_ms;
@@ -251,7 +317,9 @@ void EngineThread::finish(Request& request, Finish reason) {
   message.reason = finish_name(reason);
   message.stats = request.stats;
   message.stats.tokens = static_cast<int64_t>(session.tokens.size()) - request.prompt_end;
-  message.stats.total_ms = ms_since(request.started);
+  const bool admitted = request.started != std::chrono::steady_clock::time_point();
+  if (!admitted) message.stats.queued_ms = ms_since(request.submitted);
+  message.stats.total_ms = admitted ? ms_since(request.started) : 0.0;
   message.tokens = static_cast<int64_t>(session.tokens.size());
   message.kv_tokens = session.kv.length();
   post(std::move(message));

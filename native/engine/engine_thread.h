@@ -13,6 +13,7 @@
 #include "base/threads.h"
 #include "engine/engine.h"
 #include "engine/plan.h"
+#include "engine/scheduler.h"
 #include "engine/session_file.h"
 #include "spec/adaptive.h"
 #include "spec/round.h"
@@ -36,10 +37,21 @@ struct Request {
   RequestStats stats;
   int64_t prompt_end = 0;  // session tokens before the first generated one
   std::chrono::steady_clock::time_point submitted;
-  std::chrono::steady_clock::time_point started;  // admission
+  std::chrono::steady_clock::time_point turn;     // turn_of() it: requests are in its order
+  std::chrono::steady_clock::time_point started;  // admission; the epoch before it
   std::chrono::steady_clock::time_point stuck;    // since when nothing runs and it still does not fit
   bool is_stuck = false;
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+  QueueLimit::Place place;  // until it is admitted
+  int64_t overtaken = 0;    // requests behind it that were admitted
+  int64_t idle_rounds = 1;  // since it last had rows; a new one has waited already
+  int64_t buffer_tokens = 0;
+  int64_t read = 0;  // generated tokens that were read; -1: nobody holds it back
+
+  // Its consumer is so far behind that it takes no part in rounds; it keeps its KV.
+  bool paused() const { return read >= 0 && lane.generated - read > buffer_tokens; }
 };
+using RequestQueue = std::deque<std::unique_ptr<Request>>;
 
 // A save or restore under way; session_jobs.cc. Its thread works on `session` and `reader`, the engine thread
 // does so between the steps only.
@@ -83,6 +95,7 @@ class EngineThread {
   void rewind(const Command& command);
   void start(Command& command);
   void abort(const Command& command);
+  void note_read(const Command& command);
   void close_session(const Command& command);
   void read_kv(const Command& command);
   void save(const Command& command);
@@ -95,11 +108,19 @@ class EngineThread {
   void end_jobs(const Error& reason);
   Session& session(int64_t id);
   Session& idle_session(int64_t id);
-  void check_request(const Command& command, const Session& session) const;
+  int64_t check_request(const Command& command, const Session& session) const;
+  std::unique_ptr<Request> make_request(Command& command, Session& target) const;
+  static int64_t slots_wanted(const Lane& lane, int64_t prompt);
 
+  std::chrono::milliseconds patience() const;
+  bool any_runs() const;
+  void end_late();
+  Request* find(int64_t ticket);
+  static void insert(RequestQueue& queue, std::unique_ptr<Request> request);
   void admit();
-  bool waits_for_blocks(Request& request, int64_t needed);
-  int64_t slots_wanted(const Request& request) const;
+  void admit(size_t index);
+  bool waits_for_blocks(Request& request);
+  int64_t blocks_wanted(const Request& request) const;
   std::vector<Lane*> pick_lanes();
   void plan_drafts(const std::vector<Lane*>& lanes);
   void round();
@@ -113,6 +134,7 @@ class EngineThread {
   void post_done(int64_t ticket, const Session& session);
   void post_error(int64_t ticket, const char* code, const std::string& text);
   void flush();
+  void publish_usage();
 
   Engine& engine_;
   const Backend* backend_ = nullptr;
@@ -123,10 +145,9 @@ class EngineThread {
   std::unique_ptr<RecurrentDrafter> drafter_;
   std::unique_ptr<Round> round_;
   std::unique_ptr<AdaptiveDrafting> adaptive_;  // null without a drafter
-  int64_t context_tokens_ = 0;
+  int64_t context_tokens_ = 0, prompt_chunk_ = 0;
   std::map<int64_t, std::unique_ptr<Session>> sessions_;
-  std::deque<std::unique_ptr<Request>> waiting_;
-  std::deque<std::unique_ptr<Request>> active_;
+  RequestQueue waiting_, active_;  // in turn
   SessionOrigin origin_;           // what this engine's sessions are saved as
   std::vector<Request*> running_;  // the requests of the current round
   std::vector<Message> outbox_;

@@ -11,6 +11,7 @@ namespace {
 
 // Progress is posted at most this often: a load of many small tensors must not flood the host.
 constexpr auto kProgressInterval = std::chrono::milliseconds(50);
+constexpr int64_t kDefaultQueuedRequests = 1024;
 
 // What finding out what rounds cost may add to a load.
 constexpr double kMeasureMs = 120.0;
@@ -19,11 +20,17 @@ constexpr double kMeasureMs = 120.0;
 
 void EngineThread::load() {
   const LoadPlan plan = plan_load(engine_.options_);
+  require_memory(plan);
   backend_ = &plan.backend;
   threads_ = std::make_unique<ThreadPool>(static_cast<int>(plan.limits.threads));
   stream_ = std::make_unique<BackendStream>(*backend_, threads_.get());
   Stream& stream = stream_->get();
   context_tokens_ = plan.limits.positions;
+  prompt_chunk_ = plan.prefill_chunk;
+  const auto [requests, tokens] =
+      std::pair(engine_.options_.max_queued_requests, engine_.options_.max_queued_tokens);
+  engine_.queue_.set(requests > 0 ? requests : kDefaultQueuedRequests,
+                     tokens > 0 ? tokens : 4 * plan.kv_tokens);
 
   const int64_t total = static_cast<int64_t>(plan.checkpoint.total_bytes() +
                                              (plan.drafter.empty() ? 0 : drafter_bytes(plan.drafter)));
@@ -52,7 +59,7 @@ void EngineThread::load() {
   origin_ = {model_fingerprint(plan.config, model_->weights()),
              std::string(REDRAFTER_VERSION) + " " + level + " " + dtype_name(plan.kv.layout.dtype)};
   load_planner();
-  round_ = std::make_unique<Round>(*model_, *cache_, drafter_.get(), stream, plan.prefill_chunk);
+  round_ = std::make_unique<Round>(*model_, *cache_, drafter_.get(), stream);
   post_ready(plan, memory);
 }
 
@@ -76,6 +83,7 @@ void EngineThread::post_ready(const LoadPlan& plan, const MemoryUse& memory) {
   info.dtype = matrix_dtype_name(model_->weights());
   info.device = backend_->name;
   info.level = backend_->level;
+  info.device_reason = plan.device_reason;
   info.vocab = c.vocab, info.hidden = c.hidden, info.layers = c.layers, info.heads = c.heads;
   info.kv_heads = c.kv_heads, info.head_dim = c.head_dim, info.ffn = c.ffn,
   info.max_positions = c.max_positions;

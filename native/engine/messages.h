@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "base/reason.h"
+#include "engine/queue_limit.h"
 #include "ops/sample.h"
 
 namespace redrafter {
@@ -23,6 +25,8 @@ struct EngineOptions {
   int64_t prefill_chunk = 0;   // 0: 256
   // Of MemoryUse::total(); 0: none. Without kv_tokens, the cache is as large as it allows.
   int64_t memory_budget_bytes = 0;
+  int64_t max_queued_requests = 0;  // 0: 1024
+  int64_t max_queued_tokens = 0;    // 0: 4 * kv_tokens
 };
 
 // Bytes that a loaded model takes, all allocated by the time it is ready. Small change is not counted:
@@ -38,6 +42,7 @@ struct MemoryUse {
 
 struct ModelInfo {
   std::string family, architecture, dtype, device, level;
+  Reason device_reason;  // why device "auto" did not take CUDA
   int64_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, max_positions, context_tokens, kv_tokens,
       threads;
   MemoryUse memory;
@@ -54,6 +59,9 @@ struct GenerateOptions {
   int64_t beam_width = 0, beam_length = 0;  // 0 x 0: plain decoding
   bool adaptive = false;  // the shape is chosen for each round instead, where there is a drafter
   int64_t logprobs = -1;
+  int64_t priority = 0;       // -kMaxPriority to kMaxPriority, higher first
+  int64_t deadline_ms = 0;    // from submission; 0: none
+  int64_t buffer_tokens = 0;  // emitted but not read, beyond which it pauses
   std::vector<int32_t> eos, stop;
 };
 
@@ -64,6 +72,7 @@ enum class CommandType : uint8_t {
   kAppend,
   kGenerate,
   kAbort,
+  kRead,
   kClose,
   kReadKv,
   kSave,
@@ -74,11 +83,13 @@ struct Command {
   CommandType type;
   int64_t ticket = 0;
   int64_t session = 0;
-  // kFork: the source session; kRewind: tokens to keep; kAbort: generated tokens to keep, or -1
+  // kFork: the source session; kRewind: tokens to keep; kGenerate: tokens to keep before ids, or -1 for all;
+  // kAbort: generated tokens to keep, or -1; kRead: generated tokens that were read, or -1 for all to come
   int64_t value = 0;
   std::vector<int32_t> ids = {};
   GenerateOptions generate = {};
-  std::string path = {};  // kSave, kRestore
+  std::string path = {};         // kSave, kRestore
+  QueueLimit::Place place = {};  // kAppend, kGenerate
   std::chrono::steady_clock::time_point submitted = std::chrono::steady_clock::now();
 };
 
@@ -86,6 +97,7 @@ struct RequestStats {
   int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0, rounds = 0, drafted_rounds = 0, drafted_nodes = 0;
   int64_t decoded = 0;  // tokens of those rounds, also those that were cut off later
   std::vector<int64_t> drafted_by_depth, accepted_by_depth;
+  double queued_ms = 0.0;       // from submission to admission
   double first_token_ms = 0.0;  // from submission
   double prefill_ms = 0.0, draft_ms = 0.0, verify_ms = 0.0, host_ms = 0.0, total_ms = 0.0;
 };
@@ -116,15 +128,29 @@ struct Message {
   std::vector<int32_t> top_ids;
   bool has_logprobs = false;
   int64_t accepted = 0;
-  const char* reason = "";            // kFinish: "eos", "stop", "length", "abort"
+  const char* reason = "";            // kFinish: "eos", "stop", "length", "abort", "deadline"
   RequestStats stats;                 // kFinish
   int64_t tokens = 0, kv_tokens = 0;  // kDone, kFinish, kRestored: of the session
   std::vector<float> kv;              // kKv
   ModelInfo info{};                   // kReady
 };
 
+// As of the last round.
 struct KvUsage {
   int64_t total_blocks = 0, free_blocks = 0, block_tokens = 0, bytes_per_block = 0, sessions = 0;
+};
+
+// Appends and generations.
+struct QueueUsage {
+  int64_t waiting_requests = 0, waiting_tokens = 0;  // submitted and not admitted yet; tokens of their input
+  int64_t active_requests = 0;                       // admitted, as of the last round
+  int64_t paused_requests = 0;                       // of them, those whose tokens are not read
+  int64_t max_requests = 0, max_tokens = 0;          // that may wait
+};
+
+struct EngineUsage {
+  KvUsage kv;
+  QueueUsage queue;
 };
 
 }  // namespace redrafter

@@ -68,8 +68,7 @@ void fit_budget(const EngineOptions& options, LoadPlan& plan) {
 
 }  // namespace
 
-LoadPlan plan_load(const EngineOptions& options) {
-  const Backend& backend = find_backend(options.device);
+LoadPlan plan_on(const EngineOptions& options, const Backend& backend) {
   const MatrixDType dtype = dtype_for(backend, options);
   const ModelConfig config = read_model_config(options.model);
   const int64_t context_tokens = options.context_tokens > 0

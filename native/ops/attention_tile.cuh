@@ -151,10 +151,13 @@ __device__ __forceinline__ void each_tail(const Batch& batch, const Tile& tile, 
 // Fills in what the block needs to know of the rows. `window` is how many slots fit.
 inline __device__ void describe_tile(const Batch& batch, int window, Tile& tile) {
   for (int i = threadIdx.x; i < tile.count; i += blockDim.x) {
-    const int position = batch.position[tile.row + i], context = batch.context[tile.row + i];
+    const int position = batch.position[tile.row + i];
+    const bool inert = position < 0;  // the context of the others counts
+    const int context = inert ? INT32_MAX : batch.context[tile.row + i];
     tile.row_position[i] = position;
     tile.row_context[i] = context;
     tile.row_tail[i] = batch.tail_begin[tile.row + i];
+    if (inert) continue;
     tile.row_path[i] = atomicAdd(&tile.entries, position + 1 - context);
     atomicMax(&tile.seen, position + 1);
     atomicMax(&tile.context, context);

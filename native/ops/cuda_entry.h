@@ -29,7 +29,7 @@ struct CudaEntry {
   bool (*memory)(uint64_t* free, uint64_t* total);
 };
 
-constexpr uint64_t kCudaVersion = 1;  // goes up when a call changes its meaning and no size
+constexpr uint64_t kCudaVersion = 2;  // goes up when a call changes its meaning and no size
 
 // Differs between an addon and a library that would misread each other's structures, or that belong to
 // different releases.

@@ -98,9 +98,6 @@ std::vector<Level> cpu_levels() {
   return levels;
 }
 
-constexpr const char* kNotAutomatic =
-    "device \"auto\" stays on the CPU, because the CUDA backend has never run on a device";
-
 // N of "cuda:N", 0 of "cuda"; -1 of anything else.
 int32_t cuda_device(const std::string& device) {
   if (device == "cuda") return 0;
@@ -117,15 +114,20 @@ FindMore more_backends = nullptr;
 
 void find_more_backends(FindMore find) { more_backends = find; }
 
-const Backend& find_backend(const std::string& device) {
+const Backend& find_backend(const std::string& device, Reason* not_cuda) {
   if (more_backends != nullptr) {
     if (const Backend* found = more_backends(device); found != nullptr) return *found;
   }
   if (const int32_t number = cuda_device(device); number >= 0) {
-    const CudaStatus status = cuda_status(number);
-    REDRAFTER_REQUIRE(status.code == nullptr, "ERR_BACKEND", "device \"", device,
-                      "\" is not available: ", status.message);
+    const Reason reason = cuda_status(number);
+    REDRAFTER_REQUIRE(reason.code == nullptr, "ERR_BACKEND", "device \"", device,
+                      "\" is not available: ", reason.message);
     return cuda_backend(number);
+  }
+  if (device == "auto") {
+    Reason reason = cuda_status(0);
+    if (reason.code == nullptr) return cuda_backend(0);
+    if (not_cuda != nullptr) *not_cuda = std::move(reason);
   }
   for (const Level& level : cpu_levels()) {
     const bool any = device == "auto" || device == "cpu";
@@ -152,15 +154,15 @@ Backend measuring(Backend backend) {
 
 std::vector<BackendStatus> list_backends() {
   std::vector<BackendStatus> all;
-  const std::string automatic = find_backend("auto").level;
+  const Backend& automatic = find_backend("auto");
   for (const auto& [backend, missing] : cpu_levels()) {
     if (&backend == &kOracle) continue;
-    all.push_back({std::string("cpu:") + backend.level, backend.name, backend.level,
-                   missing == nullptr ? nullptr : "NO_CPU_FEATURE", missing == nullptr ? "" : missing,
-                   backend.level == automatic});
+    const Reason reason = missing == nullptr ? Reason{} : Reason{"NO_CPU_FEATURE", missing};
+    all.push_back(
+        {std::string("cpu:") + backend.level, backend.name, backend.level, reason, &backend == &automatic});
   }
-  const CudaStatus cuda = cuda_status(0);
-  all.push_back({"cuda", "cuda", "", cuda.code, cuda.message + "; " + kNotAutomatic, false});
+  const Reason cuda = cuda_status(0);
+  all.push_back({"cuda", "cuda", "", cuda, cuda.code == nullptr});
   return all;
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/reason.h"
 #include "ops/act.h"
 #include "ops/attention.h"
 #include "ops/beam.h"
@@ -66,6 +67,10 @@ struct Backend {
   // Whether its memory is the host's: then reading from it waits for nothing.
   bool host_memory;
 
+  // How many bytes of its memory are free, and how many there are. False when that is not known; null where
+  // the memory is the host's.
+  bool (*memory)(uint64_t* free, uint64_t* total);
+
   // Memory the ops work on. allocate throws ERR_OOM. Copies are ordered after earlier ops of the stream and
   // have ended when they return; threads may copy at the same time, each on a stream of its own.
   void* (*allocate)(size_t bytes);
@@ -103,15 +108,14 @@ struct BackendStatus {
   std::string device;  // as find_backend takes it
   const char* backend;
   std::string level;      // empty where no level can be named
-  const char* code;       // null when available; BackendReasonCode of lib/system.ts
-  std::string message;    // for people, with the code
+  Reason reason;          // with a code when it cannot be used
   bool selected = false;  // what "auto" takes
 };
 
-// "auto" or "cpu" (the best level here), a CPU level by name ("cpu:avx2", "cpu:oracle"), "cuda" or "cuda:N".
-// "auto" never means CUDA, because that backend has never run on a device.
-// Throws ERR_BACKEND with the reason when it is not available.
-const Backend& find_backend(const std::string& device);
+// "cpu" (the best level here), a CPU level by name ("cpu:avx2", "cpu:oracle"), "cuda" (the first device) or
+// "cuda:N", or "auto": "cuda" when that works (companion.h), else "cpu", and then *not_cuda is why.
+// Throws ERR_BACKEND with the reason when the device is not available.
+const Backend& find_backend(const std::string& device, Reason* not_cuda = nullptr);
 
 // Backends that find_backend is to know beside its own: null for a device that is none of them. For tests;
 // set before anything is loaded.

@@ -40,6 +40,7 @@ void rope_cpu(const RopeParams& p, Stream& stream) {
   const int64_t rows = p.batch.rows;
   stream.threads->run((rows + kRowsPerTask - 1) / kRowsPerTask, 4 * rows * width, [&](int64_t task, int) {
     for (int64_t r = task * kRowsPerTask; r < rows && r < (task + 1) * kRowsPerTask; ++r) {
+      if (p.batch.slot[r] < 0) continue;
       float* q = p.qkv + r * width;
       const float* cos_sin = p.cos_sin + static_cast<int64_t>(p.batch.position[r]) * dim;
       for (int64_t h = 0; h < p.heads + p.kv.kv_heads; ++h) rotate(q + h * dim, cos_sin, dim);

@@ -18,6 +18,7 @@ __device__ int64_t cache_origin(const RopeParams& p, int64_t row, int64_t block_
 template <typename T>
 __global__ void __launch_bounds__(kThreads) rope_kernel(RopeParams p) {
   const int64_t row = blockIdx.x;
+  if (p.batch.slot[row] < 0) return;
   const int64_t dim = p.kv.head_dim, half = dim / 2, padded = head_dim_padded(dim);
   const int64_t width = (p.heads + 2 * p.kv.kv_heads) * dim;
   const int64_t pairs = (p.heads + p.kv.kv_heads) * half;

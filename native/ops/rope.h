@@ -1,5 +1,5 @@
 // Rotary embedding of q and k (rotate-half convention: dimension i pairs with i + head_dim/2), then append of
-// k and v to the paged cache at each row's slot.
+// k and v to the paged cache at each row's slot. Nothing is done for inert rows.
 #pragma once
 #include "base/tensor.h"
 

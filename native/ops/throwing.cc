@@ -12,8 +12,11 @@ void fail_cuda(const char* op, const Stream& stream) {
        stream.failed == nullptr ? "unknown call" : stream.failed, ")");
 }
 
-void fail_memory(const std::string& what, const std::string& free) {
-  fail("ERR_OOM", "cannot allocate ", what, " of device memory", free.empty() ? "" : "; ", free);
+void fail_memory(const std::string& what, bool (*memory)(uint64_t* free, uint64_t* total)) {
+  uint64_t free = 0, total = 0;
+  REDRAFTER_REQUIRE(!memory(&free, &total), "ERR_OOM", "cannot allocate ", what, " of device memory; ",
+                    free >> 20, " of ", total >> 20, " MiB are free");
+  fail("ERR_OOM", "cannot allocate ", what, " of device memory");
 }
 
 }  // namespace redrafter

@@ -3,7 +3,7 @@
 // comes from is a type, Source, with three static functions:
 //   const Backend& table();
 //   void enter();            before each call: makes the device current in this thread
-//   std::string memory();    how much memory is free, for messages; may be empty
+//   bool memory(uint64_t* free, uint64_t* total);    bytes; false when that is not known
 #pragma once
 
 #include <algorithm>
@@ -24,7 +24,7 @@ struct OpName {
 // Not inlined: the templates below exist once per op and device.
 [[noreturn]] void fail_without(const char* op);
 [[noreturn]] void fail_cuda(const char* op, const Stream& stream);
-[[noreturn]] void fail_memory(const std::string& what, const std::string& free);
+[[noreturn]] void fail_memory(const std::string& what, bool (*memory)(uint64_t* free, uint64_t* total));
 
 template <typename Source, auto member, OpName name, typename Params>
 void throwing_op(const Params& params, Stream& stream) {
@@ -53,7 +53,7 @@ template <typename Source, auto member>
 void* throwing_allocate(size_t bytes) {
   Source::enter();
   void* memory = (Source::table().*member)(bytes);
-  if (memory == nullptr) fail_memory(std::to_string(bytes) + " bytes", Source::memory());
+  if (memory == nullptr) fail_memory(std::to_string(bytes) + " bytes", Source::memory);
   return memory;
 }
 
@@ -61,6 +61,12 @@ template <typename Source, auto member>
 void entered_release(void* memory) {
   Source::enter();
   (Source::table().*member)(memory);
+}
+
+template <typename Source>
+bool entered_memory(uint64_t* free, uint64_t* total) {
+  Source::enter();
+  return Source::memory(free, total);
 }
 
 template <typename Source>
@@ -94,7 +100,7 @@ void throwing_open_stream(Stream& stream, StreamUse use) {
   const Stream failed = stream;
   Source::table().close_stream(stream);
   if (std::strcmp(failed.error, "out of memory") == 0) {  // as CUDA calls cudaErrorMemoryAllocation
-    fail_memory("what a stream needs", Source::memory());
+    fail_memory("what a stream needs", Source::memory);
   }
   fail_cuda("open_stream", failed);
 }
@@ -137,6 +143,7 @@ Backend throwing_backend(const char* level) {
           .kv_layout = Source::table().kv_layout,
           .takes = Source::table().takes,
           .host_memory = Source::table().host_memory,
+          .memory = &entered_memory<Source>,
           .allocate = &throwing_allocate<Source, &Backend::allocate>,
           .release = &entered_release<Source, &Backend::release>,
           .upload = &throwing_copy<Source, &Backend::upload, "upload">,

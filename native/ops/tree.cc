@@ -89,18 +89,17 @@ void pack(const TreePackParams& p, int64_t lane) {
 void put_row(const TreeRowsParams& p, int64_t lane, int64_t n) {
   const int64_t row = p.begin[lane] + n, first = lane * p.budget;
   const bool is_node = n < p.nodes[lane];
-  const int32_t committed = p.committed[lane], slot = committed + narrow(n);
+  const int32_t committed = p.committed[lane];
   const int32_t depth = is_node ? p.depth[first + n] : 0;
   p.row_token[row] = is_node ? p.token[first + n] : 0;
-  p.position[row] = is_node ? committed + depth : 0;
-  p.slot[row] = slot;
+  p.position[row] = is_node ? committed + depth : -1;
+  p.slot[row] = is_node ? committed + narrow(n) : -1;
   p.sequence[row] = narrow(p.first_sequence + lane);
   p.context[row] = is_node ? committed : 0;
   p.tail_begin[row] = narrow(row * p.tail_stride);
   p.choose_position[row] = p.position[row] + 1;
   p.row_parent[row] = is_node ? p.parent[first + n] : -1;
   int32_t* tail = p.tail_slots + row * p.tail_stride;
-  if (!is_node) tail[0] = slot;
   for (int32_t node = narrow(n), d = depth; is_node && d >= 0; --d) {
     tail[d] = committed + node;
     node = p.parent[first + node];
@@ -123,7 +122,7 @@ void tree_accept_cpu(const TreeAcceptParams& p, Stream&) {
   for (int64_t lane = 0; lane < p.lanes; ++lane) {
     const int64_t first = p.begin[lane], nodes = p.begin[lane + 1] - first;
     int32_t length = 0;
-    for (int32_t node = 0; node >= 0 && length < p.stride;) {
+    for (int32_t node = nodes > 0 ? 0 : -1; node >= 0 && length < p.stride;) {
       const int32_t wanted = p.chosen[first + node];
       p.path[lane * p.stride + length] = node;
       p.emitted[lane * p.stride + length++] = wanted;
@@ -140,6 +139,7 @@ void tree_accept_cpu(const TreeAcceptParams& p, Stream&) {
 
 void keep_hidden_cpu(const KeepHiddenParams& p, Stream&) {
   for (int64_t lane = 0; lane < p.lanes; ++lane) {
+    if (p.path_length[lane] == 0) continue;
     const int64_t row = p.begin[lane] + p.path[lane * p.stride + p.path_length[lane] - 1];
     std::memcpy(p.to + p.to_row[lane] * p.hidden, p.hidden_out + row * p.hidden,
                 static_cast<size_t>(p.hidden) * sizeof(float));

@@ -100,17 +100,16 @@ __global__ void __launch_bounds__(kThreads) tree_rows_kernel(TreeRowsParams p) {
     const int64_t row = begin + n;
     const bool is_node = n < p.nodes[lane];
     const int32_t depth = is_node ? p.depth[first + n] : 0;
-    const int32_t position = is_node ? committed + depth : 0;
+    const int32_t position = is_node ? committed + depth : -1;
     p.row_token[row] = is_node ? p.token[first + n] : 0;
     p.position[row] = position;
-    p.slot[row] = committed + n;
+    p.slot[row] = is_node ? committed + n : -1;
     p.sequence[row] = static_cast<int32_t>(p.first_sequence + lane);
     p.context[row] = is_node ? committed : 0;
     p.tail_begin[row] = static_cast<int32_t>(row * p.tail_stride);
     p.choose_position[row] = position + 1;
     p.row_parent[row] = is_node ? p.parent[first + n] : -1;
     int32_t* tail = p.tail_slots + row * p.tail_stride;
-    if (!is_node) tail[0] = committed + n;
     for (int32_t node = n, d = depth; is_node && d >= 0; --d) {
       tail[d] = committed + node;
       node = p.parent[first + node];
@@ -149,6 +148,7 @@ __global__ void __launch_bounds__(kThreads) tree_accept_kernel(TreeAcceptParams 
 
 __global__ void __launch_bounds__(kThreads) keep_hidden_kernel(KeepHiddenParams p) {
   const int64_t lane = blockIdx.x;
+  if (p.path_length[lane] == 0) return;
   const int64_t row = p.begin[lane] + p.path[lane * p.stride + p.path_length[lane] - 1];
   float* to = p.to + p.to_row[lane] * p.hidden;
   for (int64_t i = threadIdx.x; i < p.hidden; i += kThreads) to[i] = p.hidden_out[row * p.hidden + i];

@@ -36,12 +36,11 @@ void tree_pack_cuda(const TreePackParams&, Stream&);
 
 // The rows that trees bring into a pass. Node n of a lane is row begin[lane] + n: it sits at position
 // committed + depth, in slot committed + n, and sees the committed positions and its own path. Rows up to
-// begin[lane + 1] that are no nodes are padding: token 0 at position 0, which sees itself alone, writes to a
-// slot that no node of its lane has, and has no parent.
+// begin[lane + 1] that are no nodes are inert (see Batch): token 0, and no parent.
 struct TreeRowsParams {
   const int32_t *token, *parent, *depth, *nodes;  // as tree_pack leaves them, [lanes, budget] the first three
   int64_t lanes, budget;
-  const int32_t* begin;      // [lanes + 1] rows of the pass; at least nodes[lane] for a lane
+  const int32_t* begin;      // [lanes + 1] rows of the pass; of a lane none, or at least nodes[lane]
   const int32_t* committed;  // [lanes] tokens in the cache
   int64_t first_sequence;    // sequence of lane 0; the others follow
   int64_t tail_stride;       // tail_slots per row of the pass, more than any node is deep
@@ -54,28 +53,29 @@ void tree_rows_cpu(const TreeRowsParams&, Stream&);
 void tree_rows_cuda(const TreeRowsParams&, Stream&);
 
 // From the root, follow the child that equals the target's token until none does; of equal children, the
-// first.
+// first. A lane without nodes has an empty path.
 struct TreeAcceptParams {
   const int32_t* token;   // [*] of the nodes of all lanes
   const int32_t* parent;  // [*] node of the same lane, or -1
   const int32_t* chosen;  // [*] the target's token after each node; -1 stops the walk
-  const int32_t* begin;   // [lanes + 1] lane l has nodes begin[l] .. begin[l + 1] - 1, at least its root
-  int64_t lanes, stride;  // a path has at most `stride` nodes, of which there is at least 1
+  const int32_t* begin;   // [lanes + 1] lane l has nodes begin[l] .. begin[l + 1] - 1, its root first
+  int64_t lanes, stride;  // a path has at most `stride` nodes, at least 1
   int32_t* path;          // [lanes, stride] out: nodes walked, path[0] = 0
   int32_t* emitted;       // [lanes, stride] out: the target's token after each of them
-  int32_t* path_length;   // [lanes] out: accepted drafted tokens + 1
+  int32_t* path_length;   // [lanes] out: accepted drafted tokens + 1; 0 without nodes
 };
 
 void tree_accept_cpu(const TreeAcceptParams&, Stream&);
 void tree_accept_cuda(const TreeAcceptParams&, Stream&);
 
-// Row to_row[l] of `to` takes the hidden state of the last node of lane l's path.
+// Row to_row[l] of `to` takes the hidden state of the last node of lane l's path. Nothing is kept of a lane
+// whose path is empty.
 struct KeepHiddenParams {
   const float* hidden_out;     // [*, hidden] of the nodes of all lanes
   const int32_t* begin;        // [lanes + 1]
   const int32_t* path;         // [lanes, stride]
-  const int32_t* path_length;  // [lanes], each at least 1
-  const int32_t* to_row;       // [lanes], all different
+  const int32_t* path_length;  // [lanes]
+  const int32_t* to_row;       // [lanes], all different where something is kept
   float* to;                   // [*, hidden]
   int64_t lanes, stride, hidden;
 };

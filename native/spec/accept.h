@@ -6,7 +6,7 @@
 
 namespace redrafter {
 
-enum class Finish : uint8_t { kNone, kEos, kStop, kLength, kAbort };
+enum class Finish : uint8_t { kNone, kEos, kStop, kLength, kAbort, kDeadline };
 
 struct StopRules {
   std::vector<int32_t> eos;   // ids that end the text

@@ -41,7 +41,7 @@ class HiddenRows {
     int32_t row_ = -1;
   };
 
-  bool any_free() const { return !free_.empty(); }
+  int64_t free_rows() const { return static_cast<int64_t>(free_.size()); }
   float* data() const { return memory_.as<float>(); }  // [rows, hidden]
 
  private:

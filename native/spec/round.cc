@@ -16,22 +16,34 @@ double ms_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double, std::milli>(to - from).count();
 }
 
-// Whether the lane's prompt, or what is left of it, ends in a pass of at most `chunk` of its rows.
-bool ends_prompt(const Lane& lane, int64_t chunk) {
-  return static_cast<int64_t>(lane.tokens->size()) - lane.kv->length() <= chunk;
+// Lanes of a group that has so many: 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...
+int64_t bucket(int64_t lanes) {
+  int64_t power = 1;
+  while (2 * power <= lanes) power *= 2;
+  if (lanes == power || lanes <= 2) return lanes;
+  return 2 * lanes <= 3 * power ? power + power / 2 : 2 * power;
 }
+
+// Tokens of the prompt that are not in the cache yet.
+int64_t prompt_left(const Lane& lane) {
+  return static_cast<int64_t>(lane.tokens->size()) - lane.kv->length();
+}
+
+// Whether the lane's prompt ends in this pass.
+bool ends_prompt(const Lane& lane) { return prompt_left(lane) <= lane.prompt_rows; }
 
 }  // namespace
 
-Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int64_t prefill_chunk)
+Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream)
     : model_(model),
       cache_(cache),
       drafter_(drafter),
       stream_(stream),
-      prefill_chunk_(prefill_chunk),
       batch_(batch_limits(model), model.backend()),
       hidden_(model.backend(), model.limits().rows, model.config().hidden),
-      host_results_(model.backend(), results_capacity(model)) {
+      host_results_(model.backend(), results_capacity(model)),
+      logprobs_(model.backend(), model.limits().rows, model.config().vocab),
+      graphs_(model.backend()) {
   Arena measure;
   carve(measure, model);
   workspace_ = DeviceBuffer(model.backend(), measure.used());
@@ -66,12 +78,6 @@ Round::Arrays Round::carve(Arena& arena, const Model& model) {
   a.results = arena.take<uint8_t>(static_cast<int64_t>(results_capacity(model)));
   for (int32_t** list : {&a.tree_token, &a.tree_parent, &a.tree_depth, &a.chosen})
     *list = arena.take<int32_t>(rows);
-  a.logprob_row = arena.take<int32_t>(kRun);
-  a.logprob_token = arena.take<int32_t>(kRun);
-  a.logprob = arena.take<float>(kRun);
-  const int64_t top = std::max(kRun * kLogprobsAtOnce, model.config().vocab);
-  a.top_token = arena.take<int32_t>(top);
-  a.top_logprob = arena.take<float>(top);
   a.sample_scratch = arena.take<uint8_t>(model.limits().threads * sample_scratch(model.config().vocab));
   return a;
 }
@@ -80,12 +86,12 @@ int64_t Round::workspace_bytes(const Model& model) {
   Arena measure;
   carve(measure, model);
   return static_cast<int64_t>(measure.used()) + RoundBatch::bytes(batch_limits(model)) +
-         HiddenRows::bytes(model.limits().rows, model.config().hidden);
+         HiddenRows::bytes(model.limits().rows, model.config().hidden) +
+         Logprobs::bytes(model.limits().rows, model.config().vocab);
 }
 
 int64_t Round::rows_wanted(const Lane& lane) const {
-  if (lane.decoding) return budget(lane);
-  return std::min(static_cast<int64_t>(lane.tokens->size()) - lane.kv->length(), prefill_chunk_);
+  return lane.decoding ? budget(lane) : prompt_left(lane);
 }
 
 // A round emits at most one token more than its tree is deep, so deeper trees than that are not drafted.
@@ -102,7 +108,9 @@ int64_t Round::budget(const Lane& lane) const {
 
 RoundShape Round::last_shape() const {
   RoundShape shape;
-  for (const Group& g : groups_) shape.drafts.push_back({g.lanes, g.width, g.length});
+  for (const Group& g : groups_) {
+    if (g.width > 0) shape.drafts.push_back({g.lanes, g.width, g.length});
+  }
   shape.rows = batch_.rows();
   return shape;
 }
@@ -112,7 +120,7 @@ void Round::sort(const std::vector<Lane*>& lanes) {
   const auto rank = [this](const Lane* lane) {
     if (draft_length(*lane) > 0) return 0;
     if (lane->decoding) return 1;
-    return lane->generates && ends_prompt(*lane, prefill_chunk_) ? 2 : 3;
+    return lane->generates && ends_prompt(*lane) ? 2 : 3;
   };
   const auto key = [&](const Lane* lane) {
     const bool drafts = rank(lane) == 0;
@@ -122,19 +130,45 @@ void Round::sort(const std::vector<Lane*>& lanes) {
   order_ = lanes;
   std::stable_sort(order_.begin(), order_.end(), [&](Lane* a, Lane* b) { return key(a) < key(b); });
   groups_.clear();
-  drafting_ = choosing_ = 0;
-  int64_t nodes = 0;
+  choosing_ = 0;
   for (const Lane* lane : order_) {
-    if (rank(lane) < 3) ++choosing_;
-    if (rank(lane) > 0) continue;
-    const int64_t width = lane->beam_width, length = draft_length(*lane), most = budget(*lane);
+    const auto [place, width, length, nodes] = key(lane);
+    if (place < 3) ++choosing_;
+    if (place > 1) continue;
     if (groups_.empty() || groups_.back().width != width || groups_.back().length != length ||
-        groups_.back().budget != most) {
-      groups_.push_back({drafting_, 0, width, length, most, nodes});
+        groups_.back().nodes != nodes) {
+      groups_.push_back({0, width, length, nodes});
     }
     ++groups_.back().lanes;
-    ++drafting_;
-    nodes += most;
+  }
+  all_decode_ = !order_.empty() && order_.back()->decoding;
+}
+
+// Lanes of a group are filled up to the next bucket, so that batches whose size changes share few graphs; as
+// far as the model's rows go.
+void Round::pad() {
+  int64_t rows_left = model_.limits().rows;
+  for (const Group& g : groups_) rows_left -= g.lanes * g.nodes;
+  auto end = order_.begin();
+  for (Group& g : groups_) {
+    const int64_t more = std::min(bucket(g.lanes) - g.lanes, rows_left / g.nodes);
+    end = order_.insert(end + g.lanes, static_cast<size_t>(more), nullptr) + more;
+    g.lanes += more;
+    choosing_ += more;
+    inert_rows_ += more * g.nodes;
+    rows_left -= more * g.nodes;
+  }
+}
+
+void Round::place_groups() {
+  drafting_ = 0;
+  int64_t lanes = 0, nodes = 0;
+  for (Group& g : groups_) {
+    g.first = lanes;
+    g.first_node = nodes;
+    lanes += g.lanes;
+    nodes += g.lanes * g.nodes;
+    if (g.width > 0) drafting_ = lanes;
   }
 }
 
@@ -152,15 +186,20 @@ void Round::place_results() {
 void Round::fill_lanes() {
   batch_.clear();
   for (const Lane* lane : order_) {
-    batch_.add_lane(lane->tokens->back(), lane->hidden.row(), lane->kv->length(), lane->kv->blocks());
+    if (lane == nullptr) {
+      batch_.add_padding_lane();
+    } else {
+      batch_.add_lane(lane->tokens->back(), lane->hidden.row(), lane->kv->length(), lane->kv->blocks());
+    }
   }
 }
 
 void Round::draft() {
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
+    if (g.width == 0) continue;
     drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length,
-                       g.budget, -std::numeric_limits<float>::infinity()},
+                       g.nodes, -std::numeric_limits<float>::infinity()},
                       {device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
                        device_.tree_depth + g.first_node, device_results_.nodes + g.first});
   }
@@ -171,33 +210,42 @@ void Round::add_prompt(const Lane& lane) {
   for (int64_t position = begin; position < begin + lane.rows; ++position) {
     batch_.add_prompt_row((*lane.tokens)[static_cast<size_t>(position)], position);
   }
-  if (lane.generates && ends_prompt(lane, prefill_chunk_)) batch_.add_output(lane.sample);
+  if (lane.generates && ends_prompt(lane)) batch_.add_output(lane.sample);
 }
 
 // A tree gets as many rows as it has nodes where that is known, else as many as it may have.
 void Round::fill_rows(const int32_t* nodes) {
-  for (size_t i = 0; i < order_.size(); ++i) {
-    Lane& lane = *order_[i];
-    if (static_cast<int64_t>(i) < drafting_) {
-      lane.rows = nodes != nullptr ? nodes[i] : budget(lane);
-      batch_.add_tree(lane.rows, lane.sample);
-    } else if (lane.decoding) {
-      lane.rows = 1;
-      batch_.add_root(lane.sample);
-    } else {
-      lane.rows = rows_wanted(lane);
-      add_prompt(lane);
+  size_t at = 0;
+  for (const Group& g : groups_) {
+    for (const size_t end = at + static_cast<size_t>(g.lanes); at < end; ++at) {
+      if (Lane* lane = order_[at]; lane != nullptr) {
+        lane->rows = g.width > 0 && nodes != nullptr ? nodes[at] : g.nodes;
+        if (g.width > 0) {
+          batch_.add_tree(lane->rows, lane->sample);
+        } else {
+          batch_.add_root(lane->sample);
+        }
+      }
+      batch_.end_lane();
     }
+  }
+  for (; at < order_.size(); ++at) {
+    Lane& lane = *order_[at];
+    lane.rows = std::min(prompt_left(lane), lane.prompt_rows);
+    REDRAFTER_CHECK(lane.rows > 0);
+    add_prompt(lane);
     batch_.end_lane();
   }
+  batch_.add_inert_rows(inert_rows_);
 }
 
 void Round::place_trees() {
   const Backend& backend = model_.backend();
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
+    if (g.width == 0) continue;
     backend.tree_rows({device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
-                       device_.tree_depth + g.first_node, device_results_.nodes + g.first, g.lanes, g.budget,
+                       device_.tree_depth + g.first_node, device_results_.nodes + g.first, g.lanes, g.nodes,
                        b.begin + g.first, b.committed + g.first, g.first, kRun, b.token, b.position, b.slot,
                        b.sequence, b.context, b.tail_begin, b.tail_slots, b.choose_position, b.parent},
                       stream_);
@@ -241,49 +289,20 @@ int64_t Round::positions_bound() const {
   return bound;
 }
 
-// All of a round that the backend does: what it launches depends on the shape of the round alone.
+// All of a round that the backend does, from the host's arrays to the host's: what it launches depends on
+// shape() alone.
 void Round::work() {
+  batch_.upload(stream_);
   draft();
   place_trees();
   verify();
+  fetch_results();
 }
 
-std::vector<int64_t> Round::shape() const {
-  std::vector<int64_t> shape{static_cast<int64_t>(order_.size()), positions_bound()};
-  for (const Group& g : groups_) shape.insert(shape.end(), {g.lanes, g.width, g.length, g.budget});
+RoundGraphs::Shape Round::shape() const {
+  RoundGraphs::Shape shape{positions_bound()};
+  for (const Group& g : groups_) shape.insert(shape.end(), {g.lanes, g.width, g.length, g.nodes});
   return shape;
-}
-
-// The work of rounds that only decode becomes a graph when their shape comes for the second time.
-void Round::launch_work() {
-  const Backend& backend = model_.backend();
-  const bool decodes =
-      std::all_of(order_.begin(), order_.end(), [](const Lane* lane) { return lane->decoding; });
-  if (backend.begin_capture == nullptr || !decodes) return work();
-  if (graphs_.size() >= kMaxGraphs) forget_graphs();
-  const auto [graph, is_new] = graphs_.try_emplace(shape(), nullptr);
-  if (is_new) return work();
-  if (graph->second == nullptr) {
-    backend.begin_capture(stream_);
-    try {
-      work();
-    } catch (...) {
-      try {
-        backend.release_graph(backend.end_capture(stream_));
-      } catch (const Error&) {  // of the same fault
-      }
-      throw;
-    }
-    graph->second = backend.end_capture(stream_);
-  }
-  backend.launch_graph(graph->second, stream_);
-}
-
-void Round::forget_graphs() {
-  for (const auto& [key, graph] : graphs_) {
-    if (graph != nullptr) model_.backend().release_graph(graph);
-  }
-  graphs_.clear();
 }
 
 void Round::emit(Lane& lane, int64_t index) {
@@ -302,31 +321,11 @@ void Round::emit(Lane& lane, int64_t index) {
   lane.accepted = std::min(cut.keep, path_length - 1);
   lane.generated += cut.keep;
   lane.tokens->insert(lane.tokens->end(), lane.emitted.begin(), lane.emitted.end());
-  if (lane.logprobs >= 0) add_logprobs(lane, index);
-}
-
-// As many tokens of the run at a time as there is room for.
-void Round::add_logprobs(Lane& lane, int64_t index) {
-  const Backend& backend = model_.backend();
-  const size_t count = lane.emitted.size(), top = static_cast<size_t>(lane.logprobs);
-  lane.logprob.resize(count);
-  lane.top_token.resize(count * top);
-  lane.top_logprob.resize(count * top);
-  logprob_rows_.assign(results_.path + index * kRun, results_.path + index * kRun + count);
-  for (int32_t& row : logprob_rows_) row += batch_.first_output(index);
-  const size_t at_once = lane.logprobs <= kLogprobsAtOnce ? count : 1;
-  for (size_t i = 0; i < count; i += at_once) {
-    backend.upload(device_.logprob_row, logprob_rows_.data() + i, at_once * sizeof(int32_t), stream_);
-    backend.upload(device_.logprob_token, lane.emitted.data() + i, at_once * sizeof(int32_t), stream_);
-    backend.logprob(
-        {model_.logits(), device_.logprob_row, device_.logprob_token, device_.logprob, device_.top_token,
-         device_.top_logprob, static_cast<int64_t>(at_once), model_.config().vocab, lane.logprobs},
-        stream_);
-    backend.download(lane.logprob.data() + i, device_.logprob, at_once * sizeof(float), stream_);
-    backend.download(lane.top_token.data() + i * top, device_.top_token, at_once * top * sizeof(int32_t),
-                     stream_);
-    backend.download(lane.top_logprob.data() + i * top, device_.top_logprob, at_once * top * sizeof(float),
-                     stream_);
+  if (lane.logprobs < 0) return;
+  logprobs_.want({lane.logprobs, &lane.logprob, &lane.top_token, &lane.top_logprob});
+  for (size_t i = 0; i < lane.emitted.size(); ++i) {
+    logprobs_.add_token(batch_.first_output(index) + results_.path[index * kRun + static_cast<int64_t>(i)],
+                        lane.emitted[i]);
   }
 }
 
@@ -355,7 +354,7 @@ void Round::settle_tree(Lane& lane, int64_t index) {
       std::min(committed + results_.path_length[index], static_cast<int64_t>(lane.tokens->size()) - 1));
 }
 
-RoundTimes Round::run(const std::vector<Lane*>& lanes) {
+RoundTimes Round::run(const std::vector<Lane*>& lanes, const std::function<void()>& meanwhile) {
   for (Lane* lane : lanes) {
     lane->emitted.clear();
     lane->logprob.clear();
@@ -364,16 +363,23 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes) {
     lane->accepted = lane->draft_nodes = lane->draft_depth = lane->on_first_beam = 0;
   }
   sort(lanes);
+  inert_rows_ = 0;
+  if (all_decode_ && model_.backend().begin_capture != nullptr) pad();
+  place_groups();
   place_results();
   fill_lanes();
-  const RoundTimes times = model_.backend().host_memory ? run_in_steps() : run_at_once();
+  const RoundTimes times = model_.backend().host_memory ? run_in_steps() : run_at_once(meanwhile);
+  logprobs_.clear();
   for (size_t i = 0; i < order_.size(); ++i) {
-    if (order_[i]->decoding) {
-      settle_tree(*order_[i], static_cast<int64_t>(i));
+    Lane* lane = order_[i];
+    if (lane == nullptr) continue;
+    if (lane->decoding) {
+      settle_tree(*lane, static_cast<int64_t>(i));
     } else {
-      settle_prompt(*order_[i], static_cast<int64_t>(i));
+      settle_prompt(*lane, static_cast<int64_t>(i));
     }
   }
+  logprobs_.compute(model_.logits(), stream_);
   return times;
 }
 
@@ -394,13 +400,22 @@ RoundTimes Round::run_in_steps() {
   return {ms_between(start, drafted), ms_between(built, Clock::now())};
 }
 
-// One copy there, one back, and nothing between them that the host would have to know: it waits once.
-RoundTimes Round::run_at_once() {
+// One copy there, one back, and nothing between them that the host would have to know: it waits once. Rounds
+// that only decode are one launch, too, where the backend has graphs.
+RoundTimes Round::run_at_once(const std::function<void()>& meanwhile) {
   const auto start = Clock::now();
   fill_rows(nullptr);
-  batch_.upload(stream_);
-  launch_work();
-  fetch_results();
+  if (all_decode_ && model_.backend().begin_capture != nullptr) {
+    graphs_.run(shape(), stream_, [this] { work(); });
+  } else {
+    work();
+  }
+  try {
+    if (meanwhile) meanwhile();
+  } catch (...) {
+    model_.backend().wait(stream_);  // the work is on its way, on memory that may go with this
+    throw;
+  }
   model_.backend().wait(stream_);
   return {0.0, ms_between(start, Clock::now())};
 }

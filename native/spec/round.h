@@ -2,7 +2,7 @@
 // Plain decoding is the same round with trees of one node.
 #pragma once
 
-#include <map>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -14,7 +14,9 @@
 #include "spec/costs.h"
 #include "spec/drafter.h"
 #include "spec/hidden_rows.h"
+#include "spec/logprobs.h"
 #include "spec/round_batch.h"
+#include "spec/round_graphs.h"
 
 namespace redrafter {
 
@@ -32,6 +34,9 @@ struct Lane {
   int64_t beam_budget = 0;  // nodes of its tree at most, the root included; 0: as many as the shape has
   int64_t max_tokens = 0;   // to generate in all; prompt + max_tokens fits the context
   int64_t logprobs = -1;    // -1: none, else how many of the most probable
+
+  // Of the next round, while it does not decode: at most that many tokens of the prompt are read.
+  int64_t prompt_rows = 0;
 
   // State.
   HiddenRows::Taken hidden;  // of the row that chose the root
@@ -61,32 +66,30 @@ struct RoundTimes {
 
 class Round {
  public:
-  // drafter may be null. prefill_chunk is the most prompt tokens of one request in a pass.
-  Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, int64_t prefill_chunk);
+  // drafter may be null.
+  Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream);
   Round(const Round&) = delete;
   Round& operator=(const Round&) = delete;
-  ~Round() { forget_graphs(); }
 
-  // Rows the lane would bring into the next pass at most.
+  // Rows that the lane can use at most: of its tree, or the whole rest of its prompt.
   int64_t rows_wanted(const Lane& lane) const;
 
-  // The rows of all lanes together must fit the model's limit. Their KV slots must be reserved, and lanes
-  // that generate must have a row of hidden().
-  RoundTimes run(const std::vector<Lane*>& lanes);
+  // The rows of all lanes together must fit the model's limit: those of rows_wanted() where a lane decodes,
+  // else prompt_rows, at least one. Their KV slots must be reserved, and lanes that generate must have a row
+  // of hidden(). Where the backend works by itself, `meanwhile` is called once, when all work was launched
+  // and before its end is waited for; else it is not called, as nobody would win.
+  RoundTimes run(const std::vector<Lane*>& lanes, const std::function<void()>& meanwhile = {});
 
   // What the last round was, as far as its time goes.
   RoundShape last_shape() const;
 
   HiddenRows& hidden() { return hidden_; }
-  int64_t prefill_chunk() const { return prefill_chunk_; }
 
   // Backend memory that a round over this model takes beside those of model, drafter and cache.
   static int64_t workspace_bytes(const Model& model);
 
  private:
   static constexpr int64_t kRun = kMaxBeamLength + 1;  // the most tokens that a lane emits in a round
-
-  static constexpr int64_t kLogprobsAtOnce = 64;  // beside each token's own, for all tokens of a run
 
   // What a round finds out of each lane; comes back in one copy.
   struct Results {
@@ -100,20 +103,17 @@ class Round {
     uint8_t* results;
     int32_t *tree_token, *tree_parent, *tree_depth;  // [rows] the trees of all lanes
     int32_t* chosen;                                 // [rows] the target's tokens, by output
-    // Log-probabilities of one lane's run.
-    int32_t *logprob_row, *logprob_token;  // [kRun]
-    float* logprob;                        // [kRun]
-    int32_t* top_token;                    // [kRun, kLogprobsAtOnce], or [vocab] if that is more
-    float* top_logprob;                    // likewise
-    uint8_t* sample_scratch;               // [threads, sample_scratch(vocab)]
+    uint8_t* sample_scratch;                         // [threads, sample_scratch(vocab)]
   };
-  // Lanes that draft with one shape, one after another in order_.
+  // Lanes that decode with one shape, one after another in order_; those that decode plainly are one of width
+  // 0.
   struct Group {
-    int64_t first, lanes, width, length;
-    int64_t budget;      // nodes of a tree at most
-    int64_t first_node;  // in the arrays of trees
+    int64_t lanes;  // padding included, which comes last
+    int64_t width, length;
+    int64_t nodes;           // rows of a lane in the pass at most
+    int64_t first = 0;       // in order_
+    int64_t first_node = 0;  // in the arrays of trees
   };
-  static constexpr size_t kMaxGraphs = 64;
 
   static Results carve_results(Arena& arena, int64_t lanes);
   static size_t results_capacity(const Model& model);
@@ -123,31 +123,29 @@ class Round {
   int64_t draft_length(const Lane& lane) const;
   int64_t budget(const Lane& lane) const;
   void sort(const std::vector<Lane*>& lanes);
+  void pad();
+  void place_groups();
   void place_results();
   void fill_lanes();
   void fill_rows(const int32_t* nodes);
   void add_prompt(const Lane& lane);
   RoundTimes run_in_steps();
-  RoundTimes run_at_once();
+  RoundTimes run_at_once(const std::function<void()>& meanwhile);
   void draft();
   void place_trees();
   void verify();
   void work();
   void fetch_results();
   int64_t positions_bound() const;
-  std::vector<int64_t> shape() const;
-  void launch_work();
-  void forget_graphs();
+  RoundGraphs::Shape shape() const;
   void settle_prompt(Lane& lane, int64_t index);
   void settle_tree(Lane& lane, int64_t index);
   void emit(Lane& lane, int64_t index);
-  void add_logprobs(Lane& lane, int64_t index);
 
   Model& model_;
   KvCache& cache_;
   Drafter* drafter_;
   Stream& stream_;
-  int64_t prefill_chunk_;
   RoundBatch batch_;
   HiddenRows hidden_;
   DeviceBuffer workspace_;
@@ -155,11 +153,13 @@ class Round {
   HostBuffer host_results_;
   size_t results_bytes_ = 0;
   Results results_{}, device_results_{};  // of this round, on the host and on the backend
-  std::vector<Lane*> order_;              // as their lanes are in the batch
-  std::vector<Group> groups_;
-  int64_t drafting_ = 0, choosing_ = 0;  // how many of them draft, choose tokens
-  std::vector<int32_t> logprob_rows_;
-  std::map<std::vector<int64_t>, void*> graphs_;  // by shape; null: it came once
+  std::vector<Lane*> order_;              // as their lanes are in the batch; null: padding
+  std::vector<Group> groups_;             // of those that decode, from the first one on
+  int64_t drafting_ = 0, choosing_ = 0;   // how many of order_ draft, choose tokens
+  int64_t inert_rows_ = 0;                // that padding brings into the pass
+  bool all_decode_ = false;
+  Logprobs logprobs_;
+  RoundGraphs graphs_;
 };
 
 }  // namespace redrafter

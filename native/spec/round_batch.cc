@@ -60,6 +60,11 @@ void RoundBatch::add_lane(int32_t root, int32_t hidden_row, int64_t committed,
   ++lanes_;
 }
 
+void RoundBatch::add_padding_lane() {
+  REDRAFTER_CHECK(lanes_ > 0);
+  add_lane(host_.root[lanes_ - 1], host_.hidden_row[lanes_ - 1], 0, {});
+}
+
 int64_t RoundBatch::add_row(int32_t token, int64_t position, int64_t context) {
   REDRAFTER_CHECK(rows_ < limits_.rows);
   const int64_t row = rows_++;
@@ -98,6 +103,22 @@ void RoundBatch::add_output(const SampleSpec& spec) {
 }
 
 void RoundBatch::end_lane() { host_.begin[++lane_] = narrow(outputs_); }
+
+// Of a sequence of their own where the last lane is padding: then they share no tile of attention with
+// others.
+void RoundBatch::add_inert_rows(int64_t count) {
+  if (count == 0) return;
+  REDRAFTER_CHECK(rows_ == outputs_ && rows_ + count <= limits_.rows && lane_ == lanes_);
+  for (; count > 0; --count) {
+    const int64_t row = rows_++;
+    host_.token[row] = 0;
+    host_.position[row] = host_.slot[row] = -1;
+    host_.sequence[row] = narrow(lanes_ - 1);
+    host_.context[row] = 0;
+    host_.tail_begin[row] = narrow(row * limits_.depths);
+    add_output({});
+  }
+}
 
 void RoundBatch::upload_lanes(Stream& stream) const {
   const size_t bytes = static_cast<size_t>(host_.begin - host_.root) * sizeof(int32_t);

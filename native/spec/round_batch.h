@@ -1,7 +1,8 @@
 // The rows of one pass and what is known of its lanes, built on the host and sent to the backend in one copy.
 // A lane is a sequence in the pass. Lanes with drafts come first, then those that decode plainly, then those
 // whose prompt ends in this pass, then the others: so lanes that choose tokens are a prefix, and the rows of
-// drafts, which the backend fills in itself, are one too.
+// drafts, which the backend fills in itself, are one too. A lane may be padding: it has no rows. Rows that no
+// lane has are inert (see Batch) and come last.
 #pragma once
 
 #include <vector>
@@ -36,16 +37,20 @@ class RoundBatch {
   void clear();
   // The next lane: its newest token, the row of its hidden state, its tokens in the cache and their blocks.
   void add_lane(int32_t root, int32_t hidden_row, int64_t committed, const std::vector<int32_t>& blocks);
+  // A lane without rows, which drafts what the lane before it drafts.
+  void add_padding_lane();
   // Then their rows, lane by lane.
   void add_tree(int64_t nodes, const SampleSpec& spec);  // filled in by tree_rows
   void add_root(const SampleSpec& spec);
   void add_prompt_row(int32_t token, int64_t position);
   void add_output(const SampleSpec& spec);  // the last row added gets logits
   void end_lane();
+  // Behind the rows of all lanes. They get logits, too.
+  void add_inert_rows(int64_t count);
 
   // Nobody waits for them: nothing may be changed here before the stream has got so far.
   void upload_lanes(Stream& stream) const;  // root, hidden_row and committed
-  void upload(Stream& stream) const;        // everything
+  void upload(Stream& stream) const;        // everything; how many bytes depends on the number of lanes alone
 
   int64_t rows() const { return rows_; }
   int64_t outputs() const { return outputs_; }

@@ -11,7 +11,7 @@ namespace {
 // status(device): { code, message }
 Napi::Value status(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    const CudaStatus found = cuda_status(info[0].ToNumber().Int32Value());
+    const Reason found = cuda_status(info[0].ToNumber().Int32Value());
     auto result = Napi::Object::New(info.Env());
     result["code"] = found.code == nullptr ? info.Env().Null() : Napi::String::New(info.Env(), found.code);
     result["message"] = found.message;
@@ -35,11 +35,17 @@ Napi::Value call(const Napi::CallbackInfo& info) {
   });
 }
 
+// limitProbe(milliseconds): how long the probe may take, if it has not run yet
+void limit_probe(const Napi::CallbackInfo& info) {
+  set_probe_patience(std::chrono::milliseconds(info[0].ToNumber().Int64Value()));
+}
+
 }  // namespace
 
 void add_companion(Napi::Env env, Napi::Object exports) {
   auto companion = Napi::Object::New(env);
   companion["status"] = Napi::Function::New(env, status);
+  companion["limitProbe"] = Napi::Function::New(env, limit_probe);
   companion["call"] = Napi::Function::New(env, call);
   exports["companion"] = companion;
 }

@@ -1,9 +1,11 @@
-// The decode loop with one fault planted in it: what the lossless suite must be able to see.
+// The decode loop with one fault planted in it: what the lossless suite must be able to see; and what it asks
+// of its backend.
 #include <algorithm>
 #include <vector>
 
 #include "base/check.h"
 #include "base/threads.h"
+#include "ops/throwing.h"
 #include "spec/drafters/recurrent.h"
 #include "spec/round.h"
 #include "testing/testing.h"
@@ -79,6 +81,35 @@ Backend with_fault(const std::string& fault) {
   return backend;
 }
 
+// What is asked of a backend beside ops, by round: of the one call of decode() that runs.
+std::vector<std::vector<std::string>> calls;
+Backend watched;
+
+template <auto member, OpName name, typename... Args>
+auto watch(Args... args) {
+  calls.back().emplace_back(name.text);
+  return (watched.*member)(args...);
+}
+
+Backend watching(const Backend& backend) {
+  watched = backend;
+  calls.assign(1, {});
+  Backend b = backend;
+#define REDRAFTER_COPY(f) b.f = watch<&Backend::f, #f, void*, const void*, size_t, Stream&>
+  REDRAFTER_COPY(upload);
+  REDRAFTER_COPY(download);
+  REDRAFTER_COPY(upload_later);
+  REDRAFTER_COPY(download_later);
+#undef REDRAFTER_COPY
+  b.wait = watch<&Backend::wait, "wait", Stream&>;
+  if (b.begin_capture != nullptr) {
+    b.begin_capture = watch<&Backend::begin_capture, "begin_capture", Stream&>;
+    b.end_capture = watch<&Backend::end_capture, "end_capture", Stream&>;
+    b.launch_graph = watch<&Backend::launch_graph, "launch_graph", void*, Stream&>;
+  }
+  return b;
+}
+
 bool keep_going(uint64_t) { return true; }
 
 std::vector<int32_t> ids_of(const Napi::Value& value) {
@@ -86,15 +117,17 @@ std::vector<int32_t> ids_of(const Napi::Value& value) {
   return {array.Data(), array.Data() + array.ElementLength()};
 }
 
-// { fault, model, drafter, ids, maxTokens, beamWidth, beamLength, eos } -> { ids, kv } where kv holds K of
-// layer 0. beamWidth 0 decodes plainly.
+// { fault, model, drafter, ids, maxTokens, beamWidth, beamLength, eos, device? } -> { ids, kv, calls } where
+// kv holds K of layer 0 and calls, by round, what was asked of the backend. beamWidth 0 decodes plainly.
+// Faults are planted on the CPU.
 Napi::Value decode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Napi::Object options = info[0].As<Napi::Object>();
     const auto text = [&](const char* key) { return options.Get(key).As<Napi::String>().Utf8Value(); };
     const auto number = [&](const char* key) { return options.Get(key).As<Napi::Number>().Int64Value(); };
     const std::string fault = text("fault");
-    const Backend backend = with_fault(fault);
+    const Backend backend =
+        watching(options.Has("device") ? find_backend(text("device")) : with_fault(fault));
     ThreadPool pool(1);
     BackendStream backend_stream(backend, &pool);
     Stream& stream = backend_stream.get();
@@ -112,7 +145,7 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     const size_t prompt = tokens.size();
     const std::vector<int32_t> eos = ids_of(options.Get("eos"));
 
-    Round round(model, cache, &drafter, stream, 64);
+    Round round(model, cache, &drafter, stream);
     Lane lane;
     lane.hidden = HiddenRows::Taken(round.hidden());
     lane.tokens = &tokens;
@@ -120,6 +153,7 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     lane.beam_width = number("beamWidth");
     lane.beam_length = lane.beam_width == 0 ? 0 : number("beamLength");
     lane.max_tokens = number("maxTokens");
+    lane.prompt_rows = 64;
     if (fault != "no-eos-cut") lane.stop.eos = eos;
     kv.reserve(static_cast<int64_t>(prompt) + lane.max_tokens + nodes);
     const auto ended = [&] {
@@ -127,11 +161,19 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
              (!lane.emitted.empty() && std::find(eos.begin(), eos.end(), tokens.back()) != eos.end());
     };
     do {
-      round.run({&lane});
+      calls.emplace_back();
+      round.run({&lane}, [] { calls.back().emplace_back("meanwhile"); });
       REDRAFTER_CHECK(!lane.failed);
     } while (!ended());
 
     Napi::Object result = Napi::Object::New(info.Env());
+    auto rounds = Napi::Array::New(info.Env());
+    for (size_t i = 1; i < calls.size(); ++i) {  // before the first round it loads
+      auto of_round = Napi::Array::New(info.Env());
+      for (const std::string& call : calls[i]) of_round[of_round.Length()] = call;
+      rounds[rounds.Length()] = of_round;
+    }
+    result.Set("calls", rounds);
     auto ids = Napi::Int32Array::New(info.Env(), tokens.size() - prompt);
     std::copy(tokens.begin() + static_cast<std::ptrdiff_t>(prompt), tokens.end(), ids.Data());
     const int64_t width = config.kv_heads * config.head_dim;

@@ -65,20 +65,22 @@ Batch batch_of(const Fields& p, int64_t blocks) {
   const int64_t slots = b.table_stride * kBlockTokens;
   const int64_t tails = f.length<int32_t>("tailSlots");
   b.block_tables = f.indices("blockTables", sequences * b.table_stride, 0, blocks);
-  b.position = f.indices("position", b.rows, 0, slots);
-  b.slot = f.indices("slot", b.rows, 0, slots);
+  b.position = f.indices("position", b.rows, -1, slots);
+  b.slot = f.indices("slot", b.rows, -1, slots);
   b.sequence = f.indices("sequence", b.rows, 0, sequences);
   b.context = f.indices("context", b.rows, 0, slots + 1);
   b.tail_begin = f.indices("tailBegin", b.rows + 1, 0, tails + 1);
   b.tail_slots = f.indices("tailSlots", tails, 0, slots);
   const auto begin = f.get("tailBegin").As<Napi::Int32Array>(),
              context = f.get("context").As<Napi::Int32Array>(),
-             position = f.get("position").As<Napi::Int32Array>();
+             position = f.get("position").As<Napi::Int32Array>(), slot = f.get("slot").As<Napi::Int32Array>();
   b.sequences = sequences;
   for (size_t r = 0; r < static_cast<size_t>(b.rows); ++r) {
     const int64_t tail = position[r] + 1 - context[r];
     REDRAFTER_REQUIRE(tail >= 0 && begin[r] + tail <= begin[r + 1], "ERR_INVALID_ARGUMENT", "row ", r,
                       ": context and tail do not make position + 1");
+    REDRAFTER_REQUIRE((position[r] < 0) == (slot[r] < 0), "ERR_INVALID_ARGUMENT", "row ", r,
+                      " is half inert");
     b.max_positions = std::max<int64_t>(b.max_positions, position[r] + 1);
   }
   return b;
@@ -110,7 +112,7 @@ Napi::Value rope(OpCall& call) {
   const Batch batch = batch_of(p, cache.blocks);
   const int64_t heads = p.integer("heads"), dim = cache.layer.head_dim;
   const int64_t positions = p.length<float>("cosSin") / dim;
-  p.object("batch").indices("position", batch.rows, 0, positions);
+  p.object("batch").indices("position", batch.rows, -1, positions);
   float* qkv = p.in<float>("qkv", batch.rows * (heads + 2 * cache.layer.kv_heads) * dim);
   call.backend().rope({qkv, p.in<float>("cosSin", positions * dim), cache.layer, batch, heads},
                       call.stream());

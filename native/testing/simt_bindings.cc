@@ -1,6 +1,7 @@
 // The emulator as an object `simt`: planted kernels by name. Absent where it is not built.
 #include "base/check.h"
 #include "ops/cuda.h"
+#include "spec/round_graphs.h"
 #include "testing/simt/control.h"
 #include "testing/simt/planted.h"
 #include "testing/testing.h"
@@ -50,6 +51,36 @@ Napi::Value run(const Napi::CallbackInfo& info) {
   });
 }
 
+// roundGraphs(keys): of RoundGraphs, asked for these shapes one after another, an element each:
+// {captures, alive}: graphs made so far and those there are. What the graphs do is checked: they count.
+Napi::Value round_graphs(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    static const Backend cuda = cuda_table();
+    const auto keys = info[0].As<Napi::Int32Array>();
+    BackendStream stream(cuda, nullptr, StreamUse::kCopies);
+    DeviceBuffer number(cuda, sizeof(int32_t));
+    HostBuffer memory(cuda, 2 * sizeof(int32_t));
+    auto* numbers = static_cast<int32_t*>(memory.data());
+    const uint64_t captures = simt::graph_captures(), alive = simt::graphs_alive();
+    auto result = Napi::Array::New(info.Env());
+    RoundGraphs graphs(cuda);
+    for (size_t i = 0; i < keys.ElementLength(); ++i) {
+      numbers[0] = static_cast<int32_t>(i) + 1;
+      graphs.run({keys[i], 7}, stream.get(), [&] {
+        cuda.upload_later(number.as<void>(), numbers, sizeof(int32_t), stream.get());
+        cuda.download_later(numbers + 1, number.as<void>(), sizeof(int32_t), stream.get());
+      });
+      cuda.wait(stream.get());
+      REDRAFTER_CHECK(stream.get().error == nullptr && numbers[1] == numbers[0]);
+      auto seen = Napi::Object::New(info.Env());
+      seen["captures"] = static_cast<double>(simt::graph_captures() - captures);
+      seen["alive"] = static_cast<double>(simt::graphs_alive() - alive);
+      result[static_cast<uint32_t>(i)] = seen;
+    }
+    return result;
+  });
+}
+
 template <auto count>
 Napi::Function counter(Napi::Env env) {
   return Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
@@ -68,7 +99,10 @@ void add_simt(Napi::Env env, Napi::Object exports) {
   simt["compiler"] = "gcc";
 #endif
   simt["canCheck"] = simt::can_check();
+  simt["roundGraphs"] = Napi::Function::New(env, round_graphs);
   simt["graphLaunches"] = counter<simt::graph_launches>(env);
+  simt["graphCaptures"] = counter<simt::graph_captures>(env);
+  simt["graphsAlive"] = counter<simt::graphs_alive>(env);
   simt["allocatedBytes"] = counter<simt::allocated_bytes>(env);
   simt["hostBytes"] = counter<simt::host_bytes>(env);
   simt["freedEarly"] = counter<simt::freed_early>(env);

@@ -16,6 +16,7 @@ void add_faults(Napi::Env env, Napi::Object exports);     // fault_bindings.cc
 void add_io(Napi::Env env, Napi::Object exports);         // io_bindings.cc
 void add_planner(Napi::Env env, Napi::Object exports);    // planner_bindings.cc
 void add_ops(Napi::Env env, Napi::Object exports);        // ops_bindings.cc
+void add_scheduler(Napi::Env env, Napi::Object exports);  // scheduler_bindings.cc
 #if defined(REDRAFTER_HAS_SIMT)
 void add_simt(Napi::Env env, Napi::Object exports);  // simt_bindings.cc
 #endif

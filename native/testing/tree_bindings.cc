@@ -38,13 +38,14 @@ Napi::Value tree_pack(OpCall& call) {
   return result;
 }
 
-// Outputs of lanes: those of lane l are begin[l] .. begin[l + 1] - 1 of `rows`, at least `least` of them.
+// Outputs of lanes: those of lane l are begin[l] .. begin[l + 1] - 1 of `rows`, none or at least `least` of
+// them.
 template <typename Least>
 const int32_t* begin_of(const Fields& p, int64_t lanes, int64_t rows, const Least& least) {
   const int32_t* begin = p.host<int32_t>("begin", lanes + 1);
   for (int64_t lane = 0; lane < lanes; ++lane) {
-    REDRAFTER_REQUIRE(begin[lane + 1] - begin[lane] >= least(lane), "ERR_INVALID_ARGUMENT", "begin[", lane,
-                      "]");
+    const int64_t own = begin[lane + 1] - begin[lane];
+    REDRAFTER_REQUIRE(own == 0 || own >= least(lane), "ERR_INVALID_ARGUMENT", "begin[", lane, "]");
   }
   return p.indices("begin", lanes + 1, 0, rows + 1);
 }

@@ -52,6 +52,48 @@ describe('a session that nobody can reach', () => {
   });
 });
 
+describe('a generation that pauses, and whose iterator nobody can reach', () => {
+  const PAUSED = `
+    const paused = async (m) => {
+      const s = await m.createSession();
+      await s.generate([1, 2, 3], { maxTokens: 1000, ignoreEos: true })[Symbol.asyncIterator]().next();
+      while (m.queueUsage().pausedRequests < 1) await wait(5);
+    };`;
+
+  it('goes on to its end, and gives its KV cache back', async () => {
+    const body = `${PAUSED}
+      const m = await load();
+      const before = JSON.stringify(m.kvUsage());
+      await paused(m);
+      console.log(await collected(() => JSON.stringify(m.kvUsage()) === before), m.stats.tokens);`;
+    expect(await script(body)).toEqual(exits(0, 'true 1000\n'));
+  });
+
+  it('does not keep its model, if nobody can reach that either', async () => {
+    const body = `${PAUSED}
+      await (await load()).dispose();
+      const threads = status('Threads');
+      await (async () => paused(await load()))();
+      console.log(status('Threads') > threads, await collected(() => status('Threads') <= threads));`;
+    expect(await script(body)).toEqual(exits(0, 'true true\n'));
+  });
+
+  it('stays as long as its iterator does, and can be read on', async () => {
+    const body = `
+      const reader = await (async () => {
+        const generation = (await (await load()).createSession()).generate([1, 2, 3], { maxTokens: 1000, ignoreEos: true });
+        const reader = generation[Symbol.asyncIterator]();
+        await reader.next();
+        return reader;
+      })();
+      for (let i = 0; i < 50; i++) { gc(); await wait(5); }
+      let tokens = 1;
+      for await (const chunk of reader) tokens += chunk.tokenIds.length;
+      console.log(tokens);`;
+    expect(await script(body)).toEqual(exits(0, '1000\n'));
+  });
+});
+
 describe('work that is awaited', () => {
   it('keeps its session, through a pending result() alone', async () => {
     const body = `

@@ -51,6 +51,15 @@ describe('a process exits with its own code', () => {
     expect(await script(cases[name] ?? '')).toEqual(exits(7));
   });
 
+  it('exits when all that is left is a generation that pauses, as nobody reads it', async () => {
+    const body = `${START}
+      const reader = s.generate([1], long)[Symbol.asyncIterator]();
+      await reader.next();
+      while (m.queueUsage().pausedRequests < 1) await wait(5);
+      process.exitCode = 7;`;
+    expect(await script(body)).toEqual(exits(7));
+  });
+
   it('dies of an exception thrown in a chunk loop', async () => {
     const { code, signal, stderr } = await script(
       `${START} for await (const chunk of s.generate([1], long)) throw new Error('mine');`,
@@ -65,12 +74,13 @@ describe('the callback that hears of messages', () => {
   const ENGINE = `
     const { native } = await import(${JSON.stringify(NATIVE)});
     const options = { model: paths.model, drafter: null, device: 'cpu', threads: 1, dtype: 'auto', contextTokens: 0,
-      kvTokens: 0, prefillChunk: 0, memoryBudgetBytes: 0 };
+      kvTokens: 0, prefillChunk: 0, memoryBudgetBytes: 0, maxQueuedRequests: 0, maxQueuedTokens: 0 };
     const none = new Int32Array(0);
     const decode = (engine, maxTokens) => {
       engine.openSession(1, 1);
       engine.generate(2, 1, Int32Array.of(1, 2, 3), { maxTokens, temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0n,
-        beamWidth: 0, beamLength: 0, adaptive: false, eosTokenIds: none, stopTokenIds: none, logprobs: -1 });
+        beamWidth: 0, beamLength: 0, adaptive: false, eosTokenIds: none, stopTokenIds: none, logprobs: -1, priority: 0,
+        deadlineMs: 0, bufferTokens: 1e6, keepTokens: -1 });
     };
     /** Calls on(message, engine) for each message, and throws what it threw last. */
     const start = (on) => {
@@ -127,7 +137,7 @@ describe('the callback that hears of messages', () => {
           gc();
         }
         if (m.type !== 'closed') return;
-        for (const call of ['kvUsage', 'openSession', 'readKv']) try { engine[call](1, 2); } catch (error) { codes.push(error.code); }
+        for (const call of ['usage', 'openSession', 'readKv']) try { engine[call](1, 2); } catch (error) { codes.push(error.code); }
         engine.close(); engine.abort(1, 1); engine.ref(); engine.unref();
         gc();
       }));

@@ -22,6 +22,8 @@ export interface LoadOptions {
   contextTokens?: number;
   kvTokens?: number;
   prefillChunk?: number;
+  maxQueuedRequests?: number;
+  maxQueuedTokens?: number;
   memoryBudgetBytes?: number;
   /** Seed of draft shapes by chance for each request and round that is `adaptive`, in the place of planned ones. */
   shapeSeed?: number;
@@ -68,7 +70,8 @@ function addonFor(device: string, { shapeSeed, flatCosts }: LoadOptions): Native
   return testing['addon'] as NativeModule;
 }
 
-function engineOptions(model: string, options: LoadOptions): NativeEngineOptions {
+/** With what the tests do not ask for filled in. */
+export function engineOptions(model: string, options: LoadOptions): NativeEngineOptions {
   return {
     model,
     drafter: options.drafter ?? null,
@@ -78,7 +81,33 @@ function engineOptions(model: string, options: LoadOptions): NativeEngineOptions
     contextTokens: options.contextTokens ?? 0,
     kvTokens: options.kvTokens ?? 0,
     prefillChunk: options.prefillChunk ?? 0,
+    maxQueuedRequests: options.maxQueuedRequests ?? 0,
+    maxQueuedTokens: options.maxQueuedTokens ?? 0,
     memoryBudgetBytes: options.memoryBudgetBytes ?? 0,
+  };
+}
+
+/** With what the tests do not ask for filled in: plain, greedy, never pausing. */
+export function generateOptions(options: GenerateOptions = {}): NativeGenerateOptions {
+  const { eos = [], stop = [], ...rest } = options;
+  return {
+    maxTokens: 64,
+    temperature: 0,
+    topK: 0,
+    topP: 1,
+    minP: 0,
+    seed: 0n,
+    beamWidth: 0,
+    beamLength: 0,
+    adaptive: false,
+    logprobs: -1,
+    priority: 0,
+    deadlineMs: 0,
+    bufferTokens: 2 ** 31 - 1,
+    keepTokens: -1,
+    eosTokenIds: Int32Array.from(eos),
+    stopTokenIds: Int32Array.from(stop),
+    ...rest,
   };
 }
 
@@ -235,18 +264,21 @@ export class TestEngine {
     );
   }
 
-  kvUsage(): ReturnType<NativeEngine['kvUsage']> {
-    return this.engine.kvUsage();
+  /** Of the cache and the queue. */
+  kvUsage(): ReturnType<NativeEngine['usage']> {
+    return this.engine.usage();
   }
 
-  /** `onRound` may abort: it gets what was generated so far and a function that ends the request. */
+  /**
+   * `onRound` may abort: it gets what was generated so far and a function that ends the request, and one that says how much
+   * of it was read.
+   */
   generate(
     session: number,
     ids: readonly number[],
     options: GenerateOptions = {},
-    onRound?: (soFar: number[], abort: (keep: number) => void) => void,
+    onRound?: (soFar: number[], abort: (keep: number) => void, read: (tokens: number) => void) => void,
   ): Promise<Generated> {
-    const { eos = [], stop = [], ...rest } = options;
     const out: Generated = {
       ids: [],
       rounds: [],
@@ -262,21 +294,7 @@ export class TestEngine {
     return this.submit(
       (ticket) => {
         ticketOf = ticket;
-        this.engine.generate(ticket, session, Int32Array.from(ids), {
-          maxTokens: 64,
-          temperature: 0,
-          topK: 0,
-          topP: 1,
-          minP: 0,
-          seed: 0n,
-          beamWidth: 0,
-          beamLength: 0,
-          adaptive: false,
-          logprobs: -1,
-          eosTokenIds: Int32Array.from(eos),
-          stopTokenIds: Int32Array.from(stop),
-          ...rest,
-        });
+        this.engine.generate(ticket, session, Int32Array.from(ids), generateOptions(options));
       },
       (message) => {
         if (message.type === 'tokens') {
@@ -285,9 +303,15 @@ export class TestEngine {
           out.logprobs.push(...(message.logprobs ?? []));
           out.topIds.push(...(message.topIds ?? []));
           out.topLogprobs.push(...(message.topLogprobs ?? []));
-          onRound?.(out.ids, (keep) => {
-            this.engine.abort(ticketOf, keep);
-          });
+          onRound?.(
+            out.ids,
+            (keep) => {
+              this.engine.abort(ticketOf, keep);
+            },
+            (tokens) => {
+              this.engine.read(ticketOf, tokens);
+            },
+          );
         } else if (message.type === 'finish') {
           return {
             ...out,

@@ -50,6 +50,23 @@ describe('Dispatcher', () => {
     expect(busy).toEqual([true, false, true]);
   });
 
+  it('does not count tickets that rest as pending work', () => {
+    const { dispatcher, busy } = make();
+    const [ta, tb] = [dispatcher.open(new Recorder()), dispatcher.open(new Recorder())];
+    dispatcher.rest(ta, true);
+    dispatcher.rest(ta, true);
+    expect(busy).toEqual([true]);
+    dispatcher.rest(tb, true);
+    expect(busy).toEqual([true, false]);
+    dispatcher.rest(tb, false);
+    dispatcher.dispatch([done(tb), done(ta)]);
+    dispatcher.rest(ta, true); // it is gone
+    expect(busy).toEqual([true, false, true, false]);
+    dispatcher.rest(dispatcher.open(new Recorder()), true);
+    dispatcher.end('ERR_DISPOSED', 'x');
+    expect(busy).toEqual([true, false, true, false, true, false]);
+  });
+
   it('ends a ticket at an error', () => {
     const { dispatcher } = make();
     const recorder = new Recorder();

@@ -15,6 +15,7 @@ const STATS: NativeStats = {
   draftedNodes: 8,
   draftedByDepth: [2, 2],
   acceptedByDepth: [2, 1],
+  queuedMs: 1,
   firstTokenMs: 11,
   prefillMs: 10,
   draftMs: 1,
@@ -29,6 +30,8 @@ const BYTES = { byteLevel: true, bytes: (id: number) => Uint8Array.of(id), skipp
 /** A generation whose engine is this test. */
 class Bench {
   readonly aborts: number[] = [];
+  readonly reads: number[] = [];
+  resting = false;
   readonly ended: [ids: number[], held: number][] = [];
   readonly shortened: number[] = [];
   readonly run: Generation;
@@ -36,6 +39,10 @@ class Bench {
   constructor(input: Partial<GenerationInput> = {}) {
     const host: GenerationHost = {
       abort: (keep) => this.aborts.push(keep),
+      read: (tokens) => this.reads.push(tokens),
+      rest: (resting) => {
+        this.resting = resting;
+      },
       ended: (ids, held) => {
         this.ended.push([[...ids], held]);
         return Promise.resolve();
@@ -47,7 +54,15 @@ class Bench {
       },
     };
     const detokenizer = createDetokenizer(BYTES);
-    this.run = new Generation(host, { detokenizer, stop: [], logprobs: -1, seed: 5n, signal: undefined, ...input });
+    this.run = new Generation(host, {
+      detokenizer,
+      stop: [],
+      logprobs: -1,
+      seed: 5n,
+      signal: undefined,
+      bufferTokens: 64,
+      ...input,
+    });
   }
 
   tokens(text: string, accepted = 0, extra: object = {}): void {
@@ -227,5 +242,67 @@ describe('Generation', () => {
     bench.tokens('ab');
     bench.finish();
     expect(await bench.run.result()).toMatchObject({ text: '', tokenIds: [97, 98] });
+  });
+});
+
+describe('what is read of a generation', () => {
+  it('is told to the engine by half buffers, and nothing is expected beyond the buffer', async () => {
+    const bench = new Bench({ bufferTokens: 4 });
+    const reader = bench.run[Symbol.asyncIterator]();
+    for (const text of ['a', 'bc', 'd']) bench.tokens(text);
+    expect([bench.reads, bench.resting]).toEqual([[], false]);
+    bench.tokens('ef');
+    expect(bench.resting).toBe(true);
+    await reader.next();
+    expect([bench.reads, bench.resting]).toEqual([[], true]);
+    await reader.next();
+    expect([bench.reads, bench.resting]).toEqual([[3], false]);
+    await reader.next();
+    await reader.next();
+    expect(bench.reads).toEqual([3, 6]);
+    bench.finish();
+    expect((await reader.next()).done).toBe(true);
+    expect(bench.reads).toEqual([3, 6]);
+  });
+
+  it('does not matter to one that is not iterated', async () => {
+    const bench = new Bench({ bufferTokens: 1 });
+    bench.tokens('ab');
+    expect([bench.reads, bench.resting]).toEqual([[-1], false]);
+    bench.tokens('cd');
+    bench.finish();
+    expect((await bench.run.result()).text).toBe('abcd');
+    expect(bench.reads).toEqual([-1]);
+  });
+
+  it('matters from the first loop on, until somebody asks for the whole', async () => {
+    const bench = new Bench({ bufferTokens: 1 });
+    bench.tokens('ab');
+    const reader = bench.run[Symbol.asyncIterator]();
+    expect([bench.reads, bench.resting]).toEqual([[-1, 0], true]);
+    await reader.next();
+    expect([bench.reads, bench.resting]).toEqual([[-1, 0, 2], false]);
+    void bench.run.result();
+    bench.tokens('cde');
+    expect([bench.reads, bench.resting]).toEqual([[-1, 0, 2, -1], false]);
+    void bench.run[Symbol.asyncIterator]();
+    await reader.next();
+    expect(bench.reads).toEqual([-1, 0, 2, -1]);
+    bench.finish();
+  });
+
+  it('is of no interest once it is to end', async () => {
+    const bench = new Bench({ bufferTokens: 1 });
+    const reader = bench.run[Symbol.asyncIterator]();
+    bench.tokens('abc');
+    expect(bench.resting).toBe(true);
+    bench.run.abort();
+    expect([bench.resting, bench.aborts]).toEqual([false, [-1]]);
+    bench.tokens('def');
+    expect(bench.resting).toBe(false);
+    await reader.next();
+    expect(bench.reads).toEqual([]);
+    bench.finish('abort');
+    await bench.run.result();
   });
 });

@@ -34,7 +34,7 @@ function bound(text: string): number {
 
 /** The range that a docstring states. `contextTokens` names a bound that only the model knows. */
 function rangeOf(doc: string): { low: number; high: number; fits: (value: number) => boolean } | undefined {
-  const between = /(?:^|[^\d.])(\d+) to (2\^\d+-1|\d+|the model's own limit)/.exec(doc);
+  const between = /(?:^|[^\d.])(-?\d+) to (2\^\d+-1|\d+|the model's own limit)/.exec(doc);
   if (between !== null) {
     const low = bound(between[1] ?? '');
     const high = between[2]?.startsWith('the') === true ? 2 ** 31 - 1 : bound(between[2] ?? '');

@@ -55,6 +55,7 @@ describe('generate options', () => {
     for (const options of [undefined, {}, { maxTokens: undefined, stop: undefined, seed: undefined }]) {
       const { native, stop, parseSpecialTokens, signal } = generate(options);
       expect(native).toMatchObject({ maxTokens: 256, temperature: 0, topK: 0, topP: 1, minP: 0, logprobs: -1 });
+      expect(native).toMatchObject({ priority: 0, deadlineMs: 0, bufferTokens: 64 });
       expect(native).toMatchObject({ adaptive: true, beamWidth: 0, beamLength: 0, eosTokenIds: Int32Array.of(7) });
       expect(native.stopTokenIds).toHaveLength(0);
       expect([stop, parseSpecialTokens, signal]).toEqual([[], false, undefined]);
@@ -183,6 +184,8 @@ describe('load options', () => {
       contextTokens: 0,
       kvTokens: 0,
       prefillChunk: 0,
+      maxQueuedRequests: 0,
+      maxQueuedTokens: 0,
       memoryBudgetBytes: 0,
     });
   });

@@ -141,7 +141,7 @@ describe('of sessions and models', () => {
       draftedNodes: 0,
       firstTokenMs: 0,
     };
-    const times = { prefillMs: 0, draftMs: 0, verifyMs: 0, hostMs: 0, totalMs: 1 };
+    const times = { queuedMs: 2, prefillMs: 0, draftMs: 0, verifyMs: 0, hostMs: 0, totalMs: 1 };
     total.add({ ...none, ...times, draftedByDepth: [0], acceptedByDepth: [0] });
     total.add({
       ...none,
@@ -155,7 +155,8 @@ describe('of sessions and models', () => {
     });
     // Its loop was left before it was read: no token is kept, but the first one took its time.
     total.add({ ...none, ...times, firstTokenMs: 4, draftedByDepth: [0], acceptedByDepth: [0] });
-    const { generations, tokens, tokensPerStep, timeToFirstTokenMs, acceptanceByDepth } = total.snapshot();
+    const { generations, tokens, tokensPerStep, timeToFirstTokenMs, acceptanceByDepth, queuedMs } = total.snapshot();
+    expect(queuedMs).toBe(6);
     expect([generations, tokens, tokensPerStep, timeToFirstTokenMs, acceptanceByDepth]).toEqual([3, 7, 3, 6, [0.5]]);
   });
 });

@@ -1,65 +1,18 @@
 /**
  * The CUDA library as an addon finds it beside itself: the one that was built, none, a damaged one, one of another build,
- * and one without CUDA inside (native/testing/fake_companion.cc) that tells of any driver and devices.
+ * and one without CUDA inside (native/testing/fake_companion.cc) that tells of any driver and devices. What comes of a
+ * library or device that fails is companion-probe.test.ts, what of one that works companion-auto.test.ts.
  */
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, existsSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
 import { beforeAll, describe, expect, it } from 'vitest';
 
 import { root } from '../../scripts/tools.mjs';
-import { version } from '../../lib/index.js';
 import type { NativeEngineOptions, NativeModule } from '../../lib/native.js';
 import { temporaryDirectory, writeTinyLlama } from '../kit/checkpoint.js';
-
-const require = createRequire(import.meta.url);
-const FILE = process.platform === 'win32' ? 'redrafter_cuda.dll' : 'redrafter_cuda.so';
-const built = join(root, 'build/Release', FILE);
-
-interface Status {
-  code: string | null;
-  message: string;
-}
-
-interface Companion {
-  status(device: number): Status;
-  call(device: number, name: string): string;
-}
-
-interface Addons {
-  addon: NativeModule;
-  companion: Companion;
-}
-
-/** Copies of the addons in a folder of their own, with `plant` putting a library beside them. */
-function beside(plant: (path: string) => void): Addons {
-  const folder = temporaryDirectory('companion');
-  copyFileSync(join(root, 'build/Release/redrafter.node'), join(folder, 'redrafter.node'));
-  copyFileSync(join(root, 'build/testing/redrafter_testing.node'), join(folder, 'redrafter_testing.node'));
-  plant(join(folder, FILE));
-  const { companion } = require(join(folder, 'redrafter_testing.node')) as { companion: Companion };
-  return { addon: require(join(folder, 'redrafter.node')) as NativeModule, companion };
-}
-
-const fakes = new Map<string, Addons>();
-
-/** With a library that has `defines` of fake_companion.cc; compiled once. */
-function fake(...defines: string[]): Addons {
-  const key = defines.join(' ');
-  const compile = (path: string): void => {
-    const flags = ['-std=c++20', '-shared', '-fPIC', `-I${join(root, 'native')}`, '-o', path];
-    const source = join(root, 'native/testing/fake_companion.cc');
-    const all = [`REDRAFTER_VERSION="${version()}"`, ...defines].map((define) => `-D${define}`);
-    execFileSync(process.env.CXX ?? 'c++', [...flags, ...all, source]);
-  };
-  const addons = fakes.get(key) ?? beside(compile);
-  fakes.set(key, addons);
-  return addons;
-}
-
-const NOT_AUTOMATIC = 'device "auto" stays on the CPU, because the CUDA backend has never run on a device';
+import { type Addons, beside, builtLibrary as built, fake, LIBRARY as FILE, trusted } from '../kit/companion.js';
 
 /** What getBackends tells of CUDA that cannot be used. */
 function reason({ addon }: Addons): NonNullable<ReturnType<NativeModule['getBackends']>[number]['reason']> {
@@ -68,9 +21,7 @@ function reason({ addon }: Addons): NonNullable<ReturnType<NativeModule['getBack
   const cuda = all.find(({ backend }) => backend === 'cuda');
   expect(cuda).toMatchObject({ device: 'cuda', level: null, available: false, selected: false });
   if (cuda?.reason === undefined || cuda.reason === null) throw new Error('there is no reason');
-  const { code, message } = cuda.reason;
-  expect(message.endsWith(`; ${NOT_AUTOMATIC}`)).toBe(true);
-  return { code, message: message.slice(0, -NOT_AUTOMATIC.length - 2) };
+  return cuda.reason;
 }
 
 const thrown = (action: () => unknown): unknown => {
@@ -125,7 +76,11 @@ describe('the CUDA library', () => {
 
   it('that is no file of ours is a reason', () => {
     const other = beside((path) => { copyFileSync(join(root, 'build/Release/redrafter.node'), path); }); // prettier-ignore
-    expect(reason(other).code).toBe('COMPANION_MISMATCH');
+    expect(reason(other).code).toBe('COMPANION_FAILED'); // a program that is not Node.js lacks what it needs
+    if (process.platform === 'win32') return;
+    const empty = ['-shared', '-fPIC', '-x', 'c++', '/dev/null', '-o'];
+    const strange = beside((path) => { execFileSync(process.env.CXX ?? 'c++', [...empty, path]); }); // prettier-ignore
+    expect(reason(strange).code).toBe('COMPANION_MISMATCH');
   });
 });
 
@@ -179,7 +134,12 @@ describe.skipIf(process.platform === 'win32')('what the CUDA library finds', () 
 
   it('is told of each device', () => {
     const addons = fake();
-    expect(addons.companion.status(0)).toEqual({ code: null, message: 'Device 0' });
+    const tried = {
+      code: 'TOO_LITTLE_MEMORY',
+      message:
+        'Device 0 fails the self-test: cannot allocate what a stream needs of device memory; 5 of 81920 MiB are free',
+    };
+    expect(addons.companion.status(0)).toEqual(tried);
     expect(addons.companion.status(1)).toEqual({
       code: 'UNSUPPORTED_DEVICE',
       message: 'Device 1 has compute capability 7.5, 8.0 or newer is needed',
@@ -188,12 +148,19 @@ describe.skipIf(process.platform === 'win32')('what the CUDA library finds', () 
       code: 'NO_DEVICE',
       message: 'there is no CUDA device 2; the last one is 1',
     });
-    const all = addons.addon.getBackends();
-    expect(all.find(({ backend }) => backend === 'cuda')).toEqual({
-      ...{ device: 'cuda', backend: 'cuda', level: null, available: true, selected: false, reason: null },
-    });
-    expect(all.find(({ selected }) => selected)?.backend).toBe('cpu');
+    expect(reason(addons)).toEqual(tried);
     expect(fake('FAKE_COUNT=40').companion.status(16).code).toBe('NO_DEVICE');
+  });
+
+  it('is believed when it is said to be good', () => {
+    const { addon, companion } = trusted(3);
+    expect(companion.status(0)).toEqual({ code: null, message: '' });
+    expect(companion.status(3).code).toBe('NO_DEVICE');
+    const all = addon.getBackends();
+    expect(all.find(({ backend }) => backend === 'cuda')).toEqual({
+      ...{ device: 'cuda', backend: 'cuda', level: null, available: true, selected: true, reason: null },
+    });
+    expect(all.filter(({ selected }) => selected)).toHaveLength(1);
   });
 });
 
@@ -205,6 +172,7 @@ describe.skipIf(process.platform === 'win32')('a load', () => {
   });
   const options = (device: string, dtype = 'auto'): NativeEngineOptions => ({
     ...{ model, drafter: null, device, dtype, threads: 1, contextTokens: 0, kvTokens: 0, prefillChunk: 0 },
+    ...{ maxQueuedRequests: 0, maxQueuedTokens: 0 },
     memoryBudgetBytes: 0,
   });
   const failure = ({ addon }: Addons, device: string, dtype?: string): Promise<[string, string]> =>
@@ -219,17 +187,17 @@ describe.skipIf(process.platform === 'win32')('a load', () => {
     });
 
   it('goes to the device that was asked for, or says why it cannot', async () => {
-    const addons = fake('FAKE_COUNT=3');
+    const addons = trusted(3);
     for (const device of ['cuda', 'cuda:2']) {
       expect(await failure(addons, device)).toEqual([
         'ERR_OOM',
         'cannot allocate what a stream needs of device memory; 5 of 81920 MiB are free',
       ]);
     }
-    expect(await failure(addons, 'auto')).toEqual(['none', 'cpu']);
+    expect(await failure(addons, 'cpu')).toEqual(['none', 'cpu']);
     expect(await failure(addons, 'cuda:1')).toEqual([
       'ERR_BACKEND',
-      'device "cuda:1" is not available: Device 1 has compute capability 7.5, 8.0 or newer is needed',
+      'device "cuda:1" is not available: Device 1 is old',
     ]);
     expect(await failure(addons, 'cuda:3')).toEqual([
       'ERR_BACKEND',
@@ -239,7 +207,7 @@ describe.skipIf(process.platform === 'win32')('a load', () => {
   });
 
   it('can be estimated without memory, what a stream takes counted', async () => {
-    const { addon } = fake('FAKE_COUNT=3');
+    const { addon } = trusted(3);
     const here = await addon.estimateMemory(options('cpu', 'bf16'));
     const there = await addon.estimateMemory(options('cuda'));
     expect(there.workspaceBytes).toBe(here.workspaceBytes + 1000);
@@ -256,7 +224,7 @@ describe.skipIf(process.platform === 'win32')('a load', () => {
 
 describe.skipIf(process.platform === 'win32')('the backend made of a table that cannot throw', () => {
   it('throws what a call left in the stream, with the op', () => {
-    const { companion } = fake('FAKE_COUNT=3');
+    const { companion } = trusted(3);
     for (const device of [0, 2, 0]) {
       expect(thrown(() => companion.call(device, 'norm'))).toMatchObject({
         code: 'ERR_CUDA',
@@ -267,7 +235,7 @@ describe.skipIf(process.platform === 'win32')('the backend made of a table that 
   });
 
   it('throws where there is no memory, with how much there is', () => {
-    const { companion } = fake('FAKE_COUNT=3');
+    const { companion } = trusted(3);
     expect(thrown(() => companion.call(0, 'allocate'))).toMatchObject({
       code: 'ERR_OOM',
       message: 'cannot allocate 1000 bytes of device memory; 5 of 81920 MiB are free',
@@ -279,7 +247,7 @@ describe.skipIf(process.platform === 'win32')('the backend made of a table that 
   });
 
   it('throws for an op that has no kernel', () => {
-    const { companion } = fake('FAKE_COUNT=3');
+    const { companion } = trusted(3);
     expect(thrown(() => companion.call(0, 'rope'))).toMatchObject({
       code: 'ERR_BACKEND',
       message: 'this backend has no op "rope"',

@@ -78,8 +78,8 @@ describe.each([
   });
 
   it.runIf(can)('so does any of memory that is copied from and to', async () => {
-    // Two buffers for the model and two for the drafter, the batch and the results of a round.
-    expect(await exhaust(device, 'allocate_host', next)).toBe(6);
+    // Two buffers for the model and two for the drafter; the batch, the results and the log-probabilities of a round.
+    expect(await exhaust(device, 'allocate_host', next)).toBe(7);
   });
 
   it.runIf(can && device === 'cuda')('so does a stream that cannot be opened', async () => {

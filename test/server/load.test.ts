@@ -199,6 +199,21 @@ describe('many requests', () => {
     expect((await post(server.url, PATH, { ...LONG, max_tokens: 2 })).status).toBe(200);
   });
 
+  it('beyond the queue of the engine: 429 with Retry-After too', async () => {
+    const small = await loadTiny({ contextTokens: 4096, kvTokens: 4100, maxQueuedRequests: 1 });
+    const server = await start(small, { maxConcurrent: 16 });
+    const long = JSON.stringify({ ...LONG, stream: true });
+    const first = new Raw(server.port).post(PATH, long);
+    await until(() => small.queueUsage().activeRequests === 1);
+    const second = new Raw(server.port).post(PATH, long);
+    await until(() => small.queueUsage().waitingRequests === 1);
+    const response = await post(server.url, PATH, LONG);
+    expect([response.status, response.headers.get('retry-after')]).toEqual([429, '1']);
+    expect((await json<Failure>(response)).error).toMatchObject({ code: 'ERR_QUEUE_FULL', type: 'rate_limit_error' });
+    for (const raw of [first, second]) raw.destroy();
+    await settled(server);
+  });
+
   it('in the queue for too long: 429', async () => {
     const server = await start(model, { maxConcurrent: 1, queueTimeoutMs: 50 });
     const raw = new Raw(server.port).post(PATH, stream);
@@ -238,17 +253,42 @@ describe('a client that does not read', () => {
     return JSON.stringify({ model: NAME, messages, ignore_eos: true, logprobs: true, top_logprobs: 20, ...more });
   };
 
-  it('loses its request when more waits than is allowed; others go on', async () => {
+  it('makes its request pause, and gets all of the answer when it reads on; others go on', async () => {
     const server = await start(model, { streamBuffer: 50_000, stallTimeoutMs: 20_000 });
+    const body = { stream: true, temperature: 0, max_tokens: 6000, return_token_ids: true };
+    const slow = new Raw(server.port).post('/v1/chat/completions', large(body));
+    slow.socket.pause();
+    await until(() => model.queueUsage().pausedRequests === 1);
+    expect(await running(server)).toMatch(/^redrafter_engine_requests_paused 1$/m);
+    await turn(200);
+    expect(model.queueUsage()).toMatchObject({ activeRequests: 1, pausedRequests: 1 });
+    expect((await post(server.url, PATH, { ...LONG, max_tokens: 50 })).status).toBe(200);
+    slow.socket.resume();
+    await until(() => slow.received.includes('[DONE]'));
+    const ids = [...slow.received.matchAll(/"token_ids":\[([\d,]+)\]/g)].flatMap(([, list]) =>
+      list?.split(',').map(Number),
+    );
+    const plain = { ...(JSON.parse(large(body)) as object), stream: false, logprobs: false, top_logprobs: undefined };
+    const whole = await post(server.url, '/v1/chat/completions', plain);
+    const { choices } = await json<{ choices: { token_ids: number[] }[] }>(whole);
+    expect(ids).toEqual(choices[0]?.token_ids);
+    expect(ids).toHaveLength(6000);
+    await settled(server);
+  });
+
+  it('does not hold up the end of its request when that is aborted or out of time', async () => {
+    const server = await start(model, { streamBuffer: 1024, stallTimeoutMs: 20_000, requestTimeoutMs: 3000 });
     const slow = new Raw(server.port).post('/v1/chat/completions', large({ stream: true }));
     slow.socket.pause();
-    await untilCounts(server, [1, 0]);
-    expect((await post(server.url, PATH, { ...LONG, max_tokens: 50 })).status).toBe(200);
+    await until(() => model.queueUsage().pausedRequests === 1);
     await settled(server);
     slow.socket.resume();
-    await until(() => slow.received.includes('client_too_slow'));
-    expect(slow.received).not.toContain('[DONE]');
-    await until(() => server.log.some(({ code, status }) => code === 'client_too_slow' && status === 200));
+    await until(() => slow.received.includes('request_timeout'));
+    const gone = new Raw(server.port).post('/v1/chat/completions', large({ stream: true }));
+    gone.socket.pause();
+    await until(() => model.queueUsage().pausedRequests === 1);
+    gone.destroy();
+    await settled(server);
   });
 
   it('loses its connection after a while', async () => {
@@ -260,7 +300,7 @@ describe('a client that does not read', () => {
   });
 
   it('keeps nothing open when its answer is complete', async () => {
-    const server = await start(model, { stallTimeoutMs: 300 });
+    const server = await start(model, { streamBuffer: 2 ** 30, stallTimeoutMs: 300 });
     const slow = new Raw(server.port).post('/v1/chat/completions', large({ max_tokens: 6000 }));
     slow.socket.pause();
     await until(() => server.log.some(({ code }) => code === 'client_too_slow'));

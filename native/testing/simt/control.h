@@ -13,8 +13,10 @@ namespace redrafter::simt {
 // Where the orders of blocks and threads, and the moments of asynchronous copies, are drawn from.
 void set_seed(uint64_t seed);
 
-// Graphs that were launched since the process began.
+// Graphs that were launched and made since the process began, and those there are now.
 uint64_t graph_launches();
+uint64_t graph_captures();
+uint64_t graphs_alive();
 
 // From now on the stream does everything as late as CUDA may do it: when it is waited for, when it is closed,
 // and when memory of the device is freed. Until then nothing is where a copy would put it.

@@ -7,7 +7,7 @@
 namespace {
 
 thread_local const char* last_fault = nullptr;  // of a graph or late stream of this thread
-std::atomic<uint64_t> launched{0};
+std::atomic<uint64_t> launched{0}, captured{0}, destroyed{0};
 
 const char* run_all(const CUgraph_st& graph) {
   for (const auto& run : graph.work) {
@@ -21,6 +21,8 @@ const char* run_all(const CUgraph_st& graph) {
 namespace redrafter::simt {
 
 uint64_t graph_launches() { return launched.load(); }
+uint64_t graph_captures() { return captured.load(); }
+uint64_t graphs_alive() { return captured.load() - destroyed.load(); }
 const char* fault_text() { return last_fault; }
 cudaError_t report_fault(const char* fault) {
   if (fault == nullptr) return cudaSuccess;
@@ -46,6 +48,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* launchable, cudaGraph_t graph, unsigned long long) {
+  ++captured;
   *launchable = new CUgraphExec_st{std::make_shared<CUgraph_st>(*graph)};
   return cudaSuccess;
 }
@@ -64,6 +67,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t launchable) {
+  if (launchable != nullptr) ++destroyed;
   delete launchable;
   return cudaSuccess;
 }

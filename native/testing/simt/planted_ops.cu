@@ -167,6 +167,33 @@ void last_wins(const SampleParams& p, Stream& stream) {
   launch("planted sample", last_wins_kernel, dim3(static_cast<unsigned>(p.rows)), dim3(1), 0, stream, p);
 }
 
+__global__ void write_inert_kernel(RopeParams p) {
+  auto* k = static_cast<uint16_t*>(p.kv.k) + p.batch.block_tables[0] * p.kv.k_block_stride;
+  for (int64_t row = 0; row < p.batch.rows; ++row) {
+    if (p.batch.slot[row] < 0) k[threadIdx.x] ^= 1;
+  }
+}
+
+void inert_written(const RopeParams& p, Stream& stream) {
+  rope_cuda(p, stream);
+  launch("planted rope", write_inert_kernel, dim3(1), dim3(static_cast<unsigned>(p.kv.head_dim)), 0, stream,
+         p);
+}
+
+__global__ void keep_padding_kernel(KeepHiddenParams p) {
+  for (int64_t lane = 0; lane < p.lanes; ++lane) {
+    if (p.path_length[lane] > 0) continue;
+    for (int64_t i = threadIdx.x; i < p.hidden; i += blockDim.x) {
+      p.to[p.to_row[lane] * p.hidden + i] = p.hidden_out[i] * 2.0f - 1.0f;
+    }
+  }
+}
+
+void padding_kept(const KeepHiddenParams& p, Stream& stream) {
+  keep_hidden_cuda(p, stream);
+  launch("planted keep_hidden", keep_padding_kernel, dim3(1), dim3(kThreads), 0, stream, p);
+}
+
 }  // namespace
 
 bool plant(const std::string& fault, Backend& table) {
@@ -198,6 +225,8 @@ bool plant(const std::string& fault, Backend& table) {
     if (fault == name) return table.attention = op, true;
   }
   if (fault == "last-wins") return table.sample = last_wins, true;
+  if (fault == "inert-written") return table.rope = inert_written, true;
+  if (fault == "padding-kept") return table.keep_hidden = padding_kept, true;
   if (fault == "no-op") return table.sample = nullptr, true;
   return false;
 }

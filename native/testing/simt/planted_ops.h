@@ -22,6 +22,8 @@ namespace redrafter::testing {
 //              "no-nan-guard"        slots beyond the context are multiplied by a weight of zero
 //   sample     "last-wins"           of equal logits the last one; all rows greedy
 //              "no-op"               there is none
+//   rope       "inert-written"       an inert row is written to the first slot of the first sequence
+//   keep_hidden "padding-kept"       of a lane without rows something is kept, too
 // False when there is no such fault.
 bool plant(const std::string& fault, Backend& table);
 

@@ -18,6 +18,17 @@ namespace {
 std::mutex host_mutex;
 std::map<void*, size_t> host_allocations;  // their bytes
 
+// Whether the bytes lie in memory of cudaMallocHost.
+bool is_pinned(const void* address, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(host_mutex);
+  auto found = host_allocations.upper_bound(const_cast<void*>(address));
+  if (found == host_allocations.begin()) return false;
+  --found;
+  const auto offset =
+      static_cast<size_t>(static_cast<const char*>(address) - static_cast<char*>(found->first));
+  return offset <= found->second && bytes <= found->second - offset;
+}
+
 void poison(void* memory, size_t bytes) {
   auto* to = static_cast<char*>(memory);
   for (size_t at = 0; at < bytes; at += sizeof kPoison)
@@ -74,8 +85,12 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
     std::memmove(to, from, bytes);
     return cudaSuccess;
   }
+  // A graph may be launched at any time: what it copies from and to has to stay where it is.
+  const bool records = stream->records != nullptr;
+  if (records && !(to_device || is_pinned(to, bytes))) return cudaErrorInvalidValue;
+  if (records && !(from_device || is_pinned(from, bytes))) return cudaErrorInvalidValue;
   // Whoever reads it before it is there shall not find what an earlier copy has left.
-  if (!to_device && stream->records == nullptr) poison(to, bytes);
+  if (!to_device && !records) poison(to, bytes);
   const auto run = [=]() -> const char* {
     std::memmove(to, from, bytes);
     return nullptr;

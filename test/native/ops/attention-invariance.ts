@@ -6,7 +6,7 @@ import { Random } from '../../kit/random.js';
 import type { AttentionCase } from './cases.js';
 import { describeLaunch, type Launch, launches } from './invariance.js';
 import { ops, withWorkspace } from './levels.js';
-import { batchOf, BLOCK, cacheDtype, Paged, plainRow, prefillRow, type Row } from './paged.js';
+import { batchOf, BLOCK, cacheDtype, inertRow, Paged, plainRow, prefillRow, type Row } from './paged.js';
 
 /** How the keys of the target row are laid out and reached. */
 export interface View {
@@ -76,6 +76,7 @@ function attend(
   const rows = range(launch.rows).map((r): Row => {
     if (r === launch.at) return { sequence, context: view.context, slots: view.slots };
     if (other >= 0 && random.uniform() < 0.3) return plainRow(other, random.integer(0, 24));
+    if (random.uniform() < 0.1) return inertRow(sequence);
     return { ...view.neighbour(random), sequence };
   });
   const width = (heads + 2 * kvHeads) * headDim;

@@ -112,6 +112,9 @@ export const prefillRow = (sequence: number, position: number): Row => ({
   slots: range(position + 1),
 });
 
+/** A row that sees nothing and writes nothing. */
+export const inertRow = (sequence: number): Row => ({ sequence, context: 0, slots: [] });
+
 export function batchOf(paged: Paged, rows: Row[]): BatchArg {
   const tails = rows.map((row) => row.slots.slice(row.context));
   const stride = paged.tableStride();
@@ -119,7 +122,7 @@ export function batchOf(paged: Paged, rows: Row[]): BatchArg {
   for (const tail of tails) begin.push(at(begin, begin.length - 1) + tail.length);
   return {
     position: Int32Array.from(rows, (row) => row.slots.length - 1),
-    slot: Int32Array.from(rows, (row) => at(row.slots, row.slots.length - 1)),
+    slot: Int32Array.from(rows, (row) => row.slots.at(-1) ?? -1),
     sequence: Int32Array.from(rows, (row) => row.sequence),
     context: Int32Array.from(rows, (row) => row.context),
     tailBegin: Int32Array.from(begin),

@@ -153,12 +153,15 @@ describeLevels('tree_pack', (level) => {
   });
 });
 
-/** Trees of lanes as part of a pass; `padding` rows at most behind the nodes of a lane. */
+/** Trees of lanes as part of a pass; `padding` rows at most behind the nodes of a lane, or none at all for a lane. */
 function randomPass(random: Random, lanes: number, padding: number): TreeRowsArgs {
   const packed = randomLanes(random, lanes);
   const { token, parent, depth, nodes } = tries(packed);
   const begin = [random.integer(0, 5)];
-  for (const count of nodes) begin.push(at(begin, begin.length - 1) + count + random.integer(0, padding + 1));
+  for (const count of nodes) {
+    const rows = padding > 0 && random.uniform() < 0.2 ? 0 : count + random.integer(0, padding + 1);
+    begin.push(at(begin, begin.length - 1) + rows);
+  }
   return {
     ...{ token, parent, depth, nodes, budget: packed.budget },
     begin: Int32Array.from(begin),
@@ -170,7 +173,7 @@ function randomPass(random: Random, lanes: number, padding: number): TreeRowsArg
 }
 
 describeLevels('tree_rows', (level) => {
-  it('brings a worked example into a pass, with two rows of padding', () => {
+  it('brings a worked example into a pass, with two inert rows', () => {
     const y = ops.treeRows(level, 1, {
       ...{ token: ints(7, 1, 2, 3), parent: ints(-1, 0, 0, 2), depth: ints(0, 1, 1, 2), nodes: ints(4) },
       ...{ budget: 4, begin: ints(1, 7), committed: ints(20), firstSequence: 5, tailStride: 4, rows: 8 },
@@ -178,16 +181,16 @@ describeLevels('tree_rows', (level) => {
     const [x, lane] = [UNWRITTEN, [5, 5, 5, 5, 5, 5]];
     expectSame(y, {
       token: ints(x, 7, 1, 2, 3, 0, 0, x),
-      position: ints(x, 20, 21, 21, 22, 0, 0, x),
-      slot: ints(x, 20, 21, 22, 23, 24, 25, x),
+      position: ints(x, 20, 21, 21, 22, -1, -1, x),
+      slot: ints(x, 20, 21, 22, 23, -1, -1, x),
       sequence: ints(x, ...lane, x),
       context: ints(x, 20, 20, 20, 20, 0, 0, x),
       tailBegin: ints(x, 4, 8, 12, 16, 20, 24, x),
       tailSlots: ints(
         ...[x, x, x, x, 20, x, x, x, 20, 21, x, x, 20, 22, x, x],
-        ...[20, 22, 23, x, 24, x, x, x, 25, x, x, x, x, x, x, x],
+        ...[20, 22, 23, x, x, x, x, x, x, x, x, x, x, x, x, x],
       ),
-      choosePosition: ints(x, 21, 22, 22, 23, 1, 1, x),
+      choosePosition: ints(x, 21, 22, 22, 23, 0, 0, x),
       parent: ints(x, -1, 0, 0, 2, -1, -1, x),
     });
   });
@@ -200,7 +203,7 @@ describeLevels('tree_rows', (level) => {
       }
     }
   });
-  it('makes rows for rope and attention; padding changes nothing for the nodes, even where it holds NaN', () => {
+  it('makes rows for rope and attention; inert rows change nothing, even where they hold NaN', () => {
     const random = new Random(11);
     const [lanes, heads, kvHeads, headDim] = [6, 4, 2, 16];
     const columns = (heads + 2 * kvHeads) * headDim;
@@ -213,13 +216,21 @@ describeLevels('tree_rows', (level) => {
     }
     const cosSin = random.floats(9 * BLOCK * headDim);
     const inputs = Array.from(pass.nodes, (nodes) => range(nodes).map(() => random.floats(columns)));
-    /** What the nodes of all lanes get, and the slots that they write. */
-    const results = (padding: number): Uint8Array => {
+    /** What the nodes of all lanes get, and the whole cache behind it. Behind all trees come `last` more inert rows. */
+    const results = (padding: number, last: number): Uint8Array => {
       const begin = [0];
       for (const nodes of pass.nodes) begin.push(at(begin, begin.length - 1) + nodes + padding);
-      const rows = at(begin, lanes);
+      const rows = at(begin, lanes) + last;
       const args = { ...pass, begin: Int32Array.from(begin), committed, firstSequence: 0, rows };
-      const { position, slot, sequence, context, tailBegin, tailSlots } = ops.treeRows(level, 1, args);
+      const made = ops.treeRows(level, 1, args);
+      const { tailBegin, tailSlots } = made;
+      for (const row of range(rows).slice(at(begin, lanes))) {
+        made.position[row] = made.slot[row] = -1;
+        made.context[row] = 0;
+        made.sequence[row] = lanes - 1;
+        made.tailBegin[row] = row * pass.tailStride;
+      }
+      const { position, slot, sequence, context } = made;
       const batch = {
         ...{ position, slot, sequence, context, tableStride: 9 },
         // Only the slots that rows name.
@@ -235,14 +246,18 @@ describeLevels('tree_rows', (level) => {
       });
       const { qkv, ...kv } = ops.rope(level, 1, { qkv: x, cosSin, kv: paged.kv, batch, heads });
       const y = ops.attention(level, 1, { qkv, kv: { ...paged.kv, ...kv }, batch, heads, scale: 0.25 });
-      const found = each((row, lane, node) =>
-        joinBytes(rowOf(y, heads * headDim, row), paged.read(lane, at(committed, lane) + node, kv)),
-      );
-      expect(y.filter(Number.isNaN)).toHaveLength(padding * lanes * heads * headDim);
-      return joinBytes(...found);
+      const found = each((row) => rowOf(y, heads * headDim, row));
+      expect(found.flatMap((row) => [...row]).filter(Number.isNaN)).toEqual([]);
+      return joinBytes(...found, kv.k, kv.v);
     };
-    const without = results(0);
-    for (const padding of [1, 9]) expectSameBytes(results(padding), without, `padding ${padding}`);
+    const without = results(0, 0);
+    for (const [padding, last] of [
+      [1, 0],
+      [9, 0],
+      [0, 1],
+      [3, 40],
+    ] as const)
+      expectSameBytes(results(padding, last), without, `${padding} rows behind each tree, ${last} behind all`);
   });
   it('has more rows in a lane than a block has threads', () => {
     const all = { scores: new Float32Array(90 * 9), budget: 721, least: -Infinity };
@@ -283,7 +298,7 @@ describeLevels('tree_accept', (level) => {
     expect(Array.from(acceptPath(level, { token: ints(7), parent: ints(-1), chosen: ints(7) }))).toEqual([0]);
   });
   it.each(LANES)(
-    'walks the tree of each of %d lanes, at most `stride` nodes, whatever rows of padding hold',
+    'walks the tree of each of %d lanes, at most `stride` nodes, whatever inert rows hold, and none of no rows',
     (lanes) => {
       const random = new Random(80 + lanes);
       for (let trial = 0; trial < trials(50, 5); trial++) {
@@ -301,7 +316,7 @@ describeLevels('tree_accept', (level) => {
         const [path = ints(), emitted = ints()] = expected;
         const pathLength = Int32Array.from(range(lanes), (lane) => {
           const own = [token, parent, chosen].map((x) => x.slice(...of(lane)));
-          const nodes = walk(at(own, 0), at(own, 1), at(own, 2)).slice(0, stride);
+          const nodes = at(own, 0).length === 0 ? [] : walk(at(own, 0), at(own, 1), at(own, 2)).slice(0, stride);
           path.set(nodes, lane * stride);
           emitted.set(
             nodes.map((node) => at(at(own, 2), node)),
@@ -318,13 +333,15 @@ describeLevels('tree_accept', (level) => {
 
 describeLevels('keep_hidden', (level) => {
   it.each([1, 2, 8, 33])(
-    'copies the row of the last node of the path of each of %d lanes, and nothing else',
+    'copies the row of the last node of the path of each of %d lanes, and nothing else, nor of lanes without rows',
     (lanes) => {
       const random = new Random(lanes);
       for (const hidden of [1, 33, 600]) {
         const stride = 4;
         const begin = [random.integer(0, 3)];
-        for (const lane of range(lanes)) begin.push(at(begin, lane) + random.integer(1, 9));
+        for (const lane of range(lanes)) {
+          begin.push(at(begin, lane) + (lane > 0 && random.uniform() < 0.3 ? 0 : random.integer(1, 9)));
+        }
         const [rows, toRows] = [at(begin, lanes) + 1, lanes + 3];
         const hiddenOut = random.floats(rows * hidden);
         for (const [i, value] of [NaN, -0, Infinity].entries()) hiddenOut[random.integer(0, rows) * hidden] = value + i;
@@ -338,6 +355,10 @@ describeLevels('keep_hidden', (level) => {
           const nodes = range(at(begin, lane + 1) - first).filter((node) => node === 0 || random.uniform() < 0.5);
           path.set(nodes.slice(0, stride), lane * stride);
           pathLength[lane] = Math.min(nodes.length, stride);
+          if (nodes.length === 0) {
+            toRow[lane] = at(toRow, 0); // nothing of it is kept
+            continue;
+          }
           const row = first + at(nodes, at(pathLength, lane) - 1);
           expected.set(hiddenOut.subarray(row * hidden, (row + 1) * hidden), at(toRow, lane) * hidden);
         }

@@ -133,16 +133,16 @@ export function rowsOf(p: TreeRowsArgs): TreeRows {
   p.nodes.forEach((nodes, lane) => {
     const [first, committed] = [at(p.begin, lane), at(p.committed, lane)];
     for (const n of range(at(p.begin, lane + 1) - first)) {
-      // The path from the root to this node; a row that is no node has itself alone.
-      const path = [n];
+      // The path from the root to this node; a row that is no node sees nothing.
+      const path = n < nodes ? [n] : [];
       for (let node = n; n < nodes && node > 0; path.unshift(node)) node = at(p.parent, lane * p.budget + node);
-      const position = n < nodes ? committed + path.length - 1 : 0;
+      const position = n < nodes ? committed + path.length - 1 : -1;
       const row = first + n;
       y.token[row] = n < nodes ? at(p.token, lane * p.budget + n) : 0;
       y.position[row] = position;
       y.choosePosition[row] = position + 1;
       y.context[row] = n < nodes ? committed : 0;
-      y.slot[row] = committed + n;
+      y.slot[row] = n < nodes ? committed + n : -1;
       y.sequence[row] = p.firstSequence + lane;
       y.tailBegin[row] = row * p.tailStride;
       y.tailSlots.set(
