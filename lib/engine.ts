@@ -228,10 +228,10 @@ export class Engine {
     if (dead !== undefined) throw nativeError(dead.code, dead.message);
   }
 
-  /** Use of the KV cache as of the last round, and of the queue. Throws ERR_DISPOSED. */
-  usage(): NativeUsage {
+  /** Use of the KV cache, by `session` in particular, and of the queue, as of the last round. Throws ERR_DISPOSED. */
+  usage(session = 0): NativeUsage {
     try {
-      return this.native.usage();
+      return this.native.usage(session);
     } catch (error) {
       throw fromThrown(error);
     }

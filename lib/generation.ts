@@ -2,6 +2,7 @@ import type { Detokenizer } from './detokenizer.js';
 import type { TicketMessage } from './engine.js';
 import { aborted, fromThrown, type RedrafterError } from './errors.js';
 import type { NativeStats } from './native.js';
+import type { Generated, Slide } from './slide.js';
 import { statsOf, type GenerationStats } from './stats.js';
 import { StopMatcher } from './stop.js';
 
@@ -57,12 +58,12 @@ export interface GenerationHost {
   read(tokens: number): void;
   /** Whether nothing will come unless more is read. */
   rest(resting: boolean): void;
-  /** Generation ended: the session is to hold its prompt and `kept` generated tokens; `held` is what it holds now. */
-  ended(ids: readonly number[], held: number, kvTokens: number, stats: NativeStats): Promise<void>;
+  /** Generation ended: the session is to hold its prompt and these tokens; `held` is how many it holds now. */
+  ended(generated: Generated, held: number, kvTokens: number, stats: NativeStats): Promise<void>;
   /** Generation failed: the session is to be as it was before. Resolves to the error to report. */
   failed(error: RedrafterError): Promise<RedrafterError>;
   /** Cuts an ended generation to its first `kept` tokens, unless the session has moved on. */
-  shorten(kept: number): Promise<void>;
+  shorten(generated: Generated, kept: number): Promise<void>;
 }
 
 /** Fixed inputs of a {@link Generation}. */
@@ -72,6 +73,8 @@ export interface GenerationInput {
   /** Whether log-probabilities were asked for, and how many alternatives. */
   logprobs: number;
   seed: bigint;
+  /** Tokens of the prompt that were dropped. */
+  dropped: number;
   signal: AbortSignal | undefined;
   /** Tokens that may be unread before generation pauses. */
   bufferTokens: number;
@@ -90,6 +93,9 @@ const droppedReaders = new FinalizationRegistry<WeakRef<Generation>>((generation
  */
 export class Generation implements AsyncIterable<Chunk> {
   private readonly ids: number[] = [];
+  /** Tokens that came, kept or not. */
+  private emitted = 0;
+  private readonly slides: Slide[] = [];
   private readonly logprobs: TokenLogprob[] = [];
   private text = '';
   private readonly matcher: StopMatcher;
@@ -196,6 +202,10 @@ export class Generation implements AsyncIterable<Chunk> {
   message(message: TicketMessage): boolean {
     if (message.type !== 'tokens' && message.type !== 'finish') return false;
     if (message.type === 'finish') this.answered = true;
+    else {
+      if (message.dropped > 0) this.slides.push({ at: this.emitted, dropped: message.dropped });
+      this.emitted += message.ids.length;
+    }
     try {
       if (this.cut === undefined && this.signalled === undefined) {
         if (message.type === 'tokens') this.take(message);
@@ -292,9 +302,11 @@ export class Generation implements AsyncIterable<Chunk> {
     const kept = this.cut?.tokens ?? this.ids.length;
     this.ids.length = kept;
     if (this.logprobs.length > kept) this.logprobs.length = kept;
-    const stats = { ...message.stats, tokens: kept };
+    const slides = this.slides.filter(({ at }) => at < kept);
+    const droppedTokens = slides.reduce((sum, { dropped }) => sum + dropped, this.input.dropped);
+    const stats = { ...message.stats, tokens: kept, droppedTokens };
     try {
-      await this.host.ended(this.ids, message.tokens, message.kvTokens, stats);
+      await this.host.ended({ ids: this.ids, slides: this.slides }, message.tokens, message.kvTokens, stats);
     } catch (error) {
       this.signalled = error as RedrafterError;
     }
@@ -362,7 +374,7 @@ export class Generation implements AsyncIterable<Chunk> {
       this.text = text;
     }
     await this.outcome.then(
-      () => (unseen ? this.host.shorten(tokens) : undefined),
+      () => (unseen ? this.host.shorten({ ids: this.ids, slides: this.slides }, tokens) : undefined),
       () => undefined,
     );
     this.awaken();

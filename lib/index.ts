@@ -13,7 +13,16 @@ export type { Chunk, FinishReason, GenerationResult, TokenLogprob } from './gene
 export { Tokenizer } from './tokenizer.js';
 export type { ChatMessage } from './chat.js';
 export type { ChatOptions, DecodeOptions, Detokenizer, EncodeOptions } from './tokenizer.js';
-export type { AppendOptions, GenerateOptions, LoadOptions, MemoryOptions, SaveOptions } from './option-types.js';
+export type {
+  AppendOptions,
+  ContextPolicy,
+  GenerateOptions,
+  LoadOptions,
+  MemoryOptions,
+  SaveOptions,
+  SessionOptions,
+  SlidePolicy,
+} from './option-types.js';
 export type { DecodeStats, GenerationStats, TotalStats } from './stats.js';
 export type { KvUsage, SessionKv } from './kv.js';
 export type { QueueUsage } from './queue.js';

@@ -1,4 +1,5 @@
 import { CallSite, fromThrown } from './errors.js';
+import { usedBytesOf } from './kv.js';
 import { native, type NativeMemory as MemoryEstimate, type NativeUsage } from './native.js';
 import type { MemoryOptions } from './option-types.js';
 import { resolveEngine } from './options.js';
@@ -28,5 +29,5 @@ export async function estimateMemory(directory: string, options?: MemoryOptions)
 }
 
 export function memoryUsageOf(memory: MemoryEstimate, kv: NativeUsage): MemoryUsage {
-  return { ...memory, kvUsedBytes: (kv.totalBlocks - kv.freeBlocks) * kv.bytesPerBlock };
+  return { ...memory, kvUsedBytes: usedBytesOf(kv) };
 }

@@ -3,8 +3,8 @@ import { aborted, CallSite, fromThrown } from './errors.js';
 import { kvUsageOf, type KvUsage } from './kv.js';
 import { memoryUsageOf, type MemoryUsage } from './memory.js';
 import { native, type NativeModelInfo as ModelInfo } from './native.js';
-import type { LoadOptions, SaveOptions } from './option-types.js';
-import { resolveLoad } from './options.js';
+import type { LoadOptions, SaveOptions, SessionOptions } from './option-types.js';
+import { resolveLoad, resolveSession } from './options.js';
 import { queueUsageOf, type QueueUsage } from './queue.js';
 import { Session, type SessionOwner } from './session.js';
 import { StatsTotal, type TotalStats } from './stats.js';
@@ -66,9 +66,21 @@ export class Model {
     return this.owner.tokenizer;
   }
 
-  /** A new, empty session. Rejects with ERR_DISPOSED. */
-  createSession(): Promise<Session> {
-    return Session.open(this.owner, new CallSite());
+  /** A new, empty session. Rejects with ERR_INVALID_ARGUMENT, ERR_DISPOSED. */
+  async createSession(options?: SessionOptions): Promise<Session> {
+    return Session.open(this.owner, new CallSite(), options);
+  }
+
+  /**
+   * Forgets the prefixes of a key, or all of them: no later session gets them, and blocks that no session holds become
+   * free. Rejects with ERR_INVALID_ARGUMENT, ERR_DISPOSED.
+   */
+  async clearPrefixes(prefixKey?: string): Promise<void> {
+    const site = new CallSite();
+    const key = resolveSession(prefixKey === undefined ? undefined : { prefixKey });
+    await this.owner.engine.request('done', site, (native, ticket) => {
+      native.clearPrefixes(ticket, 0, key);
+    });
   }
 
   /**

@@ -30,6 +30,8 @@ export interface NativeEngineOptions {
   maxQueuedRequests: number;
   /** Tokens of their input that may wait, 0 for 4 x kvTokens. */
   maxQueuedTokens: number;
+  /** Most bytes of prefixes that no session holds; -1 for as many as are free. */
+  prefixCacheBytes: number;
   /** Most bytes that the model takes in all, 0 for any number. */
   memoryBudgetBytes: number;
 }
@@ -135,6 +137,9 @@ export interface NativeGenerateOptions {
   deadlineMs: number;
   /** Emitted tokens that may be unread, by {@link NativeEngine.read}, before it pauses. */
   bufferTokens: number;
+  /** When the context is full, the first slideKeep and the last slideTail tokens stay; -1: generation ends. */
+  slideKeep: number;
+  slideTail: number;
 }
 
 export interface NativeStats {
@@ -142,6 +147,8 @@ export interface NativeStats {
   /** Prompt tokens whose KV was already in the session. */
   reusedTokens: number;
   tokens: number;
+  /** Tokens of the session that were dropped, as the context was full. */
+  droppedTokens: number;
   rounds: number;
   /** Tokens of those rounds, also those after a stop string, which are cut off. */
   decodedTokens: number;
@@ -171,6 +178,12 @@ export interface NativeUsage {
   blockTokens: number;
   bytesPerBlock: number;
   sessions: number;
+  /** Blocks that hold prefixes which no session holds. They are neither free nor used, and evicted when needed. */
+  prefixBlocks: number;
+  /** Blocks that were evicted, so far. */
+  evictedBlocks: number;
+  /** Blocks of the session that was asked about which other sessions hold too. */
+  sharedBlocks: number;
   waitingRequests: number;
   waitingTokens: number;
   activeRequests: number;
@@ -184,7 +197,7 @@ export type NativeMessage =
   | { type: 'ready'; info: NativeModelInfo }
   /** Loading failed, or the engine died: every ticket, open or later, fails with the same code. */
   | { type: 'failed'; code: string; message: string }
-  /** A ticket of openSession, forkSession, rewindSession, append, saveSession or closeSession was carried out. */
+  /** A ticket of openSession, forkSession, rewindSession, append, saveSession, closeSession or clearPrefixes was carried out. */
   | { type: 'done'; ticket: number; tokens: number; kvTokens: number }
   | { type: 'error'; ticket: number; code: string; message: string }
   /** New tokens of a generate ticket. Logprob arrays are present when asked for; topIds is [tokens * k]. */
@@ -197,6 +210,8 @@ export type NativeMessage =
       topLogprobs?: Float32Array;
       /** Of these ids, how many were drafted and accepted (they come first). */
       accepted: number;
+      /** Tokens of the session, from slideKeep on, that were dropped before these were generated. */
+      dropped: number;
     }
   | { type: 'finish'; ticket: number; reason: NativeFinish; stats: NativeStats; tokens: number; kvTokens: number }
   /** A restoreSession ticket: the tokens of the session, and how many of them have their KV. */
@@ -210,11 +225,12 @@ export type NativeMessage =
  * `closed`, referred to or not. What `onMessages` throws becomes an uncaught exception.
  */
 export interface NativeEngine {
-  openSession(ticket: number, session: number): void;
+  /** `prefixKey`: with whom it shares prefixes; empty for nobody. */
+  openSession(ticket: number, session: number, prefixKey: string): void;
   /** `session` becomes a copy of `from` that shares its KV blocks. */
   forkSession(ticket: number, session: number, from: number): void;
-  /** Keeps the first `tokens` tokens. */
-  rewindSession(ticket: number, session: number, tokens: number): void;
+  /** Keeps the first `tokens` tokens and puts `ids` after them, whose KV is computed when it is needed. */
+  rewindSession(ticket: number, session: number, tokens: number, ids: Int32Array): void;
   /** Appends tokens and computes their KV. */
   append(ticket: number, session: number, ids: Int32Array): void;
   /** Appends `ids`, then generates. The session must hold at least one token by then. Throws ERR_QUEUE_FULL, as append does. */
@@ -234,8 +250,10 @@ export interface NativeEngine {
   saveSession(ticket: number, session: number, path: string): void;
   /** Makes `session` from a file; answers with `restored`. */
   restoreSession(ticket: number, session: number, path: string): void;
-  /** Of cache and queue. */
-  usage(): NativeUsage;
+  /** Of cache and queue, as of the last round; `session` is the one to ask about, or 0. */
+  usage(session: number): NativeUsage;
+  /** Forgets the prefixes of a key, or all for an empty one. No session: 0. */
+  clearPrefixes(ticket: number, session: 0, prefixKey: string): void;
   /** Answers with `kv`: the session's cached K and V, [layers, 2, tokens, kvHeads, headDim]. For tests. */
   readKv(ticket: number, session: number): void;
   /** Stops the thread after the current round; every open ticket gets ERR_DISPOSED, then `closed`. Idempotent. */

@@ -56,9 +56,41 @@ export interface LoadOptions extends MemoryOptions {
    * call says 1. An error thrown here fails the load, which rejects with it.
    */
   onProgress?: (fraction: number) => void;
+  /**
+   * Most bytes of the KV cache that may hold prefixes which no session holds any more, 0 to 2^53-1; 0 turns the reuse of
+   * prefixes off. They never are in the way: what a request needs is taken from them. Default: all that is free.
+   */
+  prefixCacheBytes?: number;
   /** Ends loading; the promise then rejects with ERR_ABORTED. */
   signal?: AbortSignal;
 }
+
+/** Options of `model.createSession`. */
+export interface SessionOptions {
+  /**
+   * Sessions of the same key share the keys and values of equal prefixes: what one has computed another need not
+   * compute, also after the first was disposed of. A string of 1 to 1024 UTF-16 units. Give a key only to those who may
+   * learn, by how fast an answer begins, that somebody else had the same prompt. Default: the session shares with nobody.
+   */
+  prefixKey?: string;
+}
+
+/**
+ * The older tokens of a full context make room for new ones: the first `keepTokens` stay, of those after them the last
+ * `floor((contextTokens - keepTokens) / 2)`, and what is between them is dropped.
+ */
+export interface SlidePolicy {
+  /** Says that this is meant. */
+  slide: true;
+  /** Tokens at the beginning that are never dropped, 0 to contextTokens - 2. Default: 0. */
+  keepTokens?: number;
+}
+
+/**
+ * What happens when a session holds `contextTokens` tokens and more are to come. `'error'`: generation ends with
+ * `finishReason: 'length'`, and an input that does not fit is refused with ERR_CONTEXT. Else it slides and goes on.
+ */
+export type ContextPolicy = 'error' | SlidePolicy;
 
 /** Options of `session.append`. */
 export interface AppendOptions {
@@ -79,8 +111,10 @@ export interface SaveOptions {
  * whether a drafter is loaded: they change speed only.
  */
 export interface GenerateOptions {
-  /** Most tokens to generate, 1 to 2^31-1. What is left of the context limits it too. Default: 256. */
+  /** Most tokens to generate, 1 to 2^31-1. What is left of the context limits it too, unless it slides. Default: 256. */
   maxTokens?: number;
+  /** What happens when the context is full. Default: `'error'`. */
+  contextPolicy?: ContextPolicy;
   /** 0 to 100: 0 takes the most probable token, above 0 samples. Default: 0. */
   temperature?: number;
   /** Samples among the k most probable tokens, 0 to 2^31-1; 0 for all. Default: 0. */
@@ -91,7 +125,7 @@ export interface GenerateOptions {
   minP?: number;
   /**
    * Seed of sampling: a bigint in [0, 2^64) or a safe non-negative integer. Every random draw depends only on the
-   * seed and the position of the token. Default: random; the result tells which.
+   * seed, the position of the token, and what the generation dropped before it. Default: random; the result tells which.
    */
   seed?: bigint | number;
   /**

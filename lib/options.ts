@@ -2,10 +2,18 @@ import { randomBytes } from 'node:crypto';
 
 import { invalid, RedrafterError } from './errors.js';
 import type { NativeEngineOptions, NativeGenerateOptions } from './native.js';
-import type { AppendOptions, GenerateOptions, LoadOptions, MemoryOptions, SaveOptions } from './option-types.js';
+import type {
+  AppendOptions,
+  GenerateOptions,
+  LoadOptions,
+  MemoryOptions,
+  SaveOptions,
+  SessionOptions,
+} from './option-types.js';
 import { unpacked } from './package-root.js';
 
-const INT_MAX = 2 ** 31 - 1;
+/** Largest 32-bit integer. */
+export const INT_MAX = 2 ** 31 - 1;
 const SEED_END = 1n << 64n;
 const LEAST_FLOAT = 2 ** -149;
 
@@ -18,6 +26,7 @@ export const LIMITS = {
   stopStrings: 64,
   stopStringUnits: 1024,
   stopTokenIds: 1024,
+  prefixKeyUnits: 1024,
   threads: 1024,
   prefillChunk: 4096,
   priority: 10,
@@ -173,7 +182,10 @@ const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16'];
 const MEMORY_KEYS = [
   ...['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk', 'memoryBudgetBytes'],
 ] as const;
-const LOAD_KEYS = [...MEMORY_KEYS, 'maxQueuedRequests', 'maxQueuedTokens', 'onProgress', 'signal'] as const;
+const LOAD_KEYS = [
+  ...MEMORY_KEYS,
+  ...(['maxQueuedRequests', 'maxQueuedTokens', 'prefixCacheBytes', 'onProgress', 'signal'] as const),
+] as const;
 
 /** Checked arguments of `Model.load`. */
 export interface ResolvedLoad {
@@ -210,6 +222,7 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     prefillChunk: read.integer('prefillChunk', 0, 1, LIMITS.prefillChunk),
     maxQueuedRequests: read.integer('maxQueuedRequests', 0, 1, INT_MAX),
     maxQueuedTokens: read.integer('maxQueuedTokens', 0, 1, INT_MAX),
+    prefixCacheBytes: read.integer('prefixCacheBytes', -1, 0, Number.MAX_SAFE_INTEGER),
     memoryBudgetBytes: read.integer('memoryBudgetBytes', 0, 1, Number.MAX_SAFE_INTEGER),
   };
 }
@@ -233,6 +246,7 @@ export interface GenerateContext {
   vocab: number;
   hasDrafter: boolean;
   eosTokenIds: readonly number[];
+  contextTokens: number;
 }
 
 /** Checked options of `session.generate`. */
@@ -245,6 +259,7 @@ export interface ResolvedGenerate {
 
 const GENERATE_KEYS = [
   'maxTokens',
+  'contextPolicy',
   'temperature',
   'topK',
   'topP',
@@ -266,6 +281,18 @@ const GENERATE_KEYS = [
 
 /** Default of `maxTokens`. */
 export const DEFAULT_MAX_TOKENS = 256;
+
+/** What stays of a full context; see {@link ContextPolicy}. */
+function slideOf(policy: unknown, contextTokens: number): { slideKeep: number; slideTail: number } {
+  if (policy === undefined || policy === 'error') return { slideKeep: -1, slideTail: 0 };
+  if (typeof policy !== 'object' || policy === null) {
+    throw invalid(`contextPolicy must be 'error' or { slide: true, keepTokens: n }, got ${describe(policy)}`);
+  }
+  const read = new OptionReader(policy, ['slide', 'keepTokens']);
+  if (!read.boolean('slide', false)) throw invalid("contextPolicy must have slide: true, or be 'error'");
+  const slideKeep = read.integer('keepTokens', 0, 0, contextTokens - 2);
+  return { slideKeep, slideTail: Math.floor((contextTokens - slideKeep) / 2) };
+}
 
 export function resolveGenerate(options: GenerateOptions | undefined, model: GenerateContext): ResolvedGenerate {
   const read = new OptionReader(options, GENERATE_KEYS);
@@ -301,6 +328,7 @@ export function resolveGenerate(options: GenerateOptions | undefined, model: Gen
       priority: read.integer('priority', 0, -LIMITS.priority, LIMITS.priority),
       deadlineMs: read.integer('deadlineMs', 0, 1, INT_MAX),
       bufferTokens: read.integer('bufferTokens', 64, 1, INT_MAX),
+      ...slideOf(read.raw('contextPolicy'), model.contextTokens),
     },
     stop: stopStrings(read.raw('stop')),
     parseSpecialTokens: read.boolean('parseSpecialTokens', false),
@@ -319,6 +347,17 @@ export interface ResolvedAppend {
 export function resolveAppend(options: AppendOptions | undefined): ResolvedAppend {
   const read = new OptionReader(options, APPEND_KEYS);
   return { parseSpecialTokens: read.boolean('parseSpecialTokens', false), signal: read.signal() };
+}
+
+/** The checked key of `model.createSession`; empty for none. */
+export function resolveSession(options: SessionOptions | undefined): string {
+  const key = new OptionReader(options, ['prefixKey']).raw('prefixKey');
+  if (key === undefined) return '';
+  if (typeof key !== 'string' || key.length === 0 || key.length > LIMITS.prefixKeyUnits || !key.isWellFormed()) {
+    const range = `1 to ${LIMITS.prefixKeyUnits} UTF-16 units`;
+    throw invalid(`prefixKey must be a well-formed string of ${range}, got ${describe(key)}`);
+  }
+  return key;
 }
 
 /** The checked signal of `session.save` and `model.restoreSession`. */

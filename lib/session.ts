@@ -4,8 +4,18 @@ import { aborted, CallSite, fromThrown, invalid, RedrafterError } from './errors
 import { Generation, type GenerationHost } from './generation.js';
 import { sessionKvOf, type SessionKv } from './kv.js';
 import type { NativeEngine, NativeModelInfo } from './native.js';
-import type { AppendOptions, GenerateOptions, SaveOptions } from './option-types.js';
-import { checkPath, copyIds, describe, resolveAppend, resolveGenerate, resolveSave } from './options.js';
+import type { AppendOptions, GenerateOptions, SaveOptions, SessionOptions } from './option-types.js';
+import {
+  checkPath,
+  copyIds,
+  describe,
+  INT_MAX,
+  resolveAppend,
+  resolveGenerate,
+  resolveSave,
+  resolveSession,
+} from './options.js';
+import { commonPrefix, fitPrompt, heldAfter } from './slide.js';
 import { StatsTotal, type TotalStats } from './stats.js';
 import type { Tokenizer } from './tokenizer.js';
 
@@ -47,22 +57,21 @@ export class Session {
   private constructor(
     private readonly owner: SessionOwner,
     private readonly number: number,
-    private readonly ids: number[],
+    private ids: number[],
     private kvTokens: number,
   ) {
     owner.engine.watch(this, number);
   }
 
   /** @internal */
-  static async open(owner: SessionOwner, site: CallSite, from?: Session): Promise<Session> {
+  static async open(owner: SessionOwner, site: CallSite, options?: SessionOptions): Promise<Session> {
+    const prefixKey = resolveSession(options);
     owner.engine.check();
     const number = owner.engine.nextSession();
-    const ids = [...(from?.ids ?? [])];
     const done = await owner.engine.request('done', site, (native, ticket) => {
-      if (from === undefined) native.openSession(ticket, number);
-      else native.forkSession(ticket, number, from.number);
+      native.openSession(ticket, number, prefixKey);
     });
-    return new Session(owner, number, ids, done.kvTokens);
+    return new Session(owner, number, [], done.kvTokens);
   }
 
   /** @internal */
@@ -91,7 +100,7 @@ export class Session {
 
   /** Use of the KV cache by this session: none once it is disposed of. Throws ERR_DISPOSED after its model. */
   get kv(): SessionKv {
-    return sessionKvOf(this.owner.engine.usage(), this.closing === undefined ? this.kvTokens : 0);
+    return sessionKvOf(this.owner.engine.usage(this.number), this.closing === undefined ? this.kvTokens : 0);
   }
 
   /** Sums over the generations of this session that have ended. A fork starts from zero. */
@@ -113,21 +122,19 @@ export class Session {
   generate(input: SessionInput, options?: GenerateOptions): Generation {
     const site = new CallSite();
     const { engine, info, tokenizer, eosTokenIds } = this.owner;
-    const context = { vocab: info.vocab, hasDrafter: info.drafter !== null, eosTokenIds };
+    const { vocab, contextTokens } = info;
+    const context = { vocab, contextTokens, hasDrafter: info.drafter !== null, eosTokenIds };
     const { native: settings, stop, parseSpecialTokens, signal } = resolveGenerate(options, context);
     if (stop.length > 0) this.needTokenizer('stop strings need');
-    const { keep, ids } = this.plan(input, parseSpecialTokens);
-    const prompt = keep + ids.length;
-    if (prompt === 0) throw invalid('there is nothing to continue: the session and the input are empty');
-    if (prompt >= info.contextTokens) {
-      const room = `the context ends at ${info.contextTokens}`;
-      throw new RedrafterError(
-        'ERR_CONTEXT',
-        `the session would hold ${prompt} tokens before the first new one; ${room}`,
-      );
-    }
+    const { slideKeep, slideTail, logprobs, seed, bufferTokens } = settings;
+    const slide = slideKeep < 0 ? undefined : { keep: slideKeep, tail: slideTail };
+    const planned = this.plan(input, parseSpecialTokens, slide === undefined ? contextTokens : INT_MAX);
+    const before = this.ids.slice(0, planned.keep);
+    const whole = [...before, ...planned.ids];
+    const prompt = fitPrompt(whole, contextTokens, slide);
+    const keep = prompt === whole ? planned.keep : commonPrefix(prompt, before);
+    const ids = Int32Array.from(prompt.slice(keep));
     this.begin(signal);
-    const last = ids[ids.length - 1] ?? this.ids[keep - 1];
     const revision = this.revision;
     let ticket = 0;
     const host: GenerationHost = {
@@ -143,20 +150,20 @@ export class Session {
       ended: async (generated, held, kvTokens, stats) => {
         this.totals.add(stats);
         this.owner.totals.add(stats);
-        this.extend(generated);
         this.kvTokens = kvTokens;
-        await this.end(site, held);
+        await this.end(site, held, heldAfter(prompt, generated, generated.ids.length, slideKeep));
       },
-      failed: (error) => this.recover(site, error, keep),
-      shorten: async (kept) => {
-        if (this.revision === revision && !this.busy && this.closing === undefined) await this.rewind(prompt + kept);
+      failed: (error) => this.recover(site, error, before, slide === undefined ? keep : Math.min(keep, slideKeep)),
+      shorten: async (generated, kept) => {
+        if (this.revision !== revision || this.busy || this.closing !== undefined) return;
+        await this.exclusive(site, heldAfter(prompt, generated, kept, slideKeep));
       },
     };
-    const { logprobs, seed, bufferTokens } = settings;
     let generation: Generation;
     try {
-      const detokenizer = tokenizer?.detokenizer(last);
-      generation = new Generation(host, { detokenizer, stop, logprobs, seed, signal, bufferTokens });
+      const detokenizer = tokenizer?.detokenizer(prompt[prompt.length - 1]);
+      const dropped = whole.length - prompt.length;
+      generation = new Generation(host, { detokenizer, stop, logprobs, seed, dropped, signal, bufferTokens });
       ticket = engine.submit(generation, (native, t) => {
         native.generate(t, this.number, ids, { ...settings, keepTokens: keep });
       });
@@ -180,7 +187,7 @@ export class Session {
     const { parseSpecialTokens, signal } = resolveAppend(options);
     const ids = typeof input === 'string' ? this.encode(input, parseSpecialTokens) : this.copy(input);
     this.begin(signal);
-    const before = this.ids.length;
+    const before = [...this.ids];
     const append = (native: NativeEngine, ticket: number): void => {
       native.append(ticket, this.number, ids);
     };
@@ -191,19 +198,25 @@ export class Session {
       this.kvTokens = done.kvTokens;
       this.busy = false;
     } catch (error) {
-      throw await this.recover(site, fromThrown(error), before);
+      throw await this.recover(site, fromThrown(error), before, before.length);
     }
   }
 
   /**
-   * A new session with the same tokens. The KV blocks are shared until one of the two writes to them. The session can be
-   * forked again, or used, at once. Rejects with ERR_BUSY, ERR_DISPOSED.
+   * A new session with the same tokens, and the same `prefixKey` if there is one. The KV blocks are shared until one of
+   * the two writes to them. The session can be forked again, or used, at once. Rejects with ERR_BUSY, ERR_DISPOSED.
    */
   async fork(): Promise<Session> {
     const site = new CallSite();
     this.begin();
     this.busy = false; // the engine carries out calls in order, so later ones do not touch what is forked
-    return Session.open(this.owner, site, this);
+    const { owner, number: from } = this;
+    const number = owner.engine.nextSession();
+    const ids = [...this.ids];
+    const done = await owner.engine.request('done', site, (native, ticket) => {
+      native.forkSession(ticket, number, from);
+    });
+    return new Session(owner, number, ids, done.kvTokens);
   }
 
   /**
@@ -231,12 +244,7 @@ export class Session {
     if (!Number.isInteger(tokens) || tokens < 0 || tokens > this.ids.length) {
       throw invalid(`tokens must be an integer from 0 to ${this.ids.length}, got ${describe(tokens)}`);
     }
-    this.begin();
-    try {
-      await this.cut(site, tokens);
-    } finally {
-      this.busy = false;
-    }
+    await this.exclusive(site, { ids: this.ids.slice(0, tokens), common: tokens });
   }
 
   /** Frees the session's part of the KV cache; work that is running fails with ERR_DISPOSED. Idempotent. */
@@ -281,11 +289,12 @@ export class Session {
     for (const id of ids) this.ids.push(id);
   }
 
-  /** Makes the engine's session as long as ours, then frees it for the next operation. */
-  private async end(site: CallSite, held: number): Promise<void> {
+  /** After a generation: makes the session hold `ids`, then frees it for the next operation. */
+  private async end(site: CallSite, held: number, { ids, common }: { ids: number[]; common: number }): Promise<void> {
+    this.ids = ids;
     try {
       if (this.closing !== undefined) throw new RedrafterError('ERR_DISPOSED', 'the session was disposed of');
-      if (held !== this.ids.length) await this.cut(site, this.ids.length);
+      if (held !== ids.length || common < ids.length) await this.put(site, ids, common);
     } catch (error) {
       throw site.mark(fromThrown(error));
     } finally {
@@ -293,12 +302,20 @@ export class Session {
     }
   }
 
-  /** Puts the session back to its first `before` tokens after an error; resolves to the error to report. */
-  private async recover(site: CallSite, error: RedrafterError, before: number): Promise<RedrafterError> {
-    this.ids.length = before;
+  /**
+   * Puts the session back to what it held before, of which the engine holds the first `common` still; resolves to the
+   * error to report.
+   */
+  private async recover(
+    site: CallSite,
+    error: RedrafterError,
+    before: number[],
+    common: number,
+  ): Promise<RedrafterError> {
+    this.ids = before;
     try {
       if (this.closing !== undefined) throw new RedrafterError('ERR_DISPOSED', 'the session was disposed of');
-      await this.cut(site, before);
+      await this.put(site, before, common);
       return site.mark(error);
     } catch (later) {
       const disposed = fromThrown(later);
@@ -308,22 +325,33 @@ export class Session {
     }
   }
 
-  private async cut(site: CallSite, tokens: number): Promise<void> {
+  /** An operation that does nothing but make the session hold `ids`. */
+  private async exclusive(site: CallSite, { ids, common }: { ids: number[]; common: number }): Promise<void> {
+    this.begin();
+    try {
+      await this.put(site, ids, common);
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  /** Makes the session hold `ids`, of which the engine holds the first `common` already. */
+  private async put(site: CallSite, ids: number[], common: number): Promise<void> {
     const work = this.owner.engine.request('done', site, (native, ticket) => {
-      native.rewindSession(ticket, this.number, tokens);
+      native.rewindSession(ticket, this.number, common, Int32Array.from(ids.slice(common)));
     });
-    this.ids.length = tokens;
+    this.ids = ids;
     this.kvTokens = (await work).kvTokens;
   }
 
-  private plan(input: unknown, parseSpecialTokens: boolean): Plan {
+  /** `most`: token ids that are looked at. */
+  private plan(input: unknown, parseSpecialTokens: boolean, most: number): Plan {
     if (typeof input === 'string') return { keep: this.ids.length, ids: this.encode(input, parseSpecialTokens) };
     const first: unknown = Array.isArray(input) ? input[0] : undefined;
-    if (typeof first !== 'object' || first === null) return { keep: this.ids.length, ids: this.copy(input) };
+    if (typeof first !== 'object' || first === null) return { keep: this.ids.length, ids: this.copy(input, most) };
     const tokenizer = this.needTokenizer('messages need');
     const ids = tokenizer.encodeChat(input as ChatMessage[], { parseSpecialTokens });
-    let keep = 0;
-    while (keep < ids.length && keep < this.ids.length && ids[keep] === this.ids[keep]) keep++;
+    const keep = commonPrefix(ids, this.ids);
     return { keep, ids: ids.subarray(keep) };
   }
 
@@ -332,8 +360,8 @@ export class Session {
     return tokenizer.encode(text, { parseSpecialTokens, addSpecialTokens: this.ids.length === 0 });
   }
 
-  private copy(ids: unknown): Int32Array {
-    return copyIds('input', ids, this.owner.info.vocab, this.owner.info.contextTokens);
+  private copy(ids: unknown, most = this.owner.info.contextTokens): Int32Array {
+    return copyIds('input', ids, this.owner.info.vocab, most);
   }
 
   private needTokenizer(what: string): Tokenizer {

@@ -6,6 +6,8 @@ export interface DecodeStats {
   promptTokens: number;
   /** Of them, those whose keys and values were in the cache already. */
   reusedTokens: number;
+  /** Tokens that the session had to drop, because the context was full and `contextPolicy` said to slide. */
+  droppedTokens: number;
   /** Tokens generated, the one that ended generation included. */
   tokens: number;
   /** Rounds of draft, verify and accept after the first token (which comes from reading the prompt). */
@@ -60,6 +62,7 @@ function derive(sum: NativeStats, generations: number): DecodeStats {
   return {
     promptTokens: sum.promptTokens,
     reusedTokens: sum.reusedTokens,
+    droppedTokens: sum.droppedTokens,
     tokens: sum.tokens,
     rounds,
     draftedNodes: sum.draftedNodes,
@@ -94,6 +97,7 @@ export class StatsTotal {
   private readonly sum: NativeStats = {
     promptTokens: 0,
     reusedTokens: 0,
+    droppedTokens: 0,
     tokens: 0,
     rounds: 0,
     decodedTokens: 0,

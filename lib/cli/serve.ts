@@ -4,7 +4,7 @@ import { Option, type Command } from 'commander';
 
 import { invalid, RedrafterError } from '../errors.js';
 import type { Model } from '../model.js';
-import type { RequestLog, ServerOptions } from '../server/options.js';
+import type { PrefixSharing, RequestLog, ServerOptions } from '../server/options.js';
 import { integer } from './numbers.js';
 import { addBeamFlags, addCapacityFlags, addDeviceFlags, loadModel } from './shared.js';
 import type { BeamFlags, CapacityFlags, DeviceFlags } from './shared.js';
@@ -24,6 +24,7 @@ interface Flags extends DeviceFlags, CapacityFlags, BeamFlags {
   queueTimeout: number;
   requestTimeout: number;
   grace: number;
+  prefixSharing: PrefixSharing;
   log: LogForm;
 }
 
@@ -50,6 +51,14 @@ export function addServe(program: Command): void {
     .addOption(count('--max-queue <requests>', 'requests that wait for their turn; more are refused with 429', 64))
     .addOption(count('--queue-timeout <seconds>', 'most that a request waits for its turn', 30))
     .addOption(count('--request-timeout <seconds>', 'most that a request generates', 600))
+    .addOption(
+      new Option(
+        '--prefix-sharing <who>',
+        'requests that reuse the beginnings of others: those of one prompt_cache_key, or all',
+      )
+        .choices(['none', 'key', 'all'])
+        .default('none'),
+    )
     .addOption(count('--grace <seconds>', 'most that requests may go on after SIGTERM or Ctrl-C', 30));
   addDeviceFlags(addCapacityFlags(addBeamFlags(command)))
     .addOption(
@@ -131,6 +140,7 @@ function serverOptions(flags: Flags, onRequest: (entry: RequestLog) => void): Se
     requestTimeoutMs: flags.requestTimeout * 1000,
     beamWidth,
     beamLength,
+    prefixSharing: flags.prefixSharing,
     onRequest,
     ...(apiKey === undefined ? {} : { apiKey }),
   };

@@ -8,7 +8,6 @@ const IGNORED = [
   'metadata',
   'service_tier',
   'safety_identifier',
-  'prompt_cache_key',
   'prompt_cache_retention',
   'parallel_tool_calls',
 ];

@@ -62,7 +62,7 @@ async function start(job: Job, exchange: Exchange, { context, admission, options
     leave();
   };
   try {
-    session = await context.model.createSession();
+    session = await context.model.createSession(job.prefixes);
     return { generation: session.generate(job.ids, { ...job.options, signal }), queueMs, close };
   } catch (error) {
     await close();

@@ -5,4 +5,4 @@
  * @group Reference
  */
 export { createServer, Server } from './server.js';
-export type { RequestLog, ServerOptions } from './options.js';
+export type { PrefixSharing, RequestLog, ServerOptions } from './options.js';

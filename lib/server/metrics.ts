@@ -33,9 +33,11 @@ export class Metrics {
     gauge('requests_running', 'Requests that generate', admission.running);
     gauge('requests_waiting', 'Requests that wait for their turn', admission.waiting);
     if (model !== undefined) {
-      const { totalBlocks, freeBlocks, blockTokens } = model.kvUsage();
+      const { totalBlocks, freeBlocks, prefixBlocks, evictedBlocks, blockTokens } = model.kvUsage();
       gauge('kv_tokens', 'Tokens that the KV cache holds', totalBlocks * blockTokens);
       gauge('kv_tokens_free', 'Of them, those of free blocks', freeBlocks * blockTokens);
+      gauge('kv_tokens_prefixes', 'Of them, those of prefixes that no session holds', prefixBlocks * blockTokens);
+      counter('kv_tokens_evicted_total', 'Tokens of prefixes that had to give way', evictedBlocks * blockTokens);
       const queue = model.queueUsage();
       gauge('engine_requests_waiting', 'Requests that wait in the engine', queue.waitingRequests);
       gauge('engine_tokens_waiting', 'Prompt tokens of these', queue.waitingTokens);
@@ -43,6 +45,7 @@ export class Metrics {
       gauge('engine_requests_paused', 'Of them, those whose clients do not read', queue.pausedRequests);
       const { stats } = model;
       counter('prompt_tokens_total', 'Prompt tokens', stats.promptTokens);
+      counter('prompt_tokens_reused_total', 'Of them, those that were in the KV cache', stats.reusedTokens);
       counter('generated_tokens_total', 'Tokens generated', stats.tokens);
       counter('rounds_total', 'Rounds of draft, verify and accept, summed over requests', stats.rounds);
       counter('drafted_nodes_total', 'Drafted tokens that were verified', stats.draftedNodes);

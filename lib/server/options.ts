@@ -34,9 +34,18 @@ export interface ServerOptions {
   beamWidth?: number;
   /** Tokens drafted per beam, 0 to 8, for requests that do not say. Default: that of `GenerateOptions`. */
   beamLength?: number;
+  /**
+   * Which requests may take what another has computed of an equal beginning: `'none'`; those of the same
+   * `prompt_cache_key` (`'key'`); or `'all'`. Whoever shares can learn, by how fast an answer begins, that somebody else had
+   * the same prompt, and clients choose their keys themselves: let only those share that trust each other. Default: `'none'`.
+   */
+  prefixSharing?: PrefixSharing;
   /** Called once for each request that has ended. What it throws is not caught. */
   onRequest?: (entry: RequestLog) => void;
 }
+
+/** Which requests share prefixes. */
+export type PrefixSharing = 'none' | 'key' | 'all';
 
 /** What is known of a request that has ended. Nothing of prompts, answers, keys, or paths that clients made up. */
 export interface RequestLog {
@@ -85,6 +94,7 @@ const KEYS = [
   'stallTimeoutMs',
   'beamWidth',
   'beamLength',
+  'prefixSharing',
   'onRequest',
 ] as const;
 
@@ -104,6 +114,7 @@ export interface ResolvedServer {
   streamBuffer: number;
   stallTimeoutMs: number;
   shape: { beamWidth?: number; beamLength?: number };
+  prefixSharing: PrefixSharing;
   onRequest: (entry: RequestLog) => void;
 }
 
@@ -144,6 +155,10 @@ export function resolveServer(options: ServerOptions): ResolvedServer {
   const named = hostNames(read.raw('allowedHosts'));
   const onRequest = read.raw('onRequest', () => undefined);
   if (typeof onRequest !== 'function') throw invalid(`onRequest must be a function, got ${describe(onRequest)}`);
+  const prefixSharing = read.raw('prefixSharing', 'none');
+  if (prefixSharing !== 'none' && prefixSharing !== 'key' && prefixSharing !== 'all') {
+    throw invalid(`prefixSharing must be 'none', 'key' or 'all', got ${describe(prefixSharing)}`);
+  }
   const width = read.raw('beamWidth');
   const length = read.raw('beamLength');
   return {
@@ -167,6 +182,7 @@ export function resolveServer(options: ServerOptions): ResolvedServer {
       ...(width === undefined ? {} : { beamWidth: read.integer('beamWidth', 0, 0, 64) }),
       ...(length === undefined ? {} : { beamLength: read.integer('beamLength', 0, 0, 8) }),
     },
+    prefixSharing,
     onRequest: onRequest as ResolvedServer['onRequest'],
   };
 }

@@ -1,10 +1,11 @@
 import type { ChatMessage } from '../chat.js';
 import type { Model } from '../model.js';
-import type { GenerateOptions } from '../option-types.js';
+import type { GenerateOptions, SessionOptions } from '../option-types.js';
 import { copyIds, describe, resolveGenerate } from '../options.js';
 import type { Tokenizer } from '../tokenizer.js';
 import { at, BodyFields } from './body.js';
 import { badField, HttpError } from './http-error.js';
+import type { PrefixSharing } from './options.js';
 
 /** What one request asks for, checked. */
 export interface Job {
@@ -15,6 +16,8 @@ export interface Job {
   stream: boolean;
   includeUsage: boolean;
   returnTokenIds: boolean;
+  /** With whom it shares prefixes: the option of a session. */
+  prefixes: SessionOptions;
 }
 
 /** Where jobs are checked against. */
@@ -24,6 +27,7 @@ export interface JobContext {
   modelName: string;
   /** Drafting shape where the request names none. */
   shape: { beamWidth?: number; beamLength?: number };
+  prefixSharing: PrefixSharing;
 }
 
 const SHARED = [
@@ -40,6 +44,7 @@ const SHARED = [
   'logprobs',
   'ignore_eos',
   'return_token_ids',
+  'prompt_cache_key',
   'redrafter',
 ];
 const COMPLETION = [...SHARED, 'prompt'];
@@ -47,6 +52,7 @@ const CHAT = [...SHARED, 'messages', 'max_completion_tokens', 'top_logprobs'];
 
 /** Most alternatives per token in lists of log-probabilities. */
 const TOP_LOGPROBS = 20;
+const CACHE_KEY_UNITS = 512;
 /** As OpenAI's API has it for completions. */
 const COMPLETION_TOKENS = 16;
 /**
@@ -103,7 +109,7 @@ function checkModel(fields: BodyFields, served: string): void {
 
 function parseShared(
   fields: BodyFields,
-  { model, shape }: JobContext,
+  { model, shape, prefixSharing }: JobContext,
   maxTokens: number,
   logprobs: number | undefined,
 ): Omit<Job, 'kind' | 'ids'> {
@@ -129,9 +135,21 @@ function parseShared(
     ...drafting(fields.raw('redrafter')),
   };
   // The rest of the checks is the library's, done now so that a wrong request need not wait for its turn.
-  const { vocab, drafter } = model.info;
-  at('stop', () => resolveGenerate(options, { vocab, hasDrafter: drafter !== null, eosTokenIds: [] }));
-  return { options, stream, includeUsage, returnTokenIds: fields.boolean('return_token_ids') };
+  const { vocab, contextTokens, drafter } = model.info;
+  at('stop', () => resolveGenerate(options, { vocab, contextTokens, hasDrafter: drafter !== null, eosTokenIds: [] }));
+  const prefixes = prefixesOf(fields, prefixSharing);
+  return { options, stream, includeUsage, returnTokenIds: fields.boolean('return_token_ids'), prefixes };
+}
+
+/** Keys of requests are none that the program of the server uses itself. Where they mean nothing they may be anything. */
+function prefixesOf(fields: BodyFields, sharing: PrefixSharing): SessionOptions {
+  if (sharing === 'all') return { prefixKey: 'redrafter/server' };
+  const key = sharing === 'key' ? fields.string('prompt_cache_key') : undefined;
+  if (key === undefined || key === '') return {};
+  if (key.length > CACHE_KEY_UNITS || !key.isWellFormed()) {
+    throw badField('prompt_cache_key', `prompt_cache_key must have at most ${CACHE_KEY_UNITS} UTF-16 units`);
+  }
+  return { prefixKey: `redrafter/server/${key}` };
 }
 
 function nested(key: string, value: unknown, known: readonly string[]): BodyFields {

@@ -126,9 +126,10 @@ export class Server {
         throw new RedrafterError('ERR_TOKENIZER', 'serving needs a tokenizer, and the model has no tokenizer.json');
       }
       const { options, admission } = this;
-      const { modelName, shape } = options;
+      const { modelName, shape, prefixSharing } = options;
       const fingerprint = [version(), info.fingerprint, info.dtype, info.device, info.level].join('-');
-      this.place = { options, admission, fingerprint, context: { model, tokenizer, modelName, shape } };
+      const context = { model, tokenizer, modelName, shape, prefixSharing };
+      this.place = { options, admission, fingerprint, context };
       if (this.state === 'loading') this.state = 'ready';
     } catch (error) {
       if (this.state === 'loading') this.state = 'failed';

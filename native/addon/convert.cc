@@ -47,6 +47,7 @@ Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
                          count("reusedTokens", s.reused_tokens),
                          count("tokens", s.tokens),
                          count("rounds", s.rounds),
+                         count("droppedTokens", s.dropped_tokens),
                          count("decodedTokens", s.decoded),
                          count("draftedNodes", s.drafted_nodes),
                          {"queuedMs", s.queued_ms},
@@ -93,6 +94,7 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
 void set_tokens(Napi::Env env, Napi::Object& o, const Message& m) {
   o.Set("ids", typed<Napi::Int32Array>(env, m.ids));
   o.Set("accepted", static_cast<double>(m.accepted));
+  o.Set("dropped", static_cast<double>(m.dropped));
   if (!m.has_logprobs) return;
   o.Set("logprobs", typed<Napi::Float32Array>(env, m.logprobs));
   o.Set("topIds", typed<Napi::Int32Array>(env, m.top_ids));
@@ -130,6 +132,7 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.context_tokens = to_int(o.Get("contextTokens"));
   options.kv_tokens = to_int(o.Get("kvTokens"));
   options.prefill_chunk = to_int(o.Get("prefillChunk"));
+  options.prefix_cache_bytes = to_int(o.Get("prefixCacheBytes"));
   options.memory_budget_bytes = to_int(o.Get("memoryBudgetBytes"));
   options.max_queued_requests = to_int(o.Get("maxQueuedRequests"));
   options.max_queued_tokens = to_int(o.Get("maxQueuedTokens"));
@@ -156,21 +159,26 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
   g.priority = to_int(o.Get("priority"));
   g.deadline_ms = to_int(o.Get("deadlineMs"));
   g.buffer_tokens = to_int(o.Get("bufferTokens"));
+  g.slide_keep = to_int(o.Get("slideKeep"));
+  g.slide_tail = to_int(o.Get("slideTail"));
   g.eos = to_ids(o.Get("eosTokenIds"));
   g.stop = to_ids(o.Get("stopTokenIds"));
   return g;
 }
 
-Napi::Object from_usage(Napi::Env env, const EngineUsage& usage) {
+Napi::Object from_usage(Napi::Env env, const EngineUsage& usage, int64_t session) {
   const auto& [kv, queue] = usage;
+  const auto shared = kv.shared_blocks.find(session);
   return set_numbers(
       Napi::Object::New(env),
       {count("totalBlocks", kv.total_blocks), count("freeBlocks", kv.free_blocks),
        count("blockTokens", kv.block_tokens), count("bytesPerBlock", kv.bytes_per_block),
-       count("sessions", kv.sessions), count("waitingRequests", queue.waiting_requests),
-       count("waitingTokens", queue.waiting_tokens), count("activeRequests", queue.active_requests),
-       count("pausedRequests", queue.paused_requests), count("maxQueuedRequests", queue.max_requests),
-       count("maxQueuedTokens", queue.max_tokens)});
+       count("sessions", kv.sessions), count("prefixBlocks", kv.prefix_blocks),
+       count("evictedBlocks", kv.evicted_blocks),
+       count("sharedBlocks", shared == kv.shared_blocks.end() ? 0 : shared->second),
+       count("waitingRequests", queue.waiting_requests), count("waitingTokens", queue.waiting_tokens),
+       count("activeRequests", queue.active_requests), count("pausedRequests", queue.paused_requests),
+       count("maxQueuedRequests", queue.max_requests), count("maxQueuedTokens", queue.max_tokens)});
 }
 
 Napi::Value from_reason(Napi::Env env, const Reason& reason) {

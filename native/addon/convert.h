@@ -39,7 +39,7 @@ std::string to_text(const Napi::Value& value);  // empty for what is no string
 Napi::Object from_message(Napi::Env env, const Message& message);
 Napi::Object from_memory(Napi::Env env, const MemoryUse& use);
 Napi::Value from_reason(Napi::Env env, const Reason& reason);  // null without a code
-Napi::Object from_usage(Napi::Env env, const EngineUsage& usage);
+Napi::Object from_usage(Napi::Env env, const EngineUsage& usage, int64_t session);
 
 Napi::Value inspect(const Napi::CallbackInfo& info);            // inspect.cc
 Napi::Object add_exports(Napi::Env env, Napi::Object exports);  // exports.cc: all there are

@@ -1,28 +1,32 @@
 #include "addon/engine_object.h"
 
+#include <utility>
+
 #include "addon/convert.h"
 
 namespace redrafter {
 
 Napi::Function EngineObject::define(Napi::Env env) {
-  return DefineClass(env, "Engine",
-                     {
-                         InstanceMethod<&EngineObject::open_session>("openSession"),
-                         InstanceMethod<&EngineObject::fork_session>("forkSession"),
-                         InstanceMethod<&EngineObject::rewind_session>("rewindSession"),
-                         InstanceMethod<&EngineObject::append>("append"),
-                         InstanceMethod<&EngineObject::generate>("generate"),
-                         InstanceMethod<&EngineObject::abort>("abort"),
-                         InstanceMethod<&EngineObject::read>("read"),
-                         InstanceMethod<&EngineObject::close_session>("closeSession"),
-                         InstanceMethod<&EngineObject::save_session>("saveSession"),
-                         InstanceMethod<&EngineObject::restore_session>("restoreSession"),
-                         InstanceMethod<&EngineObject::read_kv>("readKv"),
-                         InstanceMethod<&EngineObject::usage>("usage"),
-                         InstanceMethod<&EngineObject::close>("close"),
-                         InstanceMethod<&EngineObject::ref>("ref"),
-                         InstanceMethod<&EngineObject::unref>("unref"),
-                     });
+  return DefineClass(
+      env, "Engine",
+      {
+          InstanceMethod<&EngineObject::text_command<CommandType::kOpen>>("openSession"),
+          InstanceMethod<&EngineObject::fork_session>("forkSession"),
+          InstanceMethod<&EngineObject::rewind_session>("rewindSession"),
+          InstanceMethod<&EngineObject::append>("append"),
+          InstanceMethod<&EngineObject::generate>("generate"),
+          InstanceMethod<&EngineObject::abort>("abort"),
+          InstanceMethod<&EngineObject::read>("read"),
+          InstanceMethod<&EngineObject::plain_command<CommandType::kClose>>("closeSession"),
+          InstanceMethod<&EngineObject::text_command<CommandType::kSave>>("saveSession"),
+          InstanceMethod<&EngineObject::text_command<CommandType::kRestore>>("restoreSession"),
+          InstanceMethod<&EngineObject::text_command<CommandType::kClearPrefixes>>("clearPrefixes"),
+          InstanceMethod<&EngineObject::plain_command<CommandType::kReadKv>>("readKv"),
+          InstanceMethod<&EngineObject::usage>("usage"),
+          InstanceMethod<&EngineObject::close>("close"),
+          InstanceMethod<&EngineObject::ref>("ref"),
+          InstanceMethod<&EngineObject::unref>("unref"),
+      });
 }
 
 EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info) {
@@ -103,67 +107,66 @@ void EngineObject::deliver(Napi::Env env, const Napi::Function& on_messages) {
   on_messages.Call({array});  // may end the model, the worker or the process
 }
 
-// A command for ticket info[0] about session info[1]; `fill` adds what else it takes.
-void EngineObject::submit(const Napi::CallbackInfo& info, CommandType type,
-                          const std::function<void(Command&)>& fill) {
+// Every command begins with its ticket and its session; `fill` reads the arguments that follow.
+template <typename Fill>
+void EngineObject::submit(const Napi::CallbackInfo& info, CommandType type, const Fill& fill) {
   guarded(info.Env(), [&] {
     REDRAFTER_REQUIRE(engine_ != nullptr, "ERR_DISPOSED", "the model was disposed");
-    Command command{type, to_int(info[0])};
-    const bool has_session = type != CommandType::kAbort && type != CommandType::kRead;
-    (has_session ? command.session : command.value) = to_int(info[1]);
-    if (fill) fill(command);
+    Command command{type, to_int(info[0]), to_int(info[1])};
+    fill(command);
     engine_->submit(std::move(command));
   });
 }
 
-void EngineObject::open_session(const Napi::CallbackInfo& info) { submit(info, CommandType::kOpen); }
+template <CommandType type>
+void EngineObject::plain_command(const Napi::CallbackInfo& info) {
+  submit(info, type, [](Command&) {});
+}
+
+template <CommandType type>
+void EngineObject::text_command(const Napi::CallbackInfo& info) {
+  submit(info, type, [&](Command& c) { c.text = to_text(info[2]); });
+}
 
 void EngineObject::fork_session(const Napi::CallbackInfo& info) {
-  submit(info, CommandType::kFork, [&](Command& command) { command.value = to_int(info[2]); });
+  submit(info, CommandType::kFork, [&](Command& c) { c.value = to_int(info[2]); });
 }
 
 void EngineObject::rewind_session(const Napi::CallbackInfo& info) {
-  submit(info, CommandType::kRewind, [&](Command& command) { command.value = to_int(info[2]); });
+  submit(info, CommandType::kRewind, [&](Command& c) {
+    c.value = to_int(info[2]);
+    c.ids = to_ids(info[3]);
+  });
 }
 
 void EngineObject::append(const Napi::CallbackInfo& info) {
-  submit(info, CommandType::kAppend, [&](Command& command) { command.ids = to_ids(info[2]); });
+  submit(info, CommandType::kAppend, [&](Command& c) { c.ids = to_ids(info[2]); });
 }
 
 void EngineObject::generate(const Napi::CallbackInfo& info) {
-  submit(info, CommandType::kGenerate, [&](Command& command) {
+  submit(info, CommandType::kGenerate, [&](Command& c) {
     REDRAFTER_REQUIRE(info[3].IsObject(), "ERR_INVALID_ARGUMENT", "generate takes options");
     const auto options = info[3].As<Napi::Object>();
-    command.ids = to_ids(info[2]);
-    command.value = to_int(options.Get("keepTokens"));
-    command.generate = to_generate_options(options);
+    c.ids = to_ids(info[2]);
+    c.value = to_int(options.Get("keepTokens"));
+    c.generate = to_generate_options(options);
   });
 }
 
 void EngineObject::abort(const Napi::CallbackInfo& info) {
-  if (engine_ != nullptr) submit(info, CommandType::kAbort);
+  if (engine_ == nullptr) return;
+  submit(info, CommandType::kAbort, [](Command& c) { c.value = std::exchange(c.session, 0); });
 }
 
 void EngineObject::read(const Napi::CallbackInfo& info) {
-  if (engine_ != nullptr) submit(info, CommandType::kRead);
+  if (engine_ == nullptr) return;
+  submit(info, CommandType::kRead, [](Command& c) { c.value = std::exchange(c.session, 0); });
 }
-
-void EngineObject::close_session(const Napi::CallbackInfo& info) { submit(info, CommandType::kClose); }
-
-void EngineObject::save_session(const Napi::CallbackInfo& info) {
-  submit(info, CommandType::kSave, [&](Command& command) { command.path = to_text(info[2]); });
-}
-
-void EngineObject::restore_session(const Napi::CallbackInfo& info) {
-  submit(info, CommandType::kRestore, [&](Command& command) { command.path = to_text(info[2]); });
-}
-
-void EngineObject::read_kv(const Napi::CallbackInfo& info) { submit(info, CommandType::kReadKv); }
 
 Napi::Value EngineObject::usage(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     REDRAFTER_REQUIRE(engine_ != nullptr, "ERR_DISPOSED", "the model was disposed");
-    return from_usage(info.Env(), engine_->usage());
+    return from_usage(info.Env(), engine_->usage(), to_int(info[0]));
   });
 }
 

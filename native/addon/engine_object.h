@@ -17,24 +17,23 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   ~EngineObject() override;
 
  private:
-  void open_session(const Napi::CallbackInfo& info);
+  template <CommandType type>
+  void plain_command(const Napi::CallbackInfo& info);
+  template <CommandType type>
+  void text_command(const Napi::CallbackInfo& info);
   void fork_session(const Napi::CallbackInfo& info);
   void rewind_session(const Napi::CallbackInfo& info);
   void append(const Napi::CallbackInfo& info);
   void generate(const Napi::CallbackInfo& info);
   void abort(const Napi::CallbackInfo& info);
   void read(const Napi::CallbackInfo& info);
-  void close_session(const Napi::CallbackInfo& info);
-  void save_session(const Napi::CallbackInfo& info);
-  void restore_session(const Napi::CallbackInfo& info);
-  void read_kv(const Napi::CallbackInfo& info);
   Napi::Value usage(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
   void ref(const Napi::CallbackInfo& info);
   void unref(const Napi::CallbackInfo& info);
 
-  void submit(const Napi::CallbackInfo& info, CommandType type,
-              const std::function<void(Command&)>& fill = {});
+  template <typename Fill>
+  void submit(const Napi::CallbackInfo& info, CommandType type, const Fill& fill);
   // What the thread-safe function points to, and frees as the last thing it does: it may outlive the object.
   struct WakeTarget {
     EngineObject* object;  // null once the engine is gone

@@ -21,7 +21,7 @@ constexpr std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> c, std::
 }
 
 // What a draw is for; part of the counter, so that two purposes never share random bits.
-enum class DrawPurpose : uint32_t { kToken = 0 };
+enum class DrawPurpose : uint32_t { kToken = 0, kSlide = 1 };
 
 // Uniform in [0, 1) with 53 random bits, for the token at absolute position `position` (0 = first token of
 // the sequence) of choice `choice`.

@@ -30,6 +30,8 @@ void EngineThread::execute(Command& command) {
       return save(command);
     case CommandType::kRestore:
       return restore(command);
+    case CommandType::kClearPrefixes:
+      return clear_prefixes(command);
   }
 }
 
@@ -56,6 +58,8 @@ void EngineThread::open(const Command& command) {
   auto& slot = sessions_[command.session];
   REDRAFTER_CHECK(slot == nullptr);
   slot = std::make_unique<Session>(*cache_);
+  slot->prefix_key = command.text;
+  slot->prefixes = prefixes_->scope(command.text);
   post_done(command.ticket, *slot);
 }
 
@@ -64,6 +68,8 @@ void EngineThread::fork(const Command& command) {
   auto copy = std::make_unique<Session>(*cache_);
   copy->tokens = source.tokens;
   copy->kv.fork_from(source.kv);
+  copy->prefix_key = source.prefix_key;
+  copy->prefixes = prefixes_->scope(source.prefix_key);
   auto& slot = sessions_[command.session];
   REDRAFTER_CHECK(slot == nullptr);
   slot = std::move(copy);
@@ -75,28 +81,36 @@ void EngineThread::rewind(const Command& command) {
   REDRAFTER_REQUIRE(command.value >= 0 && command.value <= static_cast<int64_t>(target.tokens.size()),
                     "ERR_INVALID_ARGUMENT", "cannot rewind to ", command.value, " tokens: the session holds ",
                     target.tokens.size());
+  check_ids(command.ids, command.value);
   target.tokens.resize(static_cast<size_t>(command.value));
   target.kv.truncate(command.value);
+  target.tokens.insert(target.tokens.end(), command.ids.begin(), command.ids.end());
   post_done(command.ticket, target);
+}
+
+// That `ids` can follow on `before` tokens; returns how many these are together.
+int64_t EngineThread::check_ids(const std::vector<int32_t>& ids, int64_t before, bool generates) const {
+  for (const int32_t id : ids) {
+    REDRAFTER_REQUIRE(id >= 0 && id < model_->config().vocab, "ERR_INVALID_ARGUMENT", "token id ", id,
+                      " is outside the vocabulary of ", model_->config().vocab, " ids");
+  }
+  const int64_t total = before + static_cast<int64_t>(ids.size());
+  REDRAFTER_REQUIRE(total + (generates ? 1 : 0) <= context_tokens_, "ERR_CONTEXT", "the session would hold ",
+                    total, " tokens", generates ? " before the first new one" : "", "; the context ends at ",
+                    context_tokens_);
+  return total;
 }
 
 // Tokens of the session and of the command before the first new one.
 int64_t EngineThread::check_request(const Command& command, const Session& session) const {
-  for (const int32_t id : command.ids) {
-    REDRAFTER_REQUIRE(id >= 0 && id < model_->config().vocab, "ERR_INVALID_ARGUMENT", "token id ", id,
-                      " is outside the vocabulary of ", model_->config().vocab, " ids");
-  }
   const int64_t held = static_cast<int64_t>(session.tokens.size());
   REDRAFTER_REQUIRE(command.value <= held, "ERR_INVALID_ARGUMENT", "cannot keep ", command.value,
                     " tokens: the session holds ", held);
   const bool generates = command.type == CommandType::kGenerate;
   const int64_t kept = generates && command.value >= 0 ? command.value : held;
-  const int64_t total = kept + static_cast<int64_t>(command.ids.size());
+  const int64_t total = check_ids(command.ids, kept, generates);
   REDRAFTER_REQUIRE(!generates || total > 0, "ERR_INVALID_ARGUMENT",
                     "there is nothing to continue: the session and the input are empty");
-  REDRAFTER_REQUIRE(total + (generates ? 1 : 0) <= context_tokens_, "ERR_CONTEXT", "the session would hold ",
-                    total, " tokens", generates ? " before the first new one" : "", "; the context ends at ",
-                    context_tokens_);
   const GenerateOptions& g = command.generate;
   const SampleSpec& s = g.sample;
   // Written so that NaN fails.
@@ -110,13 +124,16 @@ int64_t EngineThread::check_request(const Command& command, const Session& sessi
   REDRAFTER_REQUIRE(!generates || (std::abs(g.priority) <= kMaxPriority && g.deadline_ms >= 0 &&
                                    g.deadline_ms <= INT32_MAX && g.buffer_tokens >= 0),
                     "ERR_INVALID_ARGUMENT", "priority, deadlineMs or bufferTokens is out of range");
+  REDRAFTER_REQUIRE(
+      !generates || g.slide_keep < 0 || (g.slide_tail >= 1 && g.slide_keep < context_tokens_ - g.slide_tail),
+      "ERR_INVALID_ARGUMENT", "slideKeep or slideTail is out of range");
   return total;
 }
 
-// Of the cache, when `prompt` tokens come before the first new one.
-int64_t EngineThread::slots_wanted(const Lane& lane, int64_t prompt) {
-  if (!lane.generates) return prompt;
-  return prompt + lane.max_tokens + max_tree_nodes(lane.beam_width, lane.beam_length);
+// Of the cache, when the session holds so many tokens.
+int64_t EngineThread::slots_wanted(const Lane& lane, int64_t held) {
+  if (!lane.generates) return held;
+  return held + lane.max_tokens - lane.generated + max_tree_nodes(lane.beam_width, lane.beam_length);
 }
 
 // Changes nothing of the session yet.
@@ -144,6 +161,9 @@ std::unique_ptr<Request> EngineThread::make_request(Command& command, Session& t
     lane.beam_width = drafter_ == nullptr || g.beam_length == 0 ? 0 : g.beam_width;
     lane.beam_length = lane.beam_width == 0 ? 0 : g.beam_length;
     lane.max_tokens = std::min(g.max_tokens, context_tokens_ - request->prompt_end);
+    request->most_tokens = g.max_tokens;
+    request->slide_keep = g.slide_keep;
+    request->slide_tail = g.slide_tail;
     lane.logprobs = g.logprobs;
     request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
@@ -168,6 +188,7 @@ void EngineThread::start(Command& command) {
     return post_done(command.ticket, target);  // nothing to compute
   target.busy = true;
   insert(waiting_, std::move(request));
+  ++admission_changes_;
 }
 
 void EngineThread::abort(const Command& command) {
@@ -176,8 +197,10 @@ void EngineThread::abort(const Command& command) {
   if (request == nullptr) return;
   Session& target = *request->session;
   if (command.value >= 0) {
-    const int64_t keep =
-        std::min(request->prompt_end + command.value, static_cast<int64_t>(target.tokens.size()));
+    // What was dropped meanwhile does not come back: the host knows, and puts the session right.
+    const int64_t least = request->stats.dropped_tokens > 0 ? request->slide_keep + 1 : 0;
+    const int64_t keep = std::min(std::max(request->prompt_end + command.value, least),
+                                  static_cast<int64_t>(target.tokens.size()));
     target.tokens.resize(static_cast<size_t>(keep));
     target.kv.commit(std::min(target.kv.length(), keep - 1));
   }

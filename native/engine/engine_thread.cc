@@ -1,6 +1,7 @@
 #include "engine/engine_thread.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 
@@ -114,15 +115,16 @@ void EngineThread::end_late() {
 }
 
 void EngineThread::flush() {
+  if (prefixes_ != nullptr) prefixes_->trim();
   publish_usage();
   engine_.deliver(outbox_);
 }
 
 void EngineThread::publish_usage() {
-  if (cache_ == nullptr) return;
+  if (prefixes_ == nullptr) return;
+  count_kv();
   const std::lock_guard lock(engine_.mutex_);
-  engine_.usage_.kv = {cache_->shape().blocks, cache_->free_blocks(), kBlockTokens, cache_->bytes_per_block(),
-                       static_cast<int64_t>(sessions_.size())};
+  engine_.usage_.kv = usage_;
   QueueUsage& queue = engine_.usage_.queue;
   queue.active_requests = static_cast<int64_t>(active_.size());
   queue.paused_requests =
@@ -156,15 +158,19 @@ Request* EngineThread::find(int64_t ticket) {
 // starved of blocks in mid-stream.
 void EngineThread::admit() {
   while (!waiting_.empty()) {
+    const Refusal now{cache_->changes(), round_->hidden().free_rows(), admission_changes_};
+    if (!active_.empty() && now == refused_) return;  // nothing has become free since
     std::vector<WaitingRequest> first;
     for (size_t i = 0; i < std::min(waiting_.size(), kLookAhead); ++i) {
-      const Request& request = *waiting_[i];
+      Request& request = *waiting_[i];
+      if (i > 0 && slides(request)) break;  // is admitted in its turn only, as what it needs it takes
       first.push_back({blocks_wanted(request), request.lane.generates, request.overtaken});
     }
-    const int64_t next = next_admission(first, cache_->free_blocks(), round_->hidden().free_rows());
+    const int64_t next = next_admission(first, cache_->available_blocks(), round_->hidden().free_rows());
     if (next >= 0) {
       admit(static_cast<size_t>(next));
     } else if (waits_for_blocks(*waiting_.front())) {
+      refused_ = {cache_->changes(), round_->hidden().free_rows(), admission_changes_};
       return;
     } else {
       waiting_.pop_front();
@@ -181,14 +187,13 @@ void EngineThread::admit(size_t index) {
   request->started = std::chrono::steady_clock::now();
   request->stats.queued_ms = ms_since(request->submitted);
   if (request->lane.generates) request->lane.hidden = HiddenRows::Taken(round_->hidden());
-  request->session->kv.reserve(slots_wanted(request->lane, request->prompt_end));
+  reserve(*request);
+  Request& admitted = *request;
   insert(active_, std::move(request));
+  // All that was to be appended may have been known.
+  if (!admitted.lane.generates && admitted.session->kv.length() == admitted.prompt_end)
+    finish(admitted, Finish::kNone);
   publish_usage();
-}
-
-// Beside those that its session has.
-int64_t EngineThread::blocks_wanted(const Request& request) const {
-  return request.session->kv.blocks_needed(slots_wanted(request.lane, request.prompt_end));
 }
 
 // While something runs or is saved, its end will free blocks. When nothing does, only the host can free some,
@@ -207,7 +212,7 @@ bool EngineThread::waits_for_blocks(Request& request) {
   const int64_t needed = blocks_wanted(request);
   fail_request(request, "ERR_KV_FULL",
                "the request needs " + std::to_string(needed) + " KV blocks of " +
-                   std::to_string(kBlockTokens) + " tokens, " + std::to_string(cache_->free_blocks()) +
+                   std::to_string(kBlockTokens) + " tokens, " + std::to_string(cache_->available_blocks()) +
                    " of " + std::to_string(cache_->shape().blocks) +
                    " are free; dispose or rewind sessions, lower " +
                    "maxTokens, or load with a larger kvTokens");
@@ -253,7 +258,12 @@ void EngineThread::round() {
     if (was_decoding[i]) {
       account(request, times, host_ms, lanes.size());
     } else {
-      request.stats.prefill_ms = ms_since(request.started);
+      if (lane.generated == static_cast<int64_t>(lane.emitted.size())) {
+        request.stats.prefill_ms = ms_since(request.started);
+      } else {  // after a slide
+        request.stats.prefill_ms += host_ms + times.draft_ms + times.verify_ms;
+      }
+      if (lane.decoding && !slides(request)) remember(*request.session);
     }
     if (lane.failed) {
       fail_request(request, "ERR_NUMERIC", "every logit of the target is NaN: its weights are damaged");
@@ -261,6 +271,7 @@ void EngineThread::round() {
       continue;
     }
     if (!lane.emitted.empty()) report(request);
+    if (lane.finish == Finish::kLength && slide(request)) continue;
     const bool appended = !lane.generates && lane.kv->length() == static_cast<int64_t>(lane.tokens->size());
     if (appended || lane.finish != Finish::kNone) finish(request, lane.finish);
   }
@@ -285,6 +296,7 @@ void EngineThread::report(Request& request) {
   Message message(MessageType::kTokens, request.ticket);
   message.ids = lane.emitted;
   message.accepted = lane.accepted;
+  message.dropped = std::exchange(request.dropped_now, 0);
   message.has_logprobs = lane.logprobs >= 0;
   message.logprobs = lane.logprob;
   message.top_ids = lane.top_token;
@@ -295,6 +307,7 @@ void EngineThread::report(Request& request) {
 void EngineThread::finish(Request& request, Finish reason) {
   Session& session = *request.session;
   session.kv.truncate(session.kv.length());
+  remember(session);
   session.busy = false;
   if (!request.lane.generates && reason == Finish::kAbort) {
     post_error(request.ticket, "ERR_ABORTED", "the append was aborted");
@@ -319,6 +332,7 @@ void EngineThread::drop(Request& request) {
         std::find_if(queue->begin(), queue->end(), [&](const auto& r) { return r.get() == &request; });
     if (at == queue->end()) continue;
     queue->erase(at);
+    ++admission_changes_;
     return;
   }
 }

@@ -1,6 +1,7 @@
 // What the engine thread does: load, then rounds over all active requests until it is closed.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <deque>
 #include <exception>
@@ -15,6 +16,7 @@
 #include "engine/plan.h"
 #include "engine/scheduler.h"
 #include "engine/session_file.h"
+#include "kv/prefix_index.h"
 #include "spec/round.h"
 
 namespace redrafter {
@@ -24,6 +26,8 @@ struct Session {
   explicit Session(KvCache& cache) : kv(cache) {}
   std::vector<int32_t> tokens;
   KvSequence kv;
+  std::string prefix_key;                 // empty: its own
+  std::shared_ptr<PrefixScope> prefixes;  // null in snapshots, which run nothing
   bool busy = false;
 };
 
@@ -34,7 +38,11 @@ struct Request {
   Session* session = nullptr;
   Lane lane;
   RequestStats stats;
-  int64_t prompt_end = 0;  // session tokens before the first generated one
+  int64_t prompt_end = 0;   // session tokens before the first generated one, less what was dropped since
+  int64_t most_tokens = 0;  // to generate, over all slides
+  int64_t slide_keep = -1, slide_tail = 0;  // as in GenerateOptions
+  int64_t dropped_now = 0;                  // and not reported yet
+  std::unique_ptr<KvSequence> spare;        // blocks for a slide, instead of those it drops that others share
   std::chrono::steady_clock::time_point submitted;
   std::chrono::steady_clock::time_point turn;     // turn_of() it: requests are in its order
   std::chrono::steady_clock::time_point started;  // admission; the epoch before it
@@ -106,9 +114,10 @@ class EngineThread {
   void end_jobs(const Error& reason);
   Session& session(int64_t id);
   Session& idle_session(int64_t id);
+  int64_t check_ids(const std::vector<int32_t>& ids, int64_t before, bool generates = false) const;
   int64_t check_request(const Command& command, const Session& session) const;
   std::unique_ptr<Request> make_request(Command& command, Session& target) const;
-  static int64_t slots_wanted(const Lane& lane, int64_t prompt);
+  static int64_t slots_wanted(const Lane& lane, int64_t held);
 
   std::chrono::milliseconds patience() const;
   bool any_runs() const;
@@ -118,7 +127,16 @@ class EngineThread {
   void admit();
   void admit(size_t index);
   bool waits_for_blocks(Request& request);
-  int64_t blocks_wanted(const Request& request) const;
+  // prefixes.cc
+  bool slides(const Request& request) const;
+  int64_t blocks_wanted(Request& request);
+  void take_prefix(Request& request);
+  void reserve(Request& request);
+  void remember(Session& session);
+  bool slide(Request& request);
+  void clear_prefixes(const Command& command);
+  void count_kv();
+
   std::vector<Lane*> pick_lanes();
   void round();
   void account(Request& request, const RoundTimes& times, double host_ms, size_t lanes);
@@ -139,14 +157,22 @@ class EngineThread {
   std::unique_ptr<BackendStream> stream_;  // outlives what runs on it
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<PrefixIndex> prefixes_;
   std::unique_ptr<RecurrentDrafter> drafter_;
   std::unique_ptr<Round> round_;
   int64_t context_tokens_ = 0, prompt_chunk_ = 0;
   std::map<int64_t, std::unique_ptr<Session>> sessions_;
   RequestQueue waiting_, active_;  // in turn
+  // When nobody was admitted for the last time: changes of the cache, free hidden rows, changes of the
+  // queues.
+  using Refusal = std::array<int64_t, 3>;
+  Refusal refused_{-1, -1, -1};
+  int64_t admission_changes_ = 0;
   SessionOrigin origin_;           // what this engine's sessions are saved as
   std::vector<Request*> running_;  // the requests of the current round
   std::vector<Message> outbox_;
+  KvUsage usage_;
+  int64_t counted_changes_ = -1;                    // of the cache, when usage_.shared_blocks was counted
   std::chrono::steady_clock::time_point verified_;  // when the last round's verification ended
   // By ticket. The last member, so that their threads have ended before what they use goes.
   std::map<int64_t, std::unique_ptr<SessionJob>> jobs_;

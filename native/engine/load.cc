@@ -51,6 +51,9 @@ void EngineThread::load() {
   model_ = std::move(loaded.model);
   drafter_ = std::move(loaded.drafter);
   cache_ = std::make_unique<KvCache>(plan.kv, *backend_, stream);
+  const int64_t idle_bytes = engine_.options_.prefix_cache_bytes;
+  prefixes_ = std::make_unique<PrefixIndex>(
+      *cache_, idle_bytes < 0 ? plan.kv.blocks : idle_bytes / cache_->bytes_per_block());
   const std::string level = std::string(backend_->name) + ":" + backend_->level;
   origin_ = {model_fingerprint(plan.config, model_->weights()),
              std::string(REDRAFTER_VERSION) + " " + level + " " + dtype_name(plan.kv.layout.dtype)};

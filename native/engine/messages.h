@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,7 @@ struct EngineOptions {
   int64_t memory_budget_bytes = 0;
   int64_t max_queued_requests = 0;  // 0: 1024
   int64_t max_queued_tokens = 0;    // 0: 4 * kv_tokens
+  int64_t prefix_cache_bytes = -1;  // of prefixes that no session holds; -1: as much as is free
 };
 
 // Bytes that a loaded model takes, all allocated by the time it is ready. Small change is not counted:
@@ -61,6 +63,8 @@ struct GenerateOptions {
   int64_t priority = 0;       // -kMaxPriority to kMaxPriority, higher first
   int64_t deadline_ms = 0;    // from submission; 0: none
   int64_t buffer_tokens = 0;  // emitted but not read, beyond which it pauses
+  // When the context is full, the first slide_keep tokens and the last slide_tail stay. -1: generation ends.
+  int64_t slide_keep = -1, slide_tail = 0;
   std::vector<int32_t> eos, stop;
 };
 
@@ -75,7 +79,8 @@ enum class CommandType : uint8_t {
   kClose,
   kReadKv,
   kSave,
-  kRestore
+  kRestore,
+  kClearPrefixes
 };
 
 struct Command {
@@ -85,16 +90,17 @@ struct Command {
   // kFork: the source session; kRewind: tokens to keep; kGenerate: tokens to keep before ids, or -1 for all;
   // kAbort: generated tokens to keep, or -1; kRead: generated tokens that were read, or -1 for all to come
   int64_t value = 0;
-  std::vector<int32_t> ids = {};
+  std::vector<int32_t> ids = {};  // kAppend, kGenerate; kRewind: to follow, their KV computed when needed
   GenerateOptions generate = {};
-  std::string path = {};         // kSave, kRestore
+  std::string text = {};  // kSave, kRestore: path; kOpen: key of prefixes; kClearPrefixes: that, or all
   QueueLimit::Place place = {};  // kAppend, kGenerate
   std::chrono::steady_clock::time_point submitted = std::chrono::steady_clock::now();
 };
 
 struct RequestStats {
   int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0, rounds = 0, drafted_nodes = 0;
-  int64_t decoded = 0;  // tokens of those rounds, also those that were cut off later
+  int64_t decoded = 0;         // tokens of those rounds, also those that were cut off later
+  int64_t dropped_tokens = 0;  // of the session, as the context was full
   std::vector<int64_t> drafted_by_depth, accepted_by_depth;
   double queued_ms = 0.0;       // from submission to admission
   double first_token_ms = 0.0;  // from submission
@@ -127,6 +133,7 @@ struct Message {
   std::vector<int32_t> top_ids;
   bool has_logprobs = false;
   int64_t accepted = 0;
+  int64_t dropped = 0;                // kTokens: of the session, after slide_keep, before these came
   const char* reason = "";            // kFinish: "eos", "stop", "length", "abort", "deadline"
   RequestStats stats;                 // kFinish
   int64_t tokens = 0, kv_tokens = 0;  // kDone, kFinish, kRestored: of the session
@@ -137,6 +144,9 @@ struct Message {
 // As of the last round.
 struct KvUsage {
   int64_t total_blocks = 0, free_blocks = 0, block_tokens = 0, bytes_per_block = 0, sessions = 0;
+  int64_t prefix_blocks = 0;   // that only the prefix index holds; neither free nor of a session
+  int64_t evicted_blocks = 0;  // of the index, so far
+  std::map<int64_t, int64_t> shared_blocks = {};  // by session: those that other sessions hold too, if any
 };
 
 // Appends and generations.

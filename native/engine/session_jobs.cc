@@ -35,7 +35,7 @@ SessionJob& EngineThread::new_job(const Command& command) {
   auto job = std::make_unique<SessionJob>(*cache_);
   job->ticket = command.ticket;
   job->session_id = command.session;
-  job->path = command.path;
+  job->path = command.text;
   return *jobs_.emplace(command.ticket, std::move(job)).first->second;
 }
 
@@ -64,9 +64,9 @@ void EngineThread::restore(const Command& command) {
 // Between the steps of a restore: the tokens are known, so blocks can be reserved.
 void EngineThread::reserve_restored(SessionJob& job) {
   const int64_t needed = job.session->kv.blocks_needed(job.reader->kv_tokens());
-  REDRAFTER_REQUIRE(needed <= cache_->free_blocks(), "ERR_KV_FULL", "the saved session needs ", needed,
-                    " KV blocks of ", kBlockTokens, " tokens, ", cache_->free_blocks(), " of ",
-                    cache_->shape().blocks, " are free");
+  const int64_t available = cache_->available_blocks();
+  REDRAFTER_REQUIRE(needed <= available, "ERR_KV_FULL", "the saved session needs ", needed, " KV blocks of ",
+                    kBlockTokens, " tokens, ", available, " of ", cache_->shape().blocks, " are free");
   job.session->tokens = job.reader->tokens();
   job.session->kv.reserve(job.reader->kv_tokens());
   job.reserved = true;
@@ -97,6 +97,7 @@ bool EngineThread::continue_job(SessionJob& job) {
     auto& slot = sessions_[job.session_id];
     REDRAFTER_CHECK(slot == nullptr);
     slot = std::move(job.session);
+    slot->prefixes = prefixes_->scope("");  // never a shared one: its KV is what a file says
     Message message(MessageType::kRestored, job.ticket);
     message.ids = slot->tokens;
     message.kv_tokens = slot->kv.length();

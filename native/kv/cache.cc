@@ -1,6 +1,7 @@
 #include "kv/cache.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 
@@ -22,7 +23,7 @@ KvCache::KvCache(const KvShape& shape, const Backend& backend, Stream& stream)
       stream_(stream),
       memory_(backend, static_cast<size_t>(shape.bytes())),
       references_(static_cast<size_t>(shape.blocks), 0),
-      free_count_(shape.blocks) {
+      holds_(static_cast<size_t>(shape.blocks), 0) {
   const int64_t element = static_cast<int64_t>(dtype_bytes(shape.layout.dtype));
   for (int64_t i = 0; i < shape.layers; ++i) {
     KvLayer layer = shape.layout;
@@ -41,18 +42,37 @@ int64_t KvShape::bytes() const {
 }
 
 int32_t KvCache::acquire() {
+  while (free_.empty() && evict()) {
+  }
   REDRAFTER_REQUIRE(!free_.empty(), "ERR_KV_FULL", "all ", shape_.blocks, " KV blocks are in use");
   const int32_t block = free_.back();
   free_.pop_back();
   references_[static_cast<size_t>(block)] = 1;
-  free_count_.store(static_cast<int64_t>(free_.size()), std::memory_order_relaxed);
+  ++changes_;
   return block;
 }
 
+void KvCache::share(int32_t block) {
+  if (idle(block)) --idle_count_;
+  ++references_[static_cast<size_t>(block)];
+  ++changes_;
+}
+
 void KvCache::release(int32_t block) {
+  ++changes_;
   if (--references_[static_cast<size_t>(block)] > 0) return;
+  if (held(block)) {
+    ++idle_count_;
+  } else {
+    free_.push_back(block);
+  }
+}
+
+void KvCache::let_go(int32_t block) {
+  const bool was_idle = idle(block);
+  if (--holds_[static_cast<size_t>(block)] > 0 || !was_idle) return;
+  --idle_count_;
   free_.push_back(block);
-  free_count_.store(static_cast<int64_t>(free_.size()), std::memory_order_relaxed);
 }
 
 void KvCache::copy_block(int32_t from, int32_t to, int64_t tokens) {
@@ -90,11 +110,18 @@ void KvSequence::reserve(int64_t slots) {
   if (slots <= length_) return;
   // Blocks past the committed ones are never shared, so only the block that `length` falls into can be.
   const size_t last = static_cast<size_t>(length_ / kBlockTokens);
-  if (last < blocks_.size() && cache_->shared(blocks_[last])) {
-    const int32_t own = cache_->acquire();
-    cache_->copy_block(blocks_[last], own, length_ % kBlockTokens);
-    cache_->release(blocks_[last]);
-    blocks_[last] = own;
+  if (last < blocks_.size()) {
+    const int32_t old = blocks_[last];
+    const int64_t rest = blocks_for(slots) - static_cast<int64_t>(blocks_.size());
+    while (!cache_->shared(old) && cache_->held(old) && cache_->available_blocks() <= rest) {
+      REDRAFTER_CHECK(cache_->evict());
+    }
+    if (cache_->shared(old) || cache_->held(old)) {
+      const int32_t own = cache_->acquire();
+      cache_->copy_block(old, own, length_ % kBlockTokens);
+      cache_->release(old);
+      blocks_[last] = own;
+    }
   }
   while (static_cast<int64_t>(blocks_.size()) < blocks_for(slots)) blocks_.push_back(cache_->acquire());
 }
@@ -105,6 +132,28 @@ void KvSequence::truncate(int64_t length) {
     cache_->release(blocks_.back());
     blocks_.pop_back();
   }
+}
+
+void KvSequence::adopt(int64_t index, int32_t block) {
+  const size_t at = static_cast<size_t>(index);
+  REDRAFTER_CHECK(at <= blocks_.size());
+  cache_->share(block);
+  if (at == blocks_.size()) {
+    blocks_.push_back(block);
+  } else {
+    cache_->release(std::exchange(blocks_[at], block));
+  }
+}
+
+int64_t KvSequence::shared_blocks() const {
+  return std::count_if(blocks_.begin(), blocks_.end(),
+                       [this](int32_t block) { return cache_->shared(block); });
+}
+
+int64_t KvSequence::claimed_blocks(int64_t first) const {
+  const auto from = blocks_.begin() + std::min<int64_t>(first, static_cast<int64_t>(blocks_.size()));
+  return std::count_if(from, blocks_.end(),
+                       [this](int32_t block) { return cache_->shared(block) || cache_->held(block); });
 }
 
 void KvSequence::fork_from(const KvSequence& other) {

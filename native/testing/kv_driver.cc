@@ -99,8 +99,11 @@ Napi::Value commit(Driver& d, const Info& info) {
   return info.Env().Undefined();
 }
 
+// truncate(id, length, forgets): with a third argument, the release of the last block is forgotten.
 Napi::Value truncate(Driver& d, const Info& info) {
-  d.sequence(info[0]).truncate(integer(info[1]));
+  KvSequence& s = d.sequence(info[0]);
+  if (info.Length() > 2 && !s.blocks().empty()) d.cache.share(s.blocks().back());
+  s.truncate(integer(info[1]));
   return info.Env().Undefined();
 }
 

@@ -74,13 +74,13 @@ describe('the callback that hears of messages', () => {
   const ENGINE = `
     const { native } = await import(${JSON.stringify(NATIVE)});
     const options = { model: paths.model, drafter: null, device: 'cpu', threads: 1, dtype: 'auto', contextTokens: 0,
-      kvTokens: 0, prefillChunk: 0, memoryBudgetBytes: 0, maxQueuedRequests: 0, maxQueuedTokens: 0 };
+      kvTokens: 0, prefillChunk: 0, memoryBudgetBytes: 0, maxQueuedRequests: 0, maxQueuedTokens: 0, prefixCacheBytes: -1 };
     const none = new Int32Array(0);
     const decode = (engine, maxTokens) => {
       engine.openSession(1, 1);
       engine.generate(2, 1, Int32Array.of(1, 2, 3), { maxTokens, temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0n,
         beamWidth: 0, beamLength: 0, eosTokenIds: none, stopTokenIds: none, logprobs: -1, priority: 0, deadlineMs: 0,
-        bufferTokens: 1e6, keepTokens: -1 });
+        bufferTokens: 1e6, keepTokens: -1, slideKeep: -1, slideTail: 0 });
     };
     /** Calls on(message, engine) for each message, and throws what it threw last. */
     const start = (on) => {

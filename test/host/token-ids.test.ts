@@ -28,6 +28,7 @@ async function code(work: () => unknown): Promise<string> {
 
 /** What generate, append and stopTokenIds say to the ids; the session is then as it was. */
 async function outcomes(ids: unknown): Promise<string[]> {
+  await model.clearPrefixes();
   const used = model.kvUsage();
   const said = [
     await code(() => session.generate(ids as Ids, { maxTokens: 1, ignoreEos: true }).result()),
@@ -37,6 +38,7 @@ async function outcomes(ids: unknown): Promise<string[]> {
     await code(() => session.generate([1], { maxTokens: 1, stopTokenIds: ids as number[] }).result()),
     await code(() => session.rewind(0)),
   ];
+  await model.clearPrefixes();
   expect(model.kvUsage()).toEqual(used);
   expect(session.tokens).toBe(0);
   return said.filter((_, i) => i % 2 === 0);

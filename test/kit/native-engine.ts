@@ -24,6 +24,7 @@ export interface LoadOptions {
   prefillChunk?: number;
   maxQueuedRequests?: number;
   maxQueuedTokens?: number;
+  prefixCacheBytes?: number;
   memoryBudgetBytes?: number;
 }
 
@@ -73,6 +74,7 @@ export function engineOptions(model: string, options: LoadOptions): NativeEngine
     prefillChunk: options.prefillChunk ?? 0,
     maxQueuedRequests: options.maxQueuedRequests ?? 0,
     maxQueuedTokens: options.maxQueuedTokens ?? 0,
+    prefixCacheBytes: options.prefixCacheBytes ?? -1,
     memoryBudgetBytes: options.memoryBudgetBytes ?? 0,
   };
 }
@@ -94,6 +96,8 @@ export function generateOptions(options: GenerateOptions = {}): NativeGenerateOp
     deadlineMs: 0,
     bufferTokens: 2 ** 31 - 1,
     keepTokens: -1,
+    slideKeep: -1,
+    slideTail: 0,
     eosTokenIds: Int32Array.from(eos),
     stopTokenIds: Int32Array.from(stop),
     ...rest,
@@ -193,10 +197,10 @@ export class TestEngine {
     return this.submit(start, (message) => (message.type === 'done' ? message : undefined));
   }
 
-  async open(): Promise<number> {
+  async open(prefixKey = ''): Promise<number> {
     const session = ++this.last;
     await this.done((ticket) => {
-      this.engine.openSession(ticket, session);
+      this.engine.openSession(ticket, session, prefixKey);
     });
     return session;
   }
@@ -215,9 +219,15 @@ export class TestEngine {
     });
   }
 
-  rewind(session: number, tokens: number): Promise<{ tokens: number; kvTokens: number }> {
+  rewind(session: number, tokens: number, ids: number[] = []): Promise<{ tokens: number; kvTokens: number }> {
     return this.done((ticket) => {
-      this.engine.rewindSession(ticket, session, tokens);
+      this.engine.rewindSession(ticket, session, tokens, Int32Array.from(ids));
+    });
+  }
+
+  clearPrefixes(prefixKey = ''): Promise<{ tokens: number; kvTokens: number }> {
+    return this.done((ticket) => {
+      this.engine.clearPrefixes(ticket, 0, prefixKey);
     });
   }
 
@@ -253,9 +263,9 @@ export class TestEngine {
     );
   }
 
-  /** Of the cache and the queue. */
-  kvUsage(): ReturnType<NativeEngine['usage']> {
-    return this.engine.usage();
+  /** Of the cache, by `session` in particular, and of the queue. */
+  kvUsage(session = 0): ReturnType<NativeEngine['usage']> {
+    return this.engine.usage(session);
   }
 
   /**

@@ -271,7 +271,8 @@ export interface KvDriver {
   blocksNeeded(id: number, slots: number): number;
   reserve(id: number, slots: number): void;
   commit(id: number, length: number): void;
-  truncate(id: number, length: number): void;
+  /** `fault`: one block less than should be is given back. */
+  truncate(id: number, length: number, fault?: 'forgets a release'): void;
   /** Makes `id` a copy of `from`. */
   fork(id: number, from: number): void;
   write(id: number, slot: number, values: Float32Array): void;

@@ -52,6 +52,7 @@ describe('redrafter generate --json', () => {
     expect(Object.keys(out.stats)).toEqual([
       'promptTokens',
       'reusedTokens',
+      'droppedTokens',
       'tokens',
       'rounds',
       'draftedNodes',

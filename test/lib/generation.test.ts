@@ -9,6 +9,7 @@ const STATS: NativeStats = {
   promptTokens: 1,
   reusedTokens: 0,
   tokens: 0,
+  droppedTokens: 0,
   rounds: 2,
   decodedTokens: 3,
   draftedNodes: 8,
@@ -42,31 +43,24 @@ class Bench {
       rest: (resting) => {
         this.resting = resting;
       },
-      ended: (ids, held) => {
+      ended: ({ ids }, held) => {
         this.ended.push([[...ids], held]);
         return Promise.resolve();
       },
       failed: (error) => Promise.resolve(error),
-      shorten: (kept) => {
+      shorten: (_, kept) => {
         this.shortened.push(kept);
         return Promise.resolve();
       },
     };
     const detokenizer = createDetokenizer(BYTES);
-    this.run = new Generation(host, {
-      detokenizer,
-      stop: [],
-      logprobs: -1,
-      seed: 5n,
-      signal: undefined,
-      bufferTokens: 64,
-      ...input,
-    });
+    const rest = { stop: [], logprobs: -1, seed: 5n, dropped: 0, signal: undefined, bufferTokens: 64 };
+    this.run = new Generation(host, { detokenizer, ...rest, ...input });
   }
 
   tokens(text: string, accepted = 0, extra: object = {}): void {
     const ids = Int32Array.from(new TextEncoder().encode(text));
-    this.run.message({ type: 'tokens', ticket: 1, ids, accepted, ...extra });
+    this.run.message({ type: 'tokens', ticket: 1, ids, accepted, dropped: 0, ...extra });
   }
 
   finish(reason: NativeFinish = 'length', tokens = 0): void {
@@ -108,7 +102,7 @@ describe('Generation', () => {
   it('holds back an unfinished character and gives it out at the end', async () => {
     const bench = new Bench();
     const [first, ...rest] = new TextEncoder().encode('€');
-    bench.run.message({ type: 'tokens', ticket: 1, ids: Int32Array.of(first ?? 0), accepted: 0 });
+    bench.run.message({ type: 'tokens', ticket: 1, ids: Int32Array.of(first ?? 0), accepted: 0, dropped: 0 });
     bench.finish();
     expect(rest).toHaveLength(2);
     expect(await all(bench.run)).toEqual([

@@ -5,7 +5,14 @@ import ts from 'typescript';
 import { describe, expect, it } from 'vitest';
 
 import { RedrafterError } from '../../lib/index.js';
-import { resolveAppend, resolveEngine, resolveGenerate, resolveLoad, resolveSave } from '../../lib/options.js';
+import {
+  resolveAppend,
+  resolveEngine,
+  resolveGenerate,
+  resolveLoad,
+  resolveSave,
+  resolveSession,
+} from '../../lib/options.js';
 
 interface Option {
   name: string;
@@ -58,6 +65,7 @@ const TAKES: Record<string, (value: unknown) => boolean> = {
   seed: (value) => typeof value === 'number' && Number.isSafeInteger(value) && value >= 0,
   drafter: (value) => value === false || typeof value === 'string',
   stop: (value) => typeof value === 'string',
+  prefixKey: (value) => typeof value === 'string',
 };
 
 const PROBES = [-1, 0, -0, 1, NaN, Infinity, -Infinity, 1e-45, 0.5, 2 ** 53, 2 ** 64, '1', null, true, false, {}, 1n];
@@ -67,7 +75,9 @@ const INTERFACES: Record<string, (options: unknown) => unknown> = {
   LoadOptions: (options) => resolveLoad('model', options as never),
   AppendOptions: (options) => resolveAppend(options as never),
   SaveOptions: (options) => resolveSave(options as never),
-  GenerateOptions: (options) => resolveGenerate(options as never, { vocab: 100, hasDrafter: true, eosTokenIds: [] }),
+  SessionOptions: (options) => resolveSession(options as never),
+  GenerateOptions: (options) =>
+    resolveGenerate(options as never, { vocab: 100, contextTokens: 512, hasDrafter: true, eosTokenIds: [] }),
 };
 
 const path = new URL('../../lib/option-types.ts', import.meta.url);

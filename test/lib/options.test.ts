@@ -4,7 +4,7 @@ import { RedrafterError } from '../../lib/errors.js';
 import { copyIds, resolveAppend, resolveGenerate, resolveLoad } from '../../lib/options.js';
 import type { GenerateOptions, LoadOptions } from '../../lib/index.js';
 
-const MODEL = { vocab: 100, hasDrafter: true, eosTokenIds: [7] };
+const MODEL = { vocab: 100, contextTokens: 512, hasDrafter: true, eosTokenIds: [7] };
 
 function generate(options: unknown): ReturnType<typeof resolveGenerate> {
   return resolveGenerate(options as GenerateOptions, MODEL);
@@ -179,6 +179,7 @@ describe('load options', () => {
       prefillChunk: 0,
       maxQueuedRequests: 0,
       maxQueuedTokens: 0,
+      prefixCacheBytes: -1,
       memoryBudgetBytes: 0,
     });
   });

@@ -236,6 +236,87 @@ describe('ending early', () => {
   });
 });
 
+describe('prefixes', () => {
+  const text = 'A prompt that many begin with, longer than a few blocks of sixteen bytes each. ';
+  const reusedOf = async (session: Session, more: string): Promise<number> => {
+    await session.rewind(0);
+    const { stats } = await session.generate(text + more, { maxTokens: 2, ignoreEos: true }).result();
+    return stats.reusedTokens;
+  };
+
+  it('are shared by sessions and forks of one key, and by nobody else', async () => {
+    const all = Math.floor(text.length / 16) * 16;
+    const first = await model.createSession({ prefixKey: 'tenant' });
+    expect(await reusedOf(first, 'x')).toBe(0);
+    const fork = await first.fork();
+    await first.dispose();
+    expect(model.kvUsage()).toMatchObject({ sessions: 1, prefixBlocks: 0 });
+    await fork.dispose();
+    const { prefixBlocks, prefixBytes, usedBytes, totalBytes, totalBlocks } = model.kvUsage();
+    expect([prefixBlocks, usedBytes]).toEqual([Math.floor((text.length + 2) / 16), 0]);
+    expect(prefixBytes).toBe((prefixBlocks * totalBytes) / totalBlocks);
+    expect(model.memoryUsage().kvUsedBytes).toBe(0);
+    for (const [options, reused] of [
+      [{ prefixKey: 'tenant' }, all],
+      [{ prefixKey: 'tenant2' }, 0],
+      [{ prefixKey: 'tenant\0' }, 0],
+      [{ prefixKey: 'ten\u00e4nt' }, 0],
+      [{}, 0],
+      [undefined, 0],
+    ] as const) {
+      const session = await model.createSession(options);
+      expect([options, await reusedOf(session, 'yz')]).toEqual([options, reused]);
+      await session.dispose();
+    }
+    await model.clearPrefixes('tenant');
+    const later = await model.createSession({ prefixKey: 'tenant' });
+    expect(await reusedOf(later, 'x')).toBe(0);
+    await later.dispose();
+    await model.clearPrefixes();
+    expect(model.kvUsage()).toMatchObject({ prefixBlocks: 0, freeBlocks: totalBlocks });
+  });
+
+  it('a session without a key has its own, and takes them with it', async () => {
+    const session = await model.createSession();
+    expect(await reusedOf(session, 'x')).toBe(0);
+    expect(await reusedOf(session, 'a different end')).toBeGreaterThan(63);
+    await session.dispose();
+    expect(model.kvUsage()).toMatchObject({ prefixBlocks: 0, usedBytes: 0 });
+  });
+
+  it('blocks that sessions share are told by session, and count once', async () => {
+    const session = await model.createSession();
+    await session.append(text.slice(0, 72));
+    expect(session.kv).toMatchObject({ tokens: 72, blocks: 5, sharedBlocks: 0 });
+    const { usedBytes } = model.kvUsage();
+    const fork = await session.fork();
+    expect([session.kv.sharedBlocks, fork.kv.sharedBlocks]).toEqual([5, 5]);
+    expect(model.kvUsage().usedBytes).toBe(usedBytes);
+    await fork.append('more');
+    expect([session.kv.sharedBlocks, fork.kv.sharedBlocks]).toEqual([4, 4]);
+    await fork.dispose();
+    expect(session.kv.sharedBlocks).toBe(0);
+    await session.dispose();
+  });
+
+  it('can be turned off', async () => {
+    const plain = await Model.load(paths.model, { threads: 1, prefixCacheBytes: 0 });
+    const session = await plain.createSession({ prefixKey: 'tenant' });
+    expect([await reusedOf(session, 'x'), await reusedOf(session, 'x')]).toEqual([0, 0]);
+    await session.dispose();
+    expect(plain.kvUsage()).toMatchObject({ prefixBlocks: 0, usedBytes: 0 });
+    await plain.dispose();
+  });
+
+  it('keys are checked', async () => {
+    for (const prefixKey of ['', 'x'.repeat(1025), '\ud800', 5, null, ['a']]) {
+      expect(await code(() => model.createSession({ prefixKey } as never))).toBe('ERR_INVALID_ARGUMENT');
+      expect(await code(() => model.clearPrefixes(prefixKey as never))).toBe('ERR_INVALID_ARGUMENT');
+    }
+    expect(await code(() => model.createSession({ key: 'a' } as never))).toBe('ERR_INVALID_ARGUMENT');
+  });
+});
+
 describe('one operation at a time', () => {
   it('refuses a second one', async () => {
     const session = await model.createSession();

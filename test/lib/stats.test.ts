@@ -131,6 +131,7 @@ describe('of sessions and models', () => {
       promptTokens: 3,
       reusedTokens: 0,
       tokens: 0,
+      droppedTokens: 0,
       rounds: 0,
       decodedTokens: 0,
       draftedNodes: 0,

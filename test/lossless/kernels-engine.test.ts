@@ -195,6 +195,34 @@ describeLevels('the engine', (level) => {
       expectLossless(whole, { ...both[0], kv: await engine.readKv(session) }, 'source');
     });
 
+    it('takes blocks of a session of its key, and of none of another', async () => {
+      const whole = await run(engine, longer);
+      for (const [key, reused] of [
+        ['a', 0],
+        ['a', 32],
+        ['b', 0],
+      ] as const) {
+        const other = await engine.open(key);
+        const outcome = await engine.generate(other, longer.ids, { ...sampled, ...drafting });
+        expect([key, outcome.stats.reusedTokens]).toEqual([key, reused]);
+        expectLossless(whole, { ...outcome, kv: await engine.readKv(other) }, key);
+        await engine.closeSession(other);
+      }
+    });
+
+    it('slides when its context is full, drafted as not', async () => {
+      const small = await load({ device: level, drafter: join(directory, 'gru'), contextTokens: 40, prefillChunk: 16 });
+      const slide: Case = {
+        name: '',
+        ids: prompt,
+        options: { ...sampled, slideKeep: 5, slideTail: 17, maxTokens: 26 },
+      };
+      const plainly = await run(small, slide);
+      const drafted = await run(small, slide, { beamWidth: 3, beamLength: 3 });
+      expect(plainly.stats.droppedTokens).toBe(36);
+      expectLossless(plainly, drafted, 'drafted');
+    });
+
     it('rewinds', async () => {
       const whole = await run(engine, longer);
       const session = await prompted();

@@ -30,7 +30,7 @@ async function wakesOf({ Engine }: NativeModule, options: Engine): Promise<Nativ
       for (const message of messages) {
         if (message.type === 'ready') {
           for (let i = 1; i <= REQUESTS; i++) {
-            engine.openSession(i, i);
+            engine.openSession(i, i, '');
             engine.generate(
               100 + i,
               i,

@@ -171,9 +171,9 @@ describe.skipIf(process.platform === 'win32')('a load', () => {
     writeTinyLlama(model, shape, 1);
   });
   const options = (device: string, dtype = 'auto'): NativeEngineOptions => ({
-    ...{ model, drafter: null, device, dtype, threads: 1, contextTokens: 0, kvTokens: 0, prefillChunk: 0 },
+    ...{ model, drafter: null, device, dtype, threads: 1 },
+    ...{ contextTokens: 0, kvTokens: 0, prefillChunk: 0, prefixCacheBytes: -1, memoryBudgetBytes: 0 },
     ...{ maxQueuedRequests: 0, maxQueuedTokens: 0 },
-    memoryBudgetBytes: 0,
   });
   const failure = ({ addon }: Addons, device: string, dtype?: string): Promise<[string, string]> =>
     new Promise((resolve) => {

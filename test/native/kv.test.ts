@@ -74,10 +74,10 @@ class Model {
     this.kv.commit(id, tokens.length + kept.length);
     tokens.push(...kept.map((i) => at(values, i)));
   }
-  truncate(id: number): void {
+  truncate(id: number, ...fault: ['forgets a release'?]): void {
     const tokens = this.tokens(id);
     const length = this.random.integer(0, tokens.length + 5);
-    this.kv.truncate(id, length);
+    this.kv.truncate(id, length, ...fault);
     tokens.splice(length);
     expect(this.kv.blocks(id)).toHaveLength(Math.ceil(tokens.length / BLOCK));
   }
@@ -125,6 +125,17 @@ describe('KV cache', () => {
     expect(model.refusals).toBeGreaterThan(20);
     for (const id of [...model.sequences.keys()]) model.close(id);
     expect(model.kv.freeBlocks()).toBe(BLOCKS);
+  });
+
+  it.each([false, true])('a release that was forgotten is noticed: %s', (forgotten) => {
+    const model = new Model(new Random(3));
+    model.open();
+    for (let n = 0; n < 20; n++) model.extend(0);
+    model.truncate(0, ...(forgotten ? (['forgets a release'] as const) : []));
+    model.close(0);
+    if (forgotten)
+      expect(() => { model.checkBlocks(); }).toThrow(/expected 13 to be 14/); // prettier-ignore
+    else model.checkBlocks();
   });
 
   it('copies a shared last block on the first write, and only that', () => {

@@ -3,9 +3,10 @@ import { beforeAll, describe, expect, it } from 'vitest';
 
 import type { GenerationResult } from '../../lib/generation.js';
 import type { GenerateOptions } from '../../lib/option-types.js';
+import { createServer } from '../../lib/server/server.js';
 import type { SessionInput } from '../../lib/session.js';
 import { bundled, prompts, trainedDrafters } from '../kit/bundled.js';
-import { events, json, loadTiny, NAME, post, start, type Running } from './kit.js';
+import { events, type Failure, json, loadTiny, NAME, post, start, type Running } from './kit.js';
 
 interface Choice {
   index: number;
@@ -69,6 +70,46 @@ async function streamed(path: string, body: object, { url } = tiny): Promise<Cho
     events: parts,
   };
 }
+
+describe('beginnings of prompts that others had', () => {
+  const prompt = 'a beginning of more than four blocks of sixteen bytes, then something else: ';
+  const cached = async (url: string, body: object): Promise<number | undefined> => {
+    const response = await post(url, '/v1/completions', { model: NAME, max_tokens: 2, ...body });
+    return (await json<Body>(response)).usage?.prompt_tokens_details.cached_tokens;
+  };
+
+  it.each([
+    { prefixSharing: undefined, expected: [0, 0, 0, 0, 0] },
+    { prefixSharing: 'none', expected: [0, 0, 0, 0, 0] },
+    { prefixSharing: 'key', expected: [0, 64, 0, 0, 0] },
+    { prefixSharing: 'all', expected: [0, 64, 64, 64, 64] },
+  ] as const)('are reused as the server says: $prefixSharing', async ({ prefixSharing, expected }) => {
+    const own = await loadTiny();
+    const { url } = await start(own, prefixSharing === undefined ? {} : { prefixSharing });
+    const bodies = ['a', 'a', 'b', '', undefined].map((key, i) => ({
+      prompt: `${prompt}${i}`,
+      ...(key === undefined ? {} : { prompt_cache_key: key }),
+    }));
+    const got: unknown[] = [];
+    for (const body of bodies) got.push(await cached(url, body));
+    expect(got).toEqual(expected);
+    const { sessions, usedBytes } = own.kvUsage();
+    expect([sessions, usedBytes]).toEqual([0, 0]);
+    // What the program of the server does under such a key is its own.
+    const session = await own.createSession({ prefixKey: 'a' });
+    expect((await session.generate(prompt, { maxTokens: 1 }).result()).stats.reusedTokens).toBe(0);
+  });
+
+  it('a key that cannot be one is refused, where it means something', async () => {
+    const own = await loadTiny();
+    const { url } = await start(own, { prefixSharing: 'key' });
+    for (const prompt_cache_key of [5, 'x'.repeat(513), '\ud800']) {
+      const response = await post(url, '/v1/completions', { model: NAME, prompt, prompt_cache_key });
+      expect([response.status, (await json<Failure>(response)).error.param]).toEqual([400, 'prompt_cache_key']);
+    }
+    expect(() => createServer(own, { modelName: NAME, prefixSharing: 'some' as never })).toThrow(/prefixSharing/);
+  });
+});
 
 const only = ({ choices }: Body): Choice => choices[0] as Choice;
 const finish = (reason: string): string => (reason === 'length' ? 'length' : 'stop');
