@@ -16,7 +16,7 @@ const lab = join(root, 'build/testing/lab');
 const folder = temporaryDirectory('lab');
 
 function run(...args: string[]): { code: number | null; stdout: string; stderr: string } {
-  const { status, stdout, stderr } = spawnSync(lab, args, { cwd: root, encoding: 'utf8' });
+  const { status, stdout, stderr } = spawnSync(lab, args, { cwd: root, encoding: 'utf8', timeout: 170_000 });
   return { code: status, stdout, stderr };
 }
 

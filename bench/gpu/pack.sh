@@ -40,7 +40,7 @@ if [ -n "$node_only" ]; then
   mv "$stage/node.xz" bench/gpu/node.xz
   exit
 fi
-for needed in dist/index.mjs build/Release/redrafter.node; do
+for needed in dist/index.mjs build/Release/redrafter.node build/Release/redrafter_cuda_probe; do
   [ -e "$needed" ] || { echo "$needed is missing: npm run build" >&2; exit 1; }
 done
 root=$stage/redrafter
@@ -54,6 +54,7 @@ cp -r dist "$root/"
 addon=build/Release/redrafter.node
 if [ -e build/CMakeCache.txt ] && cmake --build build --target redrafter_portable >&2; then addon=build/portable/redrafter.node; fi
 cp "$addon" "$root/build/Release/redrafter.node"
+cp build/Release/redrafter_cuda_probe "$root/build/Release/"
 npm ls --omit=dev --all --parseable 2>/dev/null | sed "s|^$PWD/||" | grep '^node_modules/' | sort -u |
   while read -r module; do cp -r --parents "$module" "$root/"; done
 rm -rf "$root"/node_modules/*/node_modules/.bin

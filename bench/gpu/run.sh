@@ -123,6 +123,7 @@ run_node() {
     binary=$out/node
   fi
   if [ ! -e build/Release/redrafter_cuda.so ]; then cp build/lab/redrafter_cuda.so build/Release/ || return 1; fi
+  "$binary" dist/cli/main.js info
   "$binary" bench/gpu/device.mjs --device cuda --json "$out/node.json"
   local code=$?
   rm -f "$out/node"
@@ -174,7 +175,7 @@ missing() {
       find_node
       [ -n "$node_found" ] || { echo "there is no Node.js: no bench/gpu/node.xz, none in PATH, and --node names none"; return; }
       if [[ $node_found == *.xz ]] && ! command -v xz >/dev/null; then echo "there is no xz to unpack $node_found"; return; fi
-      [ -e dist/index.mjs ] && [ -e build/Release/redrafter.node ] || { echo "the package is not built (npm run build, or bench/gpu/pack.sh on a machine with Node.js)"; return; }
+      [ -e dist/index.mjs ] && [ -e build/Release/redrafter.node ] && [ -e build/Release/redrafter_cuda_probe ] || { echo "the package is not built (npm run build, or bench/gpu/pack.sh on a machine with Node.js)"; return; }
       [ -e build/Release/redrafter_cuda.so ] || [ -e build/lab/redrafter_cuda.so ] || echo "the CUDA library was not built" ;;
     torch) "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null || echo "$python has no PyTorch with CUDA" ;;
     vitest)

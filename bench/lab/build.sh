@@ -75,7 +75,7 @@ for level in $levels; do
     compile "$source" "$(name "$source" "-$level")" "${CXX:-g++}" "${host[@]}" "-DREDRAFTER_ISA_${level^^}" ${level_flags[$level]}
   done
 done
-for source in $(listed redrafter_core) bench/lab/*.cc; do
+for source in $(listed redrafter_ops) $(listed redrafter_core) bench/lab/*.cc; do
   [ "$source" = bench/lab/timing_emulated.cc ] && continue
   rest+=("$(name "$source")")
   own=()

@@ -53,6 +53,7 @@ void Client::run(const std::vector<Request>& requests, const std::function<void(
     generate.value = -1;  // keeps what the session holds
     generate.ids = requests[i].ids;
     generate.generate = requests[i].options;
+    generate.generate.buffer_tokens = INT32_MAX;  // nobody reads slowly here
     running[generate.ticket] = {i, open.session, {}};
     engine_.submit(std::move(open));
     engine_.submit(std::move(generate));

@@ -50,7 +50,7 @@ class Bench {
         cache_(KvShape(m.layers, m.kv_heads, m.head_dim,
                        requests * ((2 * m.context + kMostNodes) / kBlockTokens + 1), backend, DType::kBF16),
                backend, stream),
-        round_(model_, cache_, &drafter_, stream, m.context) {
+        round_(model_, cache_, &drafter_, stream) {
     for (int64_t i = 0; i < requests; ++i) {
       auto request = std::make_unique<Request>(cache_);
       for (int64_t t = 0; t < m.context; ++t)
@@ -60,6 +60,7 @@ class Bench {
       request->lane.hidden = HiddenRows::Taken(round_.hidden());
       request->kv.reserve(2 * m.context);
       request->lane.max_tokens = m.context;
+      request->lane.prompt_rows = m.context;
       round_.run({&request->lane});  // the prompt
       lanes_.push_back(&request->lane);
       requests_.push_back(std::move(request));
