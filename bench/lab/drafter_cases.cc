@@ -1,5 +1,6 @@
 // The kernels of one draft step, at beam width 8 and 64, and a whole draft round.
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "case.h"
