@@ -53,6 +53,10 @@ export class OptionReader {
     return this.values.has(key) ? this.values.get(key) : fallback;
   }
 
+  has(key: string): boolean {
+    return this.values.has(key);
+  }
+
   integer(key: string, fallback: number, low: number, high: number): number {
     const value = this.values.get(key);
     if (value === undefined) return fallback;

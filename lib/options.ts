@@ -203,6 +203,7 @@ function generateOptions(read: OptionReader, model: GenerateContext): ResolvedGe
   const width = read.integer('beamWidth', 1, 0, LIMITS.beamWidth);
   const length = read.integer('beamLength', 4, 0, LIMITS.beamLength);
   const drafts = read.boolean('drafting', true) && model.hasDrafter && width > 0 && length > 0;
+  const adaptive = drafts && !read.has('beamWidth') && !read.has('beamLength');
   const stopTokenIds = read.raw('stopTokenIds', []);
   if (hasLength(stopTokenIds) && stopTokenIds.length > LIMITS.stopTokenIds) {
     throw invalid(`stopTokenIds may hold at most ${LIMITS.stopTokenIds} ids, got ${stopTokenIds.length}`);
@@ -227,8 +228,9 @@ function generateOptions(read: OptionReader, model: GenerateContext): ResolvedGe
       ),
       minP: read.number('minP', 0, 'at least 0 and less than 1', (v) => v >= 0 && v < 1),
       seed: seedOf(read.raw('seed')),
-      beamWidth: drafts ? width : 0,
-      beamLength: drafts ? length : 0,
+      beamWidth: drafts && !adaptive ? width : 0,
+      beamLength: drafts && !adaptive ? length : 0,
+      adaptive,
       eosTokenIds,
       stopTokenIds: stops,
       logprobs: read.integer('logprobs', -1, 0, LIMITS.logprobs),

@@ -55,10 +55,11 @@ Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   return set_numbers(
       o, {number("promptTokens", s.prompt_tokens), number("reusedTokens", s.reused_tokens),
           number("tokens", s.tokens), number("rounds", s.rounds), number("droppedTokens", s.dropped_tokens),
-          number("decodedTokens", s.decoded), number("draftedNodes", s.drafted_nodes),
-          number("queuedMs", s.queued_ms), number("firstTokenMs", s.first_token_ms),
-          number("prefillMs", s.prefill_ms), number("draftMs", s.draft_ms), number("verifyMs", s.verify_ms),
-          number("hostMs", s.host_ms), number("totalMs", s.total_ms)});
+          number("decodedTokens", s.decoded), number("draftedRounds", s.drafted_rounds),
+          number("draftedNodes", s.drafted_nodes), number("queuedMs", s.queued_ms),
+          number("firstTokenMs", s.first_token_ms), number("prefillMs", s.prefill_ms),
+          number("draftMs", s.draft_ms), number("verifyMs", s.verify_ms), number("hostMs", s.host_ms),
+          number("totalMs", s.total_ms)});
 }
 
 Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
@@ -159,6 +160,7 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
                elements<float, napi_float32_array>(o.Get("biases"), "biases must be a Float32Array")};
   g.beam_width = to_int(o.Get("beamWidth"));
   g.beam_length = to_int(o.Get("beamLength"));
+  g.adaptive = o.Get("adaptive").ToBoolean();
   g.logprobs = to_int(o.Get("logprobs"));
   g.priority = to_int(o.Get("priority"));
   g.deadline_ms = to_int(o.Get("deadlineMs"));

@@ -158,21 +158,24 @@ void EngineThread::add_control(Lane& lane, const Command& command, int64_t kept)
   lane.control = std::make_unique<LaneControl>(spec, lane.stop, prompt);
 }
 
-// For any tree that a lane may get, as the shape may change from round to round.
 void EngineThread::take_control_room(Request& request) {
   Lane& lane = request.lane;
   if (lane.control == nullptr) return;
-  const int64_t nodes = drafter_ == nullptr ? 1 : max_tree_nodes(kMaxBeamWidth, kMaxBeamLength);
   const int64_t tokens = slides(request) ? request.most_tokens : lane.max_tokens;
   lane.control_room = std::make_unique<ControlBatch::Room>(
       round_->control(), ControlBatch::Need{lane.control->most_entries(tokens, model_->config().vocab),
-                                            lane.logprobs < 0 ? 0 : std::min(nodes, model_->limits().rows)});
+                                            lane.logprobs < 0 ? 0 : most_nodes(lane)});
+}
+
+// Of the largest tree that the request may get in any round, the root included.
+int64_t EngineThread::most_nodes(const Lane& lane) {
+  return lane.acceptance ? Planner::kMostNodes : max_tree_nodes(lane.beam_width, lane.beam_length);
 }
 
 // Of the cache, when the session holds so many tokens.
 int64_t EngineThread::slots_wanted(const Lane& lane, int64_t held) {
   if (!lane.generates) return held;
-  return held + lane.max_tokens - lane.generated + max_tree_nodes(lane.beam_width, lane.beam_length);
+  return held + lane.max_tokens - lane.generated + most_nodes(lane);
 }
 
 // Changes nothing of the session yet.
@@ -197,13 +200,14 @@ std::unique_ptr<Request> EngineThread::make_request(Command& command, Session& t
     request->buffer_tokens = g.buffer_tokens;
     lane.sample = g.sample;
     lane.stop = {g.eos, g.stop};
-    lane.beam_width = drafter_ == nullptr || g.beam_length == 0 ? 0 : g.beam_width;
+    lane.beam_width = drafter_ == nullptr || g.beam_length == 0 || g.adaptive ? 0 : g.beam_width;
     lane.beam_length = lane.beam_width == 0 ? 0 : g.beam_length;
     lane.max_tokens = std::min(g.max_tokens, context_tokens_ - request->prompt_end);
     request->most_tokens = g.max_tokens;
     request->slide_keep = g.slide_keep;
     request->slide_tail = g.slide_tail;
     lane.logprobs = g.logprobs;
+    if (g.adaptive && adaptive_ != nullptr) adaptive_->adopt(lane);
     request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     add_control(lane, command, request->prompt_end - static_cast<int64_t>(command.ids.size()));

@@ -4,12 +4,15 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kv/cache.h"
 #include "model/forward.h"
 #include "spec/accept.h"
+#include "spec/acceptance.h"
 #include "spec/control_batch.h"
+#include "spec/costs.h"
 #include "spec/drafter.h"
 #include "spec/hidden_rows.h"
 #include "spec/logprobs.h"
@@ -29,8 +32,9 @@ struct Lane {
   bool generates = true;   // false: only append the prompt to the cache
   int64_t beam_width = 0;  // 0: plain decoding
   int64_t beam_length = 0;
-  int64_t max_tokens = 0;                // to generate in all; prompt + max_tokens fits the context
-  int64_t logprobs = -1;                 // -1: none, else how many of the most probable
+  int64_t beam_budget = 0;  // nodes of its tree at most, the root included; 0: as many as the shape has
+  int64_t max_tokens = 0;   // to generate in all; prompt + max_tokens fits the context
+  int64_t logprobs = -1;    // -1: none, else how many of the most probable
   std::unique_ptr<LaneControl> control;  // null: tokens are chosen from the logits as they are
   std::unique_ptr<ControlBatch::Room> control_room;
 
@@ -41,11 +45,13 @@ struct Lane {
   HiddenRows::Taken hidden;  // of the row that chose the root
   bool decoding = false;     // the prompt is in the cache and the root is chosen
   int64_t generated = 0;
+  std::optional<Acceptance> acceptance;  // where its shape is chosen anew for each round (spec/adaptive.h)
 
   // Of the last round.
-  int64_t rows = 0;         // it had in the forward pass
-  int64_t draft_nodes = 0;  // that its tree had below the root
-  int64_t draft_depth = 0;  // of its tree
+  int64_t rows = 0;           // it had in the forward pass
+  int64_t draft_nodes = 0;    // that its tree had below the root
+  int64_t draft_depth = 0;    // of its tree
+  int64_t on_first_beam = 0;  // accepted nodes of the most probable beam
   std::vector<int32_t> emitted;
   int64_t accepted = 0;  // emitted tokens that had been drafted; they come first
   std::vector<float> logprob;
@@ -76,6 +82,9 @@ class Round {
   // of hidden(). Where the backend works by itself, `meanwhile` is called once, when all work was launched
   // and before its end is waited for; else it is not called, as nobody would win.
   RoundTimes run(const std::vector<Lane*>& lanes, const std::function<void()>& meanwhile = {});
+
+  // What the last round was, as far as its time goes.
+  RoundShape last_shape() const;
 
   HiddenRows& hidden() { return hidden_; }
   ControlBatch& control() { return control_; }
@@ -116,6 +125,7 @@ class Round {
   static RoundBatch::Limits batch_limits(const Model& model);
 
   int64_t draft_length(const Lane& lane) const;
+  int64_t budget(const Lane& lane) const;
   void sort(const std::vector<Lane*>& lanes);
   void pad();
   void place_groups();

@@ -171,7 +171,8 @@ export interface BeamArgs extends TopRows {
   idMap?: Int32Array;
   /** 1 when missing. */
   lanes?: number;
-  score: Float32Array;
+  /** By row, `columns` entries each, of which the first `step` are filled; of the results one more. */
+  scores: Float32Array;
   beams: Int32Array;
   state: Float32Array;
   rows: number;
@@ -182,7 +183,7 @@ export interface BeamArgs extends TopRows {
 }
 
 export interface Beams {
-  score: Float32Array;
+  scores: Float32Array;
   beams: Int32Array;
   state: Float32Array;
 }
@@ -194,14 +195,18 @@ export interface BeamResult extends Beams {
 
 export interface TreePackArgs {
   beams: Int32Array;
+  /** Of the beam tokens. */
+  scores: Float32Array;
   /** Of each lane. */
   root: Int32Array;
   live: Int32Array;
   width: number;
   length: number;
+  budget: number;
+  least: number;
 }
 
-/** Each lane has room for 1 + width * length nodes; what is not written keeps what an output begins with. */
+/** Each lane has room for `budget` nodes; what is not written keeps what an output begins with. */
 export interface Trees {
   token: Int32Array;
   parent: Int32Array;
@@ -215,8 +220,7 @@ export interface TreeRowsArgs {
   parent: Int32Array;
   depth: Int32Array;
   nodes: Int32Array;
-  width: number;
-  length: number;
+  budget: number;
   begin: Int32Array;
   committed: Int32Array;
   firstSequence: number;

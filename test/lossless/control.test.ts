@@ -106,6 +106,18 @@ describeLevels('control', (level) => {
     });
   });
 
+  it('gives the same when the context slides, drafted and not', async () => {
+    const device = level.startsWith('cuda') ? level : `cpu:${level}`;
+    const short = await TestEngine.load(paths.model, { device, drafter: paths.drafter, contextTokens: 40 });
+    for (const { name, options } of KERNELS ? CASES.slice(-2) : CASES) {
+      const c = { name, ids: PROMPT, options: { ...options, maxTokens: 60, slideKeep: 5, slideTail: 17 } };
+      const plain = await run(short, c);
+      if (plain.reason === 'length') expect(plain.stats.droppedTokens).toBeGreaterThan(30);
+      expectLossless(plain, await run(short, c, { beamWidth: 6, beamLength: 3 }), name);
+    }
+    await short.close();
+  });
+
   it('leaves log-probabilities to be those of the raw distribution', async () => {
     const { vocab } = SHAPE;
     const c = caseOf('all', CONTROLS['all'] ?? {}, {}, vocab);
@@ -191,25 +203,24 @@ describeOnce('memory for control', () => {
     await engine.close();
   });
 
-  it.skipIf(simt === undefined)('is enough for any tree from the start, and for many requests', async () => {
-    const engine = await TestEngine.load(paths.model, { ...paths, contextTokens: 128, device: 'cuda:host' });
-    const c: Case = { name: 'any tree', ids: PROMPT, options };
-    const before = simt?.allocatedBytes() ?? 0;
-    const plain = await run(engine, c);
-    const after = simt?.allocatedBytes() ?? 0;
-    expect(after).toBeGreaterThan(before);
-    for (const [beamWidth, beamLength] of [
-      [2, 1],
-      [64, 3],
-    ] as const)
-      // prettier-ignore
-      expectLossless(plain, await run(engine, c, { beamWidth, beamLength }), `${beamWidth}x${beamLength}`);
-    const many = await Promise.all(Array.from({ length: 20 }, () => run(engine, c, { beamWidth: 8, beamLength: 3 })));
-    for (const outcome of many) expectLossless(plain, outcome, 'many');
-    // The rows of a round are as many as those of the largest tree, so there is nothing to add.
-    expect(simt?.allocatedBytes()).toBe(after);
-    await engine.close();
-  });
+  it.each(simt === undefined ? ['cpu'] : ['cpu', 'cuda:host'])(
+    'is there from the start for any tree that the planner may choose, on %s',
+    async (device) => {
+      const all = { ...paths, contextTokens: 128, kvTokens: 4096, device };
+      const engine = await TestEngine.load(paths.model, { ...all, shapeSeed: 7 });
+      const c: Case = { name: 'any tree', ids: PROMPT, options: { ...options, maxTokens: 12 } };
+      const plain = await run(engine, c);
+      const first = await run(engine, c, { adaptive: true });
+      const after = simt?.allocatedBytes();
+      for (let i = 0; i < 12; i++) expectLossless(plain, await run(engine, c, { adaptive: true }), 'alone');
+      expectLossless(plain, first, 'first');
+      expect(simt?.allocatedBytes()).toBe(after);
+      const many = await Promise.all(Array.from({ length: 12 }, () => run(engine, c, { adaptive: true })));
+      for (const outcome of many) expectLossless(plain, outcome, 'together');
+      expect(many.reduce((sum, { stats }) => sum + stats.draftedNodes, 0)).toBeGreaterThan(12 * 10);
+      await engine.close();
+    },
+  );
 
   it.skipIf(simt === undefined)('stays as it is until the device has read it', async () => {
     const engine = await TestEngine.load(paths.model, { ...paths, contextTokens: 128, device: 'cuda:late' });
