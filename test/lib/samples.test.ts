@@ -65,7 +65,7 @@ describe('generateMany', () => {
   it('reads the prompt once, shares its blocks, and gives back those of a sample when it ends', async () => {
     const session = await model.createSession();
     const [n, maxTokens] = [8, 16];
-    const samples = await session.generateMany(PROMPT, { ...SAMPLED, n, maxTokens, drafting: false });
+    const samples = await session.generateMany(PROMPT, { ...SAMPLED, n, maxTokens, drafting: false, bufferTokens: 2 });
     const firsts = samples.map((sample) => sample[Symbol.asyncIterator]().next());
     await Promise.all(firsts);
     // 160 tokens are 10 blocks. A sample runs the last of them again, and so has a copy of the tenth, and room for its own.
