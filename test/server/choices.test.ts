@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 
 import type { GenerationResult } from '../../lib/generation.js';
 import type { GenerateOptions } from '../../lib/option-types.js';
-import { allFree, events, json, loadTiny, LONG, NAME, post, Raw, start, until, type Running } from './kit.js';
+import { allFree, events, json, loadTiny, LONG, NAME, post, start, until, type Running } from './kit.js';
 
 interface Choice {
   index: number;
@@ -86,25 +86,6 @@ describe('n', () => {
       expect(own.flatMap(({ token_ids: some }) => some)).toEqual(ids);
       expect(own.map(({ finish_reason: each }) => each).filter((each) => each !== null)).toEqual([reason]);
       expect(own.at(-1)?.finish_reason).toBe(reason);
-    }
-    await until(() => allFree(tiny.model));
-  });
-
-  it('makes each choice pause for a client that does not read, and gives all when it reads on', async () => {
-    const server = await start(tiny.model, { streamBuffer: 20_000, stallTimeoutMs: 30_000 });
-    const long = { model: NAME, prompt: 'hello w', seed: 7, max_tokens: 3000, temperature: 1, n: 2, logprobs: 5 };
-    const given = { ...long, ignore_eos: true, return_token_ids: true };
-    const slow = new Raw(server.port).post('/v1/completions', JSON.stringify({ ...given, stream: true }));
-    slow.socket.pause();
-    await until(() => tiny.model.queueUsage().pausedRequests === 2);
-    slow.socket.resume();
-    await until(() => slow.received.includes('[DONE]'));
-    const whole = await json<Body>(await post(server.url, '/v1/completions', { ...given, logprobs: null }));
-    for (const { index, token_ids: ids } of whole.choices) {
-      const own = [...slow.received.matchAll(/"index":(\d+),.*?"token_ids":\[([\d,]*)\]/g)]
-        .filter(([, i, list]) => Number(i) === index && list !== '')
-        .flatMap(([, , list]) => list?.split(',').map(Number));
-      expect(own).toEqual(ids);
     }
     await until(() => allFree(tiny.model));
   });

@@ -82,6 +82,15 @@ export function allFree(model: Model): boolean {
   return sessions === 0 && freeBlocks === totalBlocks;
 }
 
+/** Until so many requests pause for good: one whose client reads may do so for a moment, too. */
+export async function untilPaused(model: Model, count: number): Promise<void> {
+  let times = 0;
+  await until(() => {
+    times = model.queueUsage().pausedRequests === count ? times + 1 : 0;
+    return times > 20;
+  });
+}
+
 /** A connection that speaks HTTP by hand. */
 export class Raw {
   readonly socket: Socket;

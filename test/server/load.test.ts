@@ -17,6 +17,7 @@ import {
   NAME,
   post,
   Raw,
+  untilPaused,
   start,
   until,
   type Failure,
@@ -258,7 +259,7 @@ describe('a client that does not read', () => {
     const body = { stream: true, temperature: 0, max_tokens: 6000, return_token_ids: true };
     const slow = new Raw(server.port).post('/v1/chat/completions', large(body));
     slow.socket.pause();
-    await until(() => model.queueUsage().pausedRequests === 1);
+    await untilPaused(model, 1);
     expect(await running(server)).toMatch(/^redrafter_engine_requests_paused 1$/m);
     await turn(200);
     expect(model.queueUsage()).toMatchObject({ activeRequests: 1, pausedRequests: 1 });
@@ -276,17 +277,42 @@ describe('a client that does not read', () => {
     await settled(server);
   });
 
+  it('makes each of its choices pause, and gets all of them when it reads on', async () => {
+    const server = await start(model, { streamBuffer: 50_000, stallTimeoutMs: 20_000 });
+    const body = { temperature: 1, seed: 7, n: 2, max_tokens: 5000, return_token_ids: true };
+    const slow = new Raw(server.port).post('/v1/chat/completions', large({ ...body, stream: true }));
+    slow.socket.pause();
+    await untilPaused(model, 2);
+    slow.socket.resume();
+    await until(() => slow.received.includes('[DONE]'));
+    const plain = { ...(JSON.parse(large(body)) as object), logprobs: false, top_logprobs: undefined };
+    const { choices } = await json<{ choices: { index: number; token_ids: number[] }[] }>(
+      await post(server.url, '/v1/chat/completions', plain),
+    );
+    expect(choices.map(({ token_ids: ids }) => ids.length)).toEqual([5000, 5000]);
+    for (const { index, token_ids: ids } of choices) {
+      const own = slow.received.split('\n').filter((line) => line.includes(`"index":${index},`));
+      expect(
+        own
+          .join()
+          .match(/(?<="token_ids":\[)[\d,]+/g)
+          ?.flatMap((list) => list.split(',').map(Number)),
+      ).toEqual(ids);
+    }
+    await settled(server);
+  });
+
   it('does not hold up the end of its request when that is aborted or out of time', async () => {
     const server = await start(model, { streamBuffer: 1024, stallTimeoutMs: 20_000, requestTimeoutMs: 3000 });
     const slow = new Raw(server.port).post('/v1/chat/completions', large({ stream: true }));
     slow.socket.pause();
-    await until(() => model.queueUsage().pausedRequests === 1);
+    await untilPaused(model, 1);
     await settled(server);
     slow.socket.resume();
     await until(() => slow.received.includes('request_timeout'));
     const gone = new Raw(server.port).post('/v1/chat/completions', large({ stream: true }));
     gone.socket.pause();
-    await until(() => model.queueUsage().pausedRequests === 1);
+    await untilPaused(model, 1);
     gone.destroy();
     await settled(server);
   });
