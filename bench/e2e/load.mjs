@@ -1,0 +1,297 @@
+// What a backend gets from the library, and what its event loop pays: requests come by a Poisson process, at rates from
+// light to more than can be answered, with drafting adaptive, fixed and off. See README.md beside this file.
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, loadavg } from 'node:os';
+import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { fileURLToPath } from 'node:url';
+
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { Model, version } from 'redrafter';
+
+import { Engine } from '../../dist/engine.js';
+import { ask, round, runCell } from './cell.mjs';
+import { settledMemory, touchMemory } from './memory.mjs';
+import { planArrivals, planRequests } from './plan.mjs';
+import { barTable, below, equal, GOALS, loadTable, table } from './report.mjs';
+import { soak, soakBars } from './soak.mjs';
+
+const bundled = fileURLToPath(new URL('../../models/ts-declarations', import.meta.url));
+
+/** Arrivals, as parts of what plain decoding can answer; the last ones are beyond it. */
+const LOADS = [0.25, 0.5, 0.75, 1, 1.5, 2];
+/** What the rates take in all, with drafting as slow as none. */
+const SECONDS = 180;
+/** Requests that run alone first: they warm up, and every cell must give their ids again. */
+const ALONE = 12;
+/** Requests at once that the capacity is measured with. */
+const BURST = 64;
+/** Requests of each mode, at full load, that are not counted. */
+const WARM_UP = 100;
+
+/** @typedef {'adaptive' | 'fixed' | 'off'} Mode */
+/** @type {readonly Mode[]} */
+const MODES = ['adaptive', 'fixed', 'off'];
+
+/** @param {string} text */
+function positive(text) {
+  if (!/^\d+(\.\d+)?$/.test(text) || Number(text) <= 0) throw new InvalidArgumentError('must be above 0.');
+  return Number(text);
+}
+
+/** @param {string} text */
+function whole(text) {
+  if (!/^\d{1,9}$/.test(text) || Number(text) === 0) throw new InvalidArgumentError('must be a whole number above 0.');
+  return Number(text);
+}
+
+/** @param {string} text */
+function shape(text) {
+  const [, beamWidth = '', beamLength = ''] = /^([1-9]\d?)x([1-8])$/.exec(text) ?? [];
+  if (beamWidth === '') throw new InvalidArgumentError('must be beams x tokens, as in 1x4.');
+  return { beamWidth: Number(beamWidth), beamLength: Number(beamLength) };
+}
+
+/** @param {string} text */
+function modeList(text) {
+  const modes = MODES.filter((mode) => text.split(',').includes(mode));
+  if (modes.length !== text.split(',').length) throw new InvalidArgumentError(`must be of ${MODES.join(',')}.`);
+  return modes;
+}
+
+const command = new Command('load')
+  .description('throughput and latency under load; one JSON file, one table, bars (exit code 1: one does not hold)')
+  .option('--model <dir>', 'model directory', bundled)
+  .option('--drafter <dir>', 'drafter directory (default: drafter-gru in that of the model)')
+  .option('--prompts <file>', 'JSON array of { text } (default: prompts.json of the model, or else of the bundled one)')
+  .option(
+    '--rates <list>',
+    'requests per second, by commas (default: 0.25 to 2 times what plain decoding answers)',
+    (text) => text.split(',').map(positive),
+  ) // prettier-ignore
+  .option('--requests <count>', 'requests at each rate and mode (default: as many as take 3 minutes in all)', whole)
+  .option('--modes <list>', 'adaptive, fixed, off', modeList, MODES)
+  .addOption(
+    new Option('--shape <WxL>', 'beams and tokens of fixed drafting').argParser(shape).default(shape('1x4'), '1x4'),
+  ) // prettier-ignore
+  .option('--seed <number>', 'of arrivals, prompts, lengths and sampling', whole, 1)
+  .option('--threads <count>', 'worker threads of the model', whole, availableParallelism())
+  .option('--kv-tokens <tokens>', 'size of the KV cache, which bounds how many run at once', whole, 4096)
+  .option('--max-queued <count>', 'requests that may wait; more are refused', whole, 32)
+  .option(
+    '--soak [requests]',
+    'instead: so many tiny requests (10000), a fifth of them aborted; memory must stay flat',
+    whole,
+  ) // prettier-ignore
+  .option('--json <file>', 'writes the figures')
+  .option('--plot <file>', 'draws them as SVG; needs --json, and Python with matplotlib ($PYTHON, or python3)');
+
+/**
+ * @typedef {{ model: string, drafter?: string, prompts?: string, rates?: number[], requests?: number,
+ *   modes: readonly Mode[], shape: { beamWidth: number, beamLength: number }, seed: number, threads: number,
+ *   kvTokens: number, maxQueued: number, soak?: number | true, json?: string, plot?: string }} Flags
+ */
+const flags = /** @type {Flags} */ (command.parse().opts());
+const python = process.env['PYTHON'] ?? 'python3';
+if (flags.plot !== undefined) checkPlot();
+
+/** Before minutes of measuring, not after. */
+function checkPlot() {
+  if (flags.json === undefined || flags.soak !== undefined) command.error('error: --plot needs --json and no --soak');
+  try {
+    execFileSync(python, ['-c', 'import matplotlib'], { stdio: 'ignore' });
+  } catch {
+    command.error(`error: ${python} has no matplotlib (Debian: python3-matplotlib, and PYTHON=/usr/bin/python3)`);
+  }
+}
+
+/** @param {string} line */
+const tell = (line) => process.stderr.write(`${line}\n`);
+
+function readTexts() {
+  const own = join(flags.model, 'prompts.json');
+  const file = flags.prompts ?? (existsSync(own) ? own : join(bundled, 'prompts.json'));
+  /** @type {unknown} */
+  const prompts = JSON.parse(readFileSync(file, 'utf8'));
+  return /** @type {{ text: string }[]} */ (prompts).map(({ text }) => text);
+}
+
+/**
+ * Counts what native code hands over: every batch is one call from it, and one wake of the event loop.
+ * The method is internal, so this looks at whether it counts.
+ */
+function countBatches() {
+  const counts = { batches: 0, messages: 0 };
+  const prototype = /** @type {{ receive: (messages: readonly unknown[]) => void }} */ (
+    /** @type {unknown} */ (Engine.prototype)
+  );
+  const { receive } = prototype;
+  /** @this {unknown} @param {readonly unknown[]} messages */
+  prototype.receive = function (messages) {
+    counts.batches++;
+    counts.messages += messages.length;
+    receive.call(this, messages);
+  };
+  return () => {
+    if (counts.batches === 0) throw new Error('no batch was counted: Engine.receive does not take them any more');
+    return { ...counts };
+  };
+}
+
+/** @param {Mode} mode */
+function draftingOf(mode) {
+  if (mode === 'off') return { drafting: false };
+  return mode === 'fixed' ? flags.shape : {};
+}
+
+/**
+ * Whether a generation without a shape has it chosen for each round. Builds that do so count in its statistics the
+ * rounds that drafted; in the others such a generation has one fixed shape.
+ * @param {Model} model
+ */
+async function isAdaptive(model) {
+  const session = await model.createSession();
+  const { stats } = await session.generate([1], { maxTokens: 4, ignoreEos: true }).result();
+  await session.dispose();
+  return 'draftedRounds' in stats;
+}
+
+/** Requests per second that plain decoding answers when many come at once. @param {Model} model @param {string[]} texts */
+async function capacityOf(model, texts) {
+  const requests = planRequests(flags.seed, Math.min(BURST, flags.maxQueued), texts);
+  const start = performance.now();
+  await Promise.all(requests.map((request) => ask(model, request, draftingOf('off'), start)));
+  return (requests.length * 1000) / (performance.now() - start);
+}
+
+/** Ids by request, and how many answers had others: each is compared with the first one that there was. */
+class Answers {
+  /** @type {Map<number, string>} */
+  #ids = new Map();
+  compared = 0;
+  differing = 0;
+
+  /** @param {import('./cell.mjs').Outcome} outcome */
+  add({ index, tokenIds }) {
+    const ids = tokenIds.join(' ');
+    const known = this.#ids.get(index);
+    if (known === undefined) this.#ids.set(index, ids);
+    else {
+      this.compared++;
+      if (known !== ids) this.differing++;
+    }
+  }
+}
+
+/** @param {Model} model */
+async function load(model) {
+  const texts = readTexts();
+  const batches = countBatches();
+  const adaptive = await isAdaptive(model);
+  const modes = flags.modes.filter((mode) => mode !== 'adaptive' || adaptive);
+  if (modes.length < flags.modes.length) tell('adaptive drafting: not in this build');
+
+  const answers = new Answers();
+  const { freeBlocks } = model.kvUsage();
+  await touchMemory(model);
+  for (const request of planRequests(flags.seed, Math.min(ALONE, flags.requests ?? ALONE), texts)) {
+    const outcome = await ask(model, request, draftingOf('off'), performance.now());
+    if (outcome !== undefined) answers.add(outcome);
+  }
+  const capacity = flags.rates === undefined ? await capacityOf(model, texts) : undefined;
+  const rates = flags.rates ?? LOADS.map((part) => round(part * (capacity ?? 0)));
+  const longest = rates.reduce((sum, rate) => sum + 1 / Math.min(rate, capacity ?? rate), 0);
+  const count = flags.requests ?? Math.max(Math.floor(SECONDS / (longest * modes.length)), 1);
+  const requests = planRequests(flags.seed, count, texts);
+  const expected = (count * longest * modes.length).toFixed(0);
+  tell(`${count} requests at each of ${rates.length} rates, ${modes.length} ways: about ${expected} s`);
+
+  // What only full load uses is used once, before memory is looked at.
+  const first = requests.slice(0, WARM_UP);
+  const all = planArrivals(flags.seed, first.length, Math.max(...rates));
+  for (const mode of modes)
+    await runCell(model, { requests: first, arrivalsMs: all, drafting: draftingOf(mode), batches });
+  const warmBytes = await settledMemory();
+
+  /** @type {import('./report.mjs').Row[]} */
+  const rows = [];
+  for (const [i, perSecond] of rates.entries()) {
+    const arrivalsMs = planArrivals(flags.seed, count, perSecond);
+    // Side by side in time, and no mode always the first: what else the machine does then hits all of them.
+    for (const mode of modes.map((_, j) => modes[(i + j) % modes.length] ?? 'off')) {
+      const { done, figures } = await runCell(model, { requests, arrivalsMs, drafting: draftingOf(mode), batches });
+      for (const outcome of done) answers.add(outcome);
+      const load = capacity === undefined ? '-' : (perSecond / capacity).toFixed(2);
+      rows.push({ load, perSecond, drafting: mode, ...figures });
+      tell(`${perSecond.toFixed(1)} requests/s, ${mode}: ${figures.tokensPerSecond.toFixed(0)} tokens/s`);
+    }
+  }
+  rows.sort((a, b) => a.perSecond - b.perSecond || modes.indexOf(mode(a)) - modes.indexOf(mode(b)));
+  const fullLoad = rows.filter(({ perSecond }) => perSecond === Math.max(...rates));
+  const bars = [
+    below('event-loop delay p99 at full load, ms', Math.max(...fullLoad.map((r) => r.eventLoopDelayMs.p99)), GOALS.eventLoopDelayMs), // prettier-ignore
+    below('resident memory, end less warm-up, bytes', (await settledMemory()) - warmBytes, GOALS.memoryGrowthBytes),
+    equal('KV blocks lost', freeBlocks - model.kvUsage().freeBlocks, 0),
+    equal('answers with other ids', answers.differing, 0),
+  ];
+  process.stdout.write(`${loadTable(rows)}\n${barTable(bars)}`);
+  const { differing, compared } = answers;
+  return { adaptive, capacity: capacity ?? null, requestsPerCell: count, answers: { compared, differing }, rows, bars };
+}
+
+/** @param {{ drafting: string }} row */
+const mode = ({ drafting }) => /** @type {Mode} */ (drafting);
+
+/** @param {Model} model @param {number} count */
+async function soakModel(model, count) {
+  const onProgress = (/** @type {number} */ done) => {
+    tell(`${done} of ${count} requests`);
+  };
+  const result = await soak(model, { seed: flags.seed, count, texts: readTexts(), onProgress });
+  const bars = soakBars(result);
+  const { memory, ...figures } = result;
+  process.stdout.write(table(Object.entries(figures).map(([name, value]) => [name, `${value}`])));
+  process.stdout.write(`\n${table([['requests', 'bytes'], ...memory.map((m) => [`${m.requests}`, `${m.bytes}`])])}\n`); // prettier-ignore
+  process.stdout.write(barTable(bars));
+  return { ...result, bars };
+}
+
+/** @param {Model} model */
+function describeRun(model) {
+  const { device, level, dtype, threads, contextTokens, kvTokens } = model.info;
+  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], {
+    encoding: 'utf8',
+    cwd: fileURLToPath(new URL('.', import.meta.url)),
+  });
+  return {
+    date: new Date().toISOString().slice(0, 10),
+    version: version(),
+    commit: commit.trim(),
+    machine: {
+      cpu: cpus()[0]?.model ?? '',
+      cores: availableParallelism(),
+      node: process.version,
+      load: loadavg()[0] ?? 0,
+    },
+    engine: { device, level, dtype, threads, contextTokens, kvTokens, maxQueuedRequests: flags.maxQueued },
+    seed: flags.seed,
+    fixedShape: flags.shape,
+  };
+}
+
+const { soak: soaking, model: directory, drafter = join(directory, 'drafter-gru') } = flags;
+const model = await Model.load(directory, {
+  drafter,
+  threads: flags.threads,
+  kvTokens: flags.kvTokens,
+  maxQueuedRequests: soaking === undefined ? flags.maxQueued : 1024,
+});
+const run = describeRun(model);
+const result = soaking === undefined ? await load(model) : await soakModel(model, soaking === true ? 10_000 : soaking);
+await model.dispose();
+const { json, plot } = flags;
+if (json !== undefined) writeFileSync(json, `${JSON.stringify({ ...run, ...result }, undefined, 1)}\n`);
+if (json !== undefined && plot !== undefined)
+  execFileSync(python, [fileURLToPath(new URL('plot_load.py', import.meta.url)), json, plot], { stdio: 'inherit' });
+if (result.bars.some(({ holds }) => !holds)) process.exitCode = 1;
