@@ -42,7 +42,13 @@ export default defineConfig(
   {
     files: ['**/*.mjs'],
     languageOptions: {
-      globals: { AbortController: 'readonly', console: 'readonly', process: 'readonly', URL: 'readonly' },
+      globals: {
+        AbortController: 'readonly',
+        Buffer: 'readonly',
+        console: 'readonly',
+        process: 'readonly',
+        URL: 'readonly',
+      },
     },
     rules: { '@typescript-eslint/explicit-module-boundary-types': 'off' },
   },

@@ -1,7 +1,7 @@
 /** bench/e2e: its script run with tiny settings, its plans, and that what it measures under load is what runs alone give. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
@@ -98,6 +98,22 @@ describe('the script', () => {
     const rows = lines.slice(0, report.rows.length + 1);
     expect(new Set(rows.map((line) => line.split('\t').length))).toEqual(new Set([20]));
     expect(lines.filter((line) => /\t *(yes|NO)$/.test(line))).toHaveLength(4);
+  });
+
+  const python = process.env['PYTHON'] ?? 'python3';
+  const draws = spawnSync(python, ['-c', 'import matplotlib']).status === 0;
+  it.skipIf(!draws)('has a plot', () => {
+    const [plot, svg] = [join(dirname(script), 'plot_load.py'), join(directory, 'load.svg')];
+    expect(spawnSync(python, [plot, file, svg]).status).toBe(0);
+    expect(readFileSync(svg, 'utf8')).toContain('</svg>');
+  });
+
+  it('does not measure when it could not draw', () => {
+    const env = { ...process.env, PYTHON: process.execPath };
+    const args = [script, '--json', join(directory, 'none.json'), '--plot', 'x.svg'];
+    const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', env });
+    expect({ status, stdout }).toEqual({ status: 1, stdout: '' });
+    expect(stderr).toContain('has no matplotlib');
   });
 
   it('has a help, and refuses what it does not know', () => {
