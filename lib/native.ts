@@ -126,6 +126,8 @@ export interface NativeGenerateOptions {
   /** 0 x 0 decodes plainly. */
   beamWidth: number;
   beamLength: number;
+  /** The engine chooses the shape of each round; `beamWidth` and `beamLength` are not looked at. */
+  adaptive: boolean;
   /** Ids that end generation (EOS ids already merged in by the caller unless ignored). */
   eosTokenIds: Int32Array;
   stopTokenIds: Int32Array;
@@ -152,8 +154,10 @@ export interface NativeStats {
   rounds: number;
   /** Tokens of those rounds, also those after a stop string, which are cut off. */
   decodedTokens: number;
+  /** Rounds that drafted. */
+  draftedRounds: number;
   draftedNodes: number;
-  /** draftedByDepth[d]: rounds whose tree had a node at depth d + 1. */
+  /** draftedByDepth[d]: rounds that drafted d + 1 tokens deep, before the least probable nodes were left out. */
   draftedByDepth: number[];
   /** acceptedByDepth[d]: rounds whose drafted token at depth d + 1 was accepted. */
   acceptedByDepth: number[];

@@ -129,11 +129,11 @@ export interface GenerateOptions {
    */
   seed?: bigint | number;
   /**
-   * Beams drafted per round, 0 to 64. 0 turns drafting off. Default: 1, a chain: on a processor every node that is
-   * verified costs arithmetic, and more beams pay only where that is cheap beside reading the weights.
+   * Beams drafted in every round, 0 to 64; 0 turns drafting off. Default: chosen for each round, like `beamLength`, from what
+   * rounds cost on this machine and how far drafts got; plain decoding is one of the choices. 1 where `beamLength` is given.
    */
   beamWidth?: number;
-  /** Tokens drafted per beam and round, 0 to 8. 0 turns drafting off. Default: 4. */
+  /** Tokens drafted per beam in every round, 0 to 8; 0 turns drafting off. Default: chosen for each round; 4 where `beamWidth` is given. */
   beamLength?: number;
   /** false decodes plainly although a drafter is loaded. Default: true. */
   drafting?: boolean;

@@ -84,6 +84,10 @@ export class OptionReader {
     return this.values.has(key) ? this.values.get(key) : fallback;
   }
 
+  has(key: string): boolean {
+    return this.values.has(key);
+  }
+
   integer(key: string, fallback: number, low: number, high: number): number {
     const value = this.values.get(key);
     if (value === undefined) return fallback;
@@ -299,6 +303,7 @@ export function resolveGenerate(options: GenerateOptions | undefined, model: Gen
   const width = read.integer('beamWidth', 1, 0, LIMITS.beamWidth);
   const length = read.integer('beamLength', 4, 0, LIMITS.beamLength);
   const drafts = read.boolean('drafting', true) && model.hasDrafter && width > 0 && length > 0;
+  const adaptive = drafts && !read.has('beamWidth') && !read.has('beamLength');
   const stopTokenIds = read.raw('stopTokenIds', []);
   if (hasLength(stopTokenIds) && stopTokenIds.length > LIMITS.stopTokenIds) {
     throw invalid(`stopTokenIds may hold at most ${LIMITS.stopTokenIds} ids, got ${stopTokenIds.length}`);
@@ -320,8 +325,9 @@ export function resolveGenerate(options: GenerateOptions | undefined, model: Gen
       ),
       minP: read.number('minP', 0, 'at least 0 and less than 1', (v) => v >= 0 && v < 1),
       seed: seedOf(read.raw('seed')),
-      beamWidth: drafts ? width : 0,
-      beamLength: drafts ? length : 0,
+      beamWidth: drafts && !adaptive ? width : 0,
+      beamLength: drafts && !adaptive ? length : 0,
+      adaptive,
       eosTokenIds: read.boolean('ignoreEos', false) ? new Int32Array(0) : Int32Array.from(model.eosTokenIds),
       stopTokenIds: copyIds('stopTokenIds', stopTokenIds, model.vocab, LIMITS.stopTokenIds),
       logprobs: read.integer('logprobs', -1, 0, LIMITS.logprobs),

@@ -12,9 +12,14 @@ export interface DecodeStats {
   tokens: number;
   /** Rounds of draft, verify and accept after the first token (which comes from reading the prompt). */
   rounds: number;
+  /** Rounds that drafted; the others decoded plainly. */
+  draftedRounds: number;
   /** Tree nodes that were verified, over all rounds; without the roots. */
   draftedNodes: number;
-  /** `draftedByDepth[d]`: rounds that drafted at depth d + 1. Empty without drafting. */
+  /**
+   * `draftedByDepth[d]`: rounds that drafted d + 1 tokens deep, before the least probable nodes were left out. Empty without
+   * drafting.
+   */
   draftedByDepth: number[];
   /** `acceptedByDepth[d]`: rounds in which the drafted token at depth d + 1 was accepted. Empty without drafting. */
   acceptedByDepth: number[];
@@ -65,6 +70,7 @@ function derive(sum: NativeStats, generations: number): DecodeStats {
     droppedTokens: sum.droppedTokens,
     tokens: sum.tokens,
     rounds,
+    draftedRounds: sum.draftedRounds,
     draftedNodes: sum.draftedNodes,
     draftedByDepth: [...sum.draftedByDepth],
     acceptedByDepth: [...sum.acceptedByDepth],
@@ -101,6 +107,7 @@ export class StatsTotal {
     tokens: 0,
     rounds: 0,
     decodedTokens: 0,
+    draftedRounds: 0,
     draftedNodes: 0,
     draftedByDepth: [],
     acceptedByDepth: [],

@@ -1,51 +1,225 @@
-/** bench/gpu/run.sh as far as it goes without a device: it says what it skips and why, and refuses what it does not know. */
+/**
+ * bench/gpu/run.sh as far as it goes without a device: what it skips and why, phases that fail and that take too long, and
+ * phases of the real lab over the emulator. And what runs beside it: the pack, Node.js, PyTorch.
+ */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 import { describe, expect, it } from 'vitest';
 
 import { temporaryDirectory } from './kit/checkpoint.js';
 
-const script = join(import.meta.dirname, '../bench/gpu/run.sh');
+const root = join(import.meta.dirname, '..');
+const script = join(root, 'bench/gpu/run.sh');
+const lab = join(root, 'build/testing/lab');
 
-/** Runs the script where nvidia-smi and nvcc do what these lines of shell do. */
-function run(args: string[], nvidiaSmi: string, nvcc = 'exit 0'): { code: number | null; stdout: string; out: string } {
+interface Summary {
+  date: string;
+  commit: string;
+  machine: string;
+  device: string;
+  driver: string;
+  phases: { phase: string; result: 'passed' | 'failed' | 'skipped'; why: string; seconds: number }[];
+}
+
+interface Run {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+  out: string;
+  /** Of the phases, by name: `passed`, or the result and why. */
+  phases: Record<string, string>;
+  summary: Summary | undefined;
+}
+
+const SMI = 'case $* in *compute_cap*) echo 9.0 ;; *driver*) echo 580.1 ;; *) echo "A device" ;; esac';
+
+/** Runs the script where programs of these names do what these lines of shell do. */
+function run(args: string[], programs: Record<string, string> = {}): Run {
   const bin = temporaryDirectory('gpu-script');
-  for (const [name, body] of Object.entries({ 'nvidia-smi': nvidiaSmi, nvcc })) {
+  for (const [name, body] of Object.entries({ 'nvidia-smi': 'exit 9', ...programs })) {
     writeFileSync(join(bin, name), `#!/bin/sh\n${body}\n`);
     chmodSync(join(bin, name), 0o755);
   }
   const out = join(bin, 'out');
-  const { status, stdout } = spawnSync('bash', [script, '--out', out, ...args], {
-    encoding: 'utf8',
-    env: { ...process.env, PATH: `${bin}${delimiter}${process.env['PATH'] ?? ''}` },
-  });
-  return { code: status, stdout, out };
+  const { status, stdout, stderr } = spawnSync(
+    'bash',
+    [script, '--out', out, ...args.map((arg) => arg.replace('BIN', bin))],
+    {
+      encoding: 'utf8',
+      env: { ...process.env, PATH: `${bin}${delimiter}${process.env['PATH'] ?? ''}`, CXX: 'false' },
+    },
+  );
+  const file = join(out, 'summary.json');
+  const summary = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Summary) : undefined;
+  const phases = (summary?.phases ?? []).map(({ phase, result, why }) => [
+    phase,
+    [result, why].filter(Boolean).join(': '),
+  ]);
+  return { code: status, stdout, stderr, out, summary, phases: Object.fromEntries(phases) as Record<string, string> };
 }
 
-describe.skipIf(process.platform !== 'linux')('bench/gpu/run.sh', () => {
-  it('skips every phase where there is no device, and says why', () => {
-    const { code, stdout, out } = run([], 'exit 9');
+const ON_DEVICE = [
+  ...['invariance', 'parity', 'lossless', 'bandwidth', 'steps', 'drafts', 'rounds', 'kernels'],
+  ...['memcheck', 'racecheck', 'initcheck', 'synccheck', 'node', 'peer', 'tables'],
+];
+
+describe.skipIf(process.platform !== 'linux')('bench/gpu/run.sh', { timeout: 120_000 }, () => {
+  it('has a help and a list, and refuses phases and options that it does not know', () => {
+    expect(run(['--help']).stdout).toContain('--phases LIST');
+    const list = run(['--list']).stdout;
+    for (const phase of ['build', 'floors', 'goals', ...ON_DEVICE]) expect(list).toMatch(new RegExp(`^${phase} `, 'm'));
+    for (const args of [['--phases', 'kernels,none'], ['--what'], ['--minutes', 'soon']])
+      expect(run(args).code).toBe(64);
+  });
+
+  it('says why each phase is skipped where there is no device, and writes that down', () => {
+    const { code, stdout, phases, summary } = run(['--lab', 'BIN/lab'], { lab: 'echo "$@"' });
     expect(code).toBe(2);
-    for (const phase of ['invariance', 'memcheck', 'racecheck', 'parity', 'kernels', 'rounds']) {
-      expect(stdout).toContain(`skipped  ${phase}: nvidia-smi finds no device`);
-    }
-    expect(stdout).not.toContain('passed');
-    expect(existsSync(out)).toBe(false);
+    expect(phases).toEqual({
+      floors: 'passed',
+      goals: 'skipped: nothing was measured',
+      ...Object.fromEntries(ON_DEVICE.map((phase) => [phase, 'skipped: nvidia-smi finds no device'])),
+    });
+    for (const phase of ON_DEVICE) expect(stdout).toMatch(new RegExp(`skipped +${phase} .*nvidia-smi finds no device`));
+    expect(summary).toMatchObject({ device: '', driver: '' });
+    expect(summary?.date).toMatch(/^20\d\d-\d\d-\d\dT/);
+    expect(summary?.machine).toContain('Linux');
   });
 
   it('fails when the lab cannot be built, and runs no phase without it', () => {
-    const { code, stdout } = run(['--phases', 'invariance,kernels'], 'echo 9.0', 'echo no >&2; exit 1');
+    const { code, phases } = run(['--phases', 'floors,invariance', '--arch', 'sm_00'], {
+      nvcc: 'exit 1',
+      'nvidia-smi': SMI,
+    });
+    rmSync(join(root, 'build/lab/objects-sm_00'), { recursive: true, force: true });
     expect(code).toBe(1);
-    expect(stdout).toMatch(/failed {3}build, see .*build\.log/);
-    expect(stdout).toContain('skipped  invariance: the lab was not built');
-    expect(stdout).toContain('skipped  kernels: the lab was not built');
+    expect(phases).toEqual({
+      build: 'failed: exit code 1, see build.log',
+      floors: 'skipped: the lab was not built',
+      invariance: 'skipped: the lab was not built',
+    });
   });
 
-  it('has a help and refuses phases and options that it does not know', () => {
-    expect(run(['--help'], 'exit 9').code).toBe(0);
-    expect(run(['--phases', 'kernels,none'], 'exit 9').code).toBe(64);
-    expect(run(['--what'], 'exit 9').code).toBe(64);
+  it('goes on after a phase that fails and one that takes too long', () => {
+    const body = 'case $1 in steps) echo no; exit 1 ;; goals) sleep 60 ;; rounds) touch "$5" ;; esac';
+    const phases = 'steps,rounds,goals,invariance';
+    const found = run(['--quick', '--phases', phases, '--lab', 'BIN/lab'], { lab: body, 'nvidia-smi': SMI });
+    expect(found.code).toBe(1);
+    expect(found.phases).toEqual({
+      invariance: 'passed',
+      steps: 'failed: exit code 1, see steps.log',
+      rounds: 'passed',
+      goals: 'failed: took longer than 5 s, see goals.log',
+    });
+    expect(readFileSync(join(found.out, 'steps.log'), 'utf8')).toBe('no\n');
+    expect(found.summary).toMatchObject({ device: 'A device', driver: '580.1' });
+  });
+
+  it('skips what would start too late', () => {
+    const found = run(['--phases', 'invariance', '--minutes', '0', '--lab', 'BIN/lab'], { lab: '', 'nvidia-smi': SMI });
+    expect(found.phases).toEqual({ invariance: 'skipped: no time left of 0 minutes (--minutes)' });
+    expect(found.code).toBe(2);
+  });
+
+  it.skipIf(!existsSync(lab))('runs the phases of the lab, here over the emulator', () => {
+    const tiny = `exec ${lab} "$@" --model tiny --sizes 1,5 --tokens 10 --rows 1 --device cpu`;
+    const found = run(
+      ['--phases', 'floors,parity,lossless,bandwidth,steps,rounds,goals,memcheck', '--lab', 'BIN/lab'],
+      // A sanitizer that runs what it is given.
+      { lab: tiny, 'nvidia-smi': SMI, 'compute-sanitizer': 'shift 4; exec "$@"' },
+    );
+    expect(found.phases, found.stdout).toEqual({
+      floors: 'passed',
+      parity: 'passed',
+      lossless: 'passed',
+      bandwidth: 'passed',
+      steps: 'passed',
+      rounds: 'passed',
+      goals: 'failed: exit code 1, see goals.log', // there are no goals for this shape
+      memcheck: 'passed',
+    });
+    for (const file of ['parity', 'lossless', 'lossless-1B', 'bandwidth', 'steps', 'rounds'])
+      expect(existsSync(join(found.out, `${file}.json`)), file).toBe(true);
+    expect(readFileSync(join(found.out, 'lossless-planted.log'), 'utf8')).toContain('differs: ');
+  });
+
+  it('fails when a planted fault is not noticed', () => {
+    const found = run(['--phases', 'lossless', '--lab', 'BIN/lab'], { lab: 'exit 0', 'nvidia-smi': SMI });
+    expect(found.code).toBe(1);
+    expect(readFileSync(join(found.out, 'lossless.log'), 'utf8')).toBe('a planted fault was not noticed\n');
+  });
+});
+
+describe.skipIf(process.platform !== 'linux')('beside it', { timeout: 180_000 }, () => {
+  const device = (cwd: string, ...args: string[]): { code: number | null; stdout: string } => {
+    const always = ['--device', 'cpu', '--seconds', '0', '--tokens', '8', '--limit-ms', '10000'];
+    const { status, stdout } = spawnSync(process.execPath, ['bench/gpu/device.mjs', ...always, ...args], {
+      cwd,
+      encoding: 'utf8',
+    });
+    return { code: status, stdout };
+  };
+
+  it('device.mjs finds the bundled model lossless through the public API, here on the CPU', () => {
+    const json = join(temporaryDirectory('gpu-device'), 'node.json');
+    const { code, stdout } = device(root, '--json', json);
+    expect(code, stdout).toBe(0);
+    expect(JSON.parse(readFileSync(json, 'utf8'))).toMatchObject({
+      device: 'cpu',
+      lossless: { differing: 0, ids: 2 * 8 * (1 + 2 + 5 + 16 + 33) },
+      eventLoopDelayMs: { one: { p99: expect.any(Number) as number } },
+    });
+    const planted = device(root, '--plant');
+    expect(planted.code).toBe(1);
+    expect(planted.stdout).toMatch(/FAILED: \d+ ids differ/);
+  });
+
+  it('pack.sh packs all that is needed there, in under 60 MiB with Node.js', () => {
+    const folder = temporaryDirectory('gpu-pack');
+    const tar = join(folder, 'pack.tar');
+    const node = join(folder, 'node');
+    writeFileSync(node, 'not really'); // Node.js itself takes a minute to compress, to 22 MiB
+    const packed = spawnSync('bash', ['bench/gpu/pack.sh', '--out', tar, '--node', node], {
+      cwd: root,
+      encoding: 'utf8',
+    });
+    expect(packed.status, packed.stderr).toBe(0);
+    expect(statSync(tar).size).toBeLessThan((60 - 23) << 20);
+    expect(spawnSync('tar', ['xf', tar, '-C', folder]).status).toBe(0);
+    const there = join(folder, 'redrafter');
+    for (const file of [
+      'bench/gpu/run.sh',
+      'bench/gpu/node.xz',
+      'bench/gpu/COMMIT',
+      'bench/lab/build.sh',
+      'CMakeLists.txt',
+    ])
+      expect(existsSync(join(there, file)), file).toBe(true);
+    const { code, stdout } = device(there);
+    expect(code, stdout).toBe(0);
+    const list = spawnSync('bash', [join(there, 'bench/gpu/run.sh'), '--list'], { encoding: 'utf8' });
+    expect(list.status).toBe(0);
+  });
+
+  const python = process.env['PYTHON'] ?? 'python3';
+  const torch = spawnSync(python, ['-c', 'import torch']).status === 0;
+  it.skipIf(!torch)('peer_torch.py decodes a tiny model where PyTorch is', () => {
+    const folder = temporaryDirectory('gpu-peer');
+    const [rounds, json] = [join(folder, 'rounds.json'), join(folder, 'peer.json')];
+    writeFileSync(rounds, JSON.stringify({ rounds: [{ model: 'tiny', requests: 4, simulated: 1, ms: 2.5 }] }));
+    const args = ['bench/gpu/peer_torch.py', '--model', 'tiny', '--batches', '1,4', '--steps', '3'];
+    const { status, stderr } = spawnSync(python, [...args, '--rounds', rounds, '--json', json], {
+      cwd: root,
+      encoding: 'utf8',
+    });
+    expect(status, stderr).toBe(0);
+    const { steps } = JSON.parse(readFileSync(json, 'utf8')) as { steps: { ms: number }[] };
+    expect(steps).toMatchObject([
+      { requests: 1, oursMs: null },
+      { requests: 4, oursMs: 2.5 },
+    ]);
+    for (const { ms } of steps) expect(ms).toBeGreaterThan(0);
   });
 });

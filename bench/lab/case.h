@@ -15,7 +15,9 @@ namespace redrafter::lab {
 // Device memory of a case, freed with it.
 class Memory {
  public:
-  explicit Memory(const Backend& backend, Stream& stream) : backend_(backend), stream_(stream) {}
+  // cold: matrices() gives so many that one pass over them cannot come out of the second-level cache.
+  Memory(const Backend& backend, Stream& stream, bool cold = true)
+      : backend_(backend), stream_(stream), cold_(cold) {}
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   ~Memory() {
@@ -45,7 +47,7 @@ class Memory {
   float* floats(int64_t count, float scale = 1.0f);
   // A bf16 matrix of such numbers, in the device's layout (which does not matter for random numbers).
   Matrix matrix(int64_t rows, int64_t cols);
-  // So many matrices of one shape that one pass over them cannot come out of the second-level cache.
+  // Of one shape, to be used in turn.
   std::vector<Matrix> matrices(int64_t rows, int64_t cols);
 
  private:
@@ -53,6 +55,7 @@ class Memory {
 
   const Backend& backend_;
   Stream& stream_;
+  bool cold_;
   std::vector<void*> blocks_;
 };
 
@@ -71,11 +74,13 @@ Batch tree_batch(Memory& memory, int64_t context, int64_t nodes);
 // A cache of one layer for a sequence of `tokens` tokens.
 KvLayer cache_layer(Memory& memory, const ModelShape& model, int64_t tokens);
 
-std::vector<Case> kernel_cases(const ModelShape& model);   // cases.cu
-std::vector<Case> drafter_cases(const ModelShape& model);  // drafter_cases.cu
+std::vector<Case> kernel_cases(const ModelShape& model);   // cases.cc
+std::vector<Case> drafter_cases(const ModelShape& model);  // drafter_cases.cc
 std::vector<Case> step_cases(const ModelShape& model);     // steps.cc
 
-// Compares the bits of rows between launches of different sizes; returns the faults found, as text.
-std::vector<std::string> invariance_faults(const Backend& backend, Stream& stream);  // invariance.cu
+// Compares the bits of rows between launches of different sizes, and of equal rows at different places of a
+// tile; returns the faults found, as text.
+std::vector<std::string> invariance_faults(const std::vector<ModelShape>& models, const Backend& backend,
+                                           Stream& stream);  // invariance.cc
 
 }  // namespace redrafter::lab

@@ -46,7 +46,8 @@ Matrix Memory::matrix(int64_t rows, int64_t cols) {
 std::vector<Matrix> Memory::matrices(int64_t rows, int64_t cols) {
   const size_t size = static_cast<size_t>(backend_.matrix_bytes(rows, cols, DType::kBF16));
   std::vector<Matrix> all;
-  for (size_t i = 0; i < 2 + 2 * kSecondLevelCache / size; ++i) all.push_back(matrix(rows, cols));
+  const size_t count = 2 + (cold_ ? 2 * kSecondLevelCache / size : 0);
+  for (size_t i = 0; i < count; ++i) all.push_back(matrix(rows, cols));
   return all;
 }
 

@@ -11,6 +11,7 @@ namespace redrafter::lab {
 struct ModelShape {
   const char* name;
   int64_t hidden, ffn, heads, kv_heads, head_dim, vocab, layers;
+  int64_t context = 512;  // committed tokens of a request in measurements of whole steps and rounds
   int64_t qkv() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
@@ -21,6 +22,19 @@ inline const std::vector<ModelShape>& model_shapes() {
       {"Llama-3.2-1B", 2048, 8192, 32, 8, 64, 128256, 16},
   };
   return shapes;
+}
+
+// For the emulator and compute-sanitizer, under which real shapes take hours.
+inline const ModelShape kTinyShape{"tiny", 64, 160, 4, 2, 24, 300, 2, 48};
+
+// Those with `name` in their name; all real ones if it is empty.
+inline std::vector<ModelShape> shapes_named(const std::string& name) {
+  std::vector<ModelShape> found;
+  for (const ModelShape& m : model_shapes()) {
+    if (std::string(m.name).find(name) != std::string::npos) found.push_back(m);
+  }
+  if (name == kTinyShape.name) found.push_back(kTinyShape);
+  return found;
 }
 
 // The drafter of the measurements: GRU cell, projection to the target's width, one residual block, 32,000

@@ -8,7 +8,7 @@ namespace redrafter::lab {
 ModelConfig random_config(const ModelShape& m) {
   ModelConfig c;
   c.vocab = m.vocab, c.hidden = m.hidden, c.layers = m.layers, c.heads = m.heads, c.kv_heads = m.kv_heads;
-  c.head_dim = m.head_dim, c.ffn = m.ffn, c.max_positions = 1024;
+  c.head_dim = m.head_dim, c.ffn = m.ffn, c.max_positions = 2 * m.context;
   c.rope.theta = 10000;
   return c;
 }
@@ -33,8 +33,6 @@ ModelWeights random_weights(Memory& memory, const ModelShape& m) {
 
 namespace {
 
-constexpr int64_t kContext = 512;
-
 // What has to be read and written at least: the weights, the cache, logits.
 Cost step_cost(const ModelShape& m, int64_t rows) {
   Cost cost{4.0 * count(rows * m.vocab), 0};
@@ -49,19 +47,19 @@ Cost step_cost(const ModelShape& m, int64_t rows) {
   add(product(2 * m.ffn, m.hidden), m.layers);
   add(product(m.hidden, m.ffn), m.layers);
   add(product(m.vocab, m.hidden), 1);
-  add({4 * count(kContext * m.kv_heads * m.head_dim), 4 * count(rows * kContext * m.heads * m.head_dim)},
+  add({4 * count(m.context * m.kv_heads * m.head_dim), 4 * count(rows * m.context * m.heads * m.head_dim)},
       m.layers);
   return cost;
 }
 
 Case step_case(const ModelShape& m, int64_t rows) {
   return {
-      "step", std::to_string(kContext) + " context", rows, step_cost(m, rows), [=](Memory& memory) -> Run {
+      "step", std::to_string(m.context) + " context", rows, step_cost(m, rows), [=](Memory& memory) -> Run {
         auto model = std::make_shared<Model>(random_config(m), random_weights(memory, m), memory.backend(),
-                                             memory.stream(), ForwardLimits{rows, 2 * kContext, 1});
-        const Batch batch = tree_batch(memory, kContext, rows);
+                                             memory.stream(), ForwardLimits{rows, 2 * m.context, 1});
+        const Batch batch = tree_batch(memory, m.context, rows);
         std::vector<KvLayer> layers;
-        for (int64_t i = 0; i < m.layers; ++i) layers.push_back(cache_layer(memory, m, kContext + rows));
+        for (int64_t i = 0; i < m.layers; ++i) layers.push_back(cache_layer(memory, m, m.context + rows));
         std::vector<int32_t> all;
         for (int64_t r = 0; r < rows; ++r) all.push_back(static_cast<int32_t>(r));
         const int32_t* outputs = memory.of(all);

@@ -9,7 +9,7 @@ import type { Model } from '../model.js';
 import { packageRoot } from '../package-root.js';
 import { integer } from './numbers.js';
 import { EXIT, interruptSignal, paint, printable, table } from './output.js';
-import { addBeamFlags, addDeviceFlags, loadModel, type BeamFlags, type DeviceFlags } from './shared.js';
+import { addBeamFlags, addDeviceFlags, defined, loadModel, type BeamFlags, type DeviceFlags } from './shared.js';
 import { TokenPrinter } from './stream.js';
 
 interface Flags extends DeviceFlags, BeamFlags {
@@ -65,7 +65,7 @@ async function demo(flags: Flags): Promise<void> {
   try {
     const { device, level, threads, dtype } = model.info;
     process.stdout.write(
-      `ts-declarations (${dtype}) with drafter-${flags.drafter}, beam ${flags.beamWidth} x ${flags.beamLength}, ` +
+      `ts-declarations (${dtype}) with drafter-${flags.drafter}, ${shapeOf(flags)}, ` +
         `on ${device} ${level}, ${threads} threads. ${paint.green('Green')} is drafted and accepted.\n`,
     );
     const pairs: Pair[] = [];
@@ -77,11 +77,16 @@ async function demo(flags: Flags): Promise<void> {
   }
 }
 
+function shapeOf({ beamWidth, beamLength }: Flags): string {
+  if (beamWidth === undefined && beamLength === undefined) return 'beams chosen for each round';
+  return `beam ${beamWidth ?? 1} x ${beamLength ?? 4}`;
+}
+
 async function complete(model: Model, prompt: Prompt, flags: Flags, signal: AbortSignal): Promise<Pair> {
   const { maxTokens, beamWidth, beamLength } = flags;
   process.stdout.write(`\n${paint.bold(prompt.name)}\n${paint.dim(printable(prompt.text))}`);
   const session = await model.createSession();
-  const run = session.generate(prompt.text, { maxTokens, beamWidth, beamLength, signal });
+  const run = session.generate(prompt.text, { maxTokens, ...defined({ beamWidth, beamLength }), signal });
   const printer = new TokenPrinter(model.tokenizer?.detokenizer(session.tokenIds.at(-1)));
   for await (const chunk of run) printer.chunk(chunk);
   printer.end();

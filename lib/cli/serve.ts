@@ -6,7 +6,7 @@ import { invalid, RedrafterError } from '../errors.js';
 import type { Model } from '../model.js';
 import type { PrefixSharing, RequestLog, ServerOptions } from '../server/options.js';
 import { integer } from './numbers.js';
-import { addBeamFlags, addCapacityFlags, addDeviceFlags, loadModel } from './shared.js';
+import { addBeamFlags, addCapacityFlags, addDeviceFlags, defined, loadModel } from './shared.js';
 import type { BeamFlags, CapacityFlags, DeviceFlags } from './shared.js';
 
 type LogForm = 'json' | 'text' | 'none';
@@ -138,8 +138,7 @@ function serverOptions(flags: Flags, onRequest: (entry: RequestLog) => void): Se
     maxQueue,
     queueTimeoutMs: flags.queueTimeout * 1000,
     requestTimeoutMs: flags.requestTimeout * 1000,
-    beamWidth,
-    beamLength,
+    ...defined({ beamWidth, beamLength }),
     prefixSharing: flags.prefixSharing,
     onRequest,
     ...(apiKey === undefined ? {} : { apiKey }),

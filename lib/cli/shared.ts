@@ -65,21 +65,23 @@ export function loadOptions(flags: DeviceFlags & CapacityFlags): MemoryOptions {
 
 /** Flags of the drafting shape. */
 export interface BeamFlags {
-  beamWidth: number;
-  beamLength: number;
+  beamWidth?: number;
+  beamLength?: number;
 }
 
 export function addBeamFlags(command: Command): Command {
   return command
     .addOption(
-      new Option('--beam-width <beams>', 'beams drafted per round, 0 to 64; 0 decodes plainly')
-        .argParser(integer('--beam-width'))
-        .default(1),
+      new Option(
+        '--beam-width <beams>',
+        'beams drafted in every round, 0 to 64; 0 decodes plainly (default: chosen for each round)',
+      ).argParser(integer('--beam-width')),
     )
     .addOption(
-      new Option('--beam-length <tokens>', 'tokens drafted per beam (the root not counted), 0 to 8; 0 decodes plainly')
-        .argParser(integer('--beam-length'))
-        .default(4),
+      new Option(
+        '--beam-length <tokens>',
+        'tokens drafted per beam (the root not counted), 0 to 8; 0 decodes plainly (default: chosen for each round)',
+      ).argParser(integer('--beam-length')),
     );
 }
 

@@ -49,6 +49,7 @@ Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
                          count("rounds", s.rounds),
                          count("droppedTokens", s.dropped_tokens),
                          count("decodedTokens", s.decoded),
+                         count("draftedRounds", s.drafted_rounds),
                          count("draftedNodes", s.drafted_nodes),
                          {"queuedMs", s.queued_ms},
                          {"firstTokenMs", s.first_token_ms},
@@ -155,6 +156,7 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
   g.sample.seed = o.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless);
   g.beam_width = to_int(o.Get("beamWidth"));
   g.beam_length = to_int(o.Get("beamLength"));
+  g.adaptive = o.Get("adaptive").ToBoolean();
   g.logprobs = to_int(o.Get("logprobs"));
   g.priority = to_int(o.Get("priority"));
   g.deadline_ms = to_int(o.Get("deadlineMs"));

@@ -133,7 +133,8 @@ int64_t EngineThread::check_request(const Command& command, const Session& sessi
 // Of the cache, when the session holds so many tokens.
 int64_t EngineThread::slots_wanted(const Lane& lane, int64_t held) {
   if (!lane.generates) return held;
-  return held + lane.max_tokens - lane.generated + max_tree_nodes(lane.beam_width, lane.beam_length);
+  return held + lane.max_tokens - lane.generated +
+         (lane.acceptance ? Planner::kMostNodes : max_tree_nodes(lane.beam_width, lane.beam_length));
 }
 
 // Changes nothing of the session yet.
@@ -158,13 +159,14 @@ std::unique_ptr<Request> EngineThread::make_request(Command& command, Session& t
     request->buffer_tokens = g.buffer_tokens;
     lane.sample = g.sample;
     lane.stop = {g.eos, g.stop};
-    lane.beam_width = drafter_ == nullptr || g.beam_length == 0 ? 0 : g.beam_width;
+    lane.beam_width = drafter_ == nullptr || g.beam_length == 0 || g.adaptive ? 0 : g.beam_width;
     lane.beam_length = lane.beam_width == 0 ? 0 : g.beam_length;
     lane.max_tokens = std::min(g.max_tokens, context_tokens_ - request->prompt_end);
     request->most_tokens = g.max_tokens;
     request->slide_keep = g.slide_keep;
     request->slide_tail = g.slide_tail;
     lane.logprobs = g.logprobs;
+    if (g.adaptive && adaptive_ != nullptr) adaptive_->adopt(lane);
     request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
   }

@@ -243,15 +243,24 @@ std::vector<Lane*> EngineThread::pick_lanes() {
   return lanes;
 }
 
+void EngineThread::plan_drafts(const std::vector<Lane*>& lanes) {
+  if (adaptive_ == nullptr) return;
+  int64_t rows = 0;
+  for (const Lane* lane : lanes) rows += lane->decoding ? round_->rows_wanted(*lane) : lane->prompt_rows;
+  adaptive_->plan(lanes, rows, model_->limits().rows);
+}
+
 void EngineThread::round() {
   const auto begin = std::min(verified_, std::chrono::steady_clock::now());
   const std::vector<Lane*> lanes = pick_lanes();
+  plan_drafts(lanes);
   std::vector<bool> was_decoding;
   for (const Lane* lane : lanes) was_decoding.push_back(lane->decoding);
   const RoundTimes times = round_->run(lanes, [this] { flush(); });
   verified_ = std::chrono::steady_clock::now();
   const double host_ms =
       std::chrono::duration<double, std::milli>(verified_ - begin).count() - times.draft_ms - times.verify_ms;
+  if (adaptive_ != nullptr) adaptive_->learn(*round_, times, host_ms);
   for (size_t i = 0; i < running_.size(); ++i) {
     Request& request = *running_[i];
     Lane& lane = request.lane;
@@ -283,6 +292,10 @@ void EngineThread::account(Request& request, const RoundTimes& times, double hos
   stats.rounds += 1;
   stats.decoded += static_cast<int64_t>(lane.emitted.size());
   stats.drafted_nodes += lane.draft_nodes;
+  stats.drafted_rounds += lane.draft_depth > 0 ? 1 : 0;
+  const size_t depths = std::max(stats.drafted_by_depth.size(), static_cast<size_t>(lane.draft_depth));
+  stats.drafted_by_depth.resize(depths);
+  stats.accepted_by_depth.resize(depths);
   stats.draft_ms += times.draft_ms / static_cast<double>(lanes);
   stats.verify_ms += times.verify_ms / static_cast<double>(lanes);
   stats.host_ms += host_ms / static_cast<double>(lanes);

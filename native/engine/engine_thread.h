@@ -17,6 +17,7 @@
 #include "engine/scheduler.h"
 #include "engine/session_file.h"
 #include "kv/prefix_index.h"
+#include "spec/adaptive.h"
 #include "spec/round.h"
 
 namespace redrafter {
@@ -92,6 +93,7 @@ class EngineThread {
 
  private:
   void load();
+  void load_planner();
   void post_ready(const LoadPlan& plan, const MemoryUse& memory);
   void serve();
 
@@ -138,6 +140,7 @@ class EngineThread {
   void count_kv();
 
   std::vector<Lane*> pick_lanes();
+  void plan_drafts(const std::vector<Lane*>& lanes);
   void round();
   void account(Request& request, const RoundTimes& times, double host_ms, size_t lanes);
   void report(Request& request);
@@ -160,6 +163,7 @@ class EngineThread {
   std::unique_ptr<PrefixIndex> prefixes_;
   std::unique_ptr<RecurrentDrafter> drafter_;
   std::unique_ptr<Round> round_;
+  std::unique_ptr<AdaptiveDrafting> adaptive_;  // null without a drafter
   int64_t context_tokens_ = 0, prompt_chunk_ = 0;
   std::map<int64_t, std::unique_ptr<Session>> sessions_;
   RequestQueue waiting_, active_;  // in turn

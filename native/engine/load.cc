@@ -4,6 +4,7 @@
 
 #include "engine/engine_thread.h"
 #include "model/fingerprint.h"
+#include "spec/measure.h"
 
 namespace redrafter {
 namespace {
@@ -11,6 +12,9 @@ namespace {
 // Progress is posted at most this often: a load of many small tensors must not flood the host.
 constexpr auto kProgressInterval = std::chrono::milliseconds(50);
 constexpr int64_t kDefaultQueuedRequests = 1024;
+
+// What finding out what rounds cost may add to a load.
+constexpr double kMeasureMs = 120.0;
 
 }  // namespace
 
@@ -57,8 +61,20 @@ void EngineThread::load() {
   const std::string level = std::string(backend_->name) + ":" + backend_->level;
   origin_ = {model_fingerprint(plan.config, model_->weights()),
              std::string(REDRAFTER_VERSION) + " " + level + " " + dtype_name(plan.kv.layout.dtype)};
+  load_planner();
   round_ = std::make_unique<Round>(*model_, *cache_, drafter_.get(), stream);
   post_ready(plan, memory);
+}
+
+// Costs are measured while nobody has a session, whose blocks they would write to.
+void EngineThread::load_planner() {
+  if (drafter_ == nullptr) return;
+  const MakePlanner make = planners_made_with();
+  auto planner =
+      make != nullptr
+          ? make()
+          : std::make_unique<Planner>(measure_costs(*model_, *cache_, *drafter_, stream_->get(), kMeasureMs));
+  adaptive_ = std::make_unique<AdaptiveDrafting>(std::move(planner), backend_->host_memory);
 }
 
 void EngineThread::post_ready(const LoadPlan& plan, const MemoryUse& memory) {

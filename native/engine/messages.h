@@ -59,6 +59,7 @@ struct GenerateOptions {
   SampleSpec sample;
   int64_t max_tokens = 0;
   int64_t beam_width = 0, beam_length = 0;  // 0 x 0: plain decoding
+  bool adaptive = false;  // the shape is chosen for each round instead, where there is a drafter
   int64_t logprobs = -1;
   int64_t priority = 0;       // -kMaxPriority to kMaxPriority, higher first
   int64_t deadline_ms = 0;    // from submission; 0: none
@@ -98,7 +99,7 @@ struct Command {
 };
 
 struct RequestStats {
-  int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0, rounds = 0, drafted_nodes = 0;
+  int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0, rounds = 0, drafted_rounds = 0, drafted_nodes = 0;
   int64_t decoded = 0;         // tokens of those rounds, also those that were cut off later
   int64_t dropped_tokens = 0;  // of the session, as the context was full
   std::vector<int64_t> drafted_by_depth, accepted_by_depth;

@@ -11,8 +11,8 @@ namespace {
 __device__ BeamParams lane_of(BeamParams p, int64_t lane) {
   const int64_t rows = lane * p.rows, next = lane * p.width;
   p.token += rows * p.width, p.logit += rows * p.width, p.log_sum_exp += rows;
-  p.score += rows, p.beams += rows * p.columns, p.state += rows * p.hidden;
-  p.next_score += next, p.next_beams += next * p.columns, p.next_state += next * p.hidden;
+  p.scores += rows * p.columns, p.beams += rows * p.columns, p.state += rows * p.hidden;
+  p.next_scores += next * p.columns, p.next_beams += next * p.columns, p.next_state += next * p.hidden;
   p.live += lane;
   return p;
 }
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(512) beam_kernel(BeamParams lanes) {
 
   const auto total = [&p](int64_t i) {
     const uint32_t row = static_cast<uint32_t>(i) / static_cast<uint32_t>(p.width);
-    return p.score[row] + (p.logit[i] - p.log_sum_exp[row]);
+    return p.scores[row * p.columns + p.step - 1] + (p.logit[i] - p.log_sum_exp[row]);
   };
   const auto key = [&](int64_t i) { return p.token[i] < 0 ? uint64_t{0} : top_key(total(i), i); };
   const auto take = [&](int64_t rank, uint64_t k) {
@@ -38,18 +38,21 @@ __global__ void __launch_bounds__(512) beam_kernel(BeamParams lanes) {
   if (mine == 0 && threadIdx.x == 0) *p.live = static_cast<int32_t>(live);
   __syncthreads();
   if (mine >= live) {  // a dead row
-    if (threadIdx.x == 0) p.next_score[mine] = NAN;
-    for (int64_t i = threadIdx.x; i <= p.step; i += blockDim.x) p.next_beams[mine * p.columns + i] = 0;
+    for (int64_t i = threadIdx.x; i <= p.step; i += blockDim.x) {
+      p.next_scores[mine * p.columns + i] = NAN;
+      p.next_beams[mine * p.columns + i] = 0;
+    }
     for (int64_t i = threadIdx.x; i < p.hidden; i += blockDim.x) p.next_state[mine * p.hidden + i] = 0.0f;
     return;
   }
   const int64_t row = chosen / p.width;
   if (threadIdx.x == 0) {
     const int32_t token = p.token[chosen];
-    p.next_score[mine] = total(chosen);
+    p.next_scores[mine * p.columns + p.step] = total(chosen);
     p.next_beams[mine * p.columns + p.step] = p.id_map == nullptr ? token : p.id_map[token];
   }
   for (int64_t i = threadIdx.x; i < p.step; i += blockDim.x) {
+    p.next_scores[mine * p.columns + i] = p.scores[row * p.columns + i];
     p.next_beams[mine * p.columns + i] = p.beams[row * p.columns + i];
   }
   const float* state = p.state + row * p.hidden;
@@ -63,7 +66,7 @@ __global__ void __launch_bounds__(512) beam_kernel(BeamParams lanes) {
 __global__ void beam_start_kernel(BeamStartParams p) {
   const int64_t lane = blockIdx.x;
   if (threadIdx.x == 0) {
-    p.score[lane] = 0.0f;
+    p.scores[lane * p.columns] = 0.0f;
     p.beams[lane * p.columns] = p.root[lane];
   }
   for (int64_t i = threadIdx.x; i < p.hidden; i += blockDim.x) p.state[lane * p.hidden + i] = 0.0f;

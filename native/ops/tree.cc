@@ -1,17 +1,20 @@
 #include "ops/tree.h"
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
+#include <limits>
 
 namespace redrafter {
 namespace {
 
 int32_t narrow(int64_t value) { return static_cast<int32_t>(value); }
 
-void pack(const TreePackParams& p, int64_t lane) {
-  const int64_t columns = p.length + 1, first = lane * (1 + p.width * p.length);
+// Numbers the nodes of all beams in `unpack`, and notes how probable each is. Returns how many there are.
+int64_t number_nodes(const TreePackParams& p, int64_t lane, int32_t* unpack, float* score) {
+  const int64_t columns = p.length + 1;
   const int32_t* beams = p.beams + lane * p.width * columns;
-  int32_t *token = p.token + first, *parent = p.parent + first, *depth = p.depth + first;
-  int32_t* unpack = p.unpack + lane * p.width * columns;
+  const float* scores = p.scores + lane * p.width * columns;
   int32_t nodes = 0;
   for (int64_t row = 0; row < p.live[lane]; ++row) {
     const int32_t* beam = beams + row * columns;
@@ -27,29 +30,64 @@ void pack(const TreePackParams& p, int64_t lane) {
         owner = unpack + earlier * columns;
       }
     }
-    for (int64_t column = 0; column < columns; ++column) {
-      int32_t& node = unpack[row * columns + column];
-      if (column < shared) {
-        node = owner[column];
-        continue;
-      }
-      token[nodes] = beam[column];
-      parent[nodes] = column == 0 ? -1 : unpack[row * columns + column - 1];
-      depth[nodes] = narrow(column);
-      node = nodes++;
+    int32_t* own = unpack + row * columns;
+    std::copy(owner, owner + shared, own);
+    for (int64_t column = shared; column < columns; ++column) {
+      score[nodes] = column == 0 ? std::numeric_limits<float>::infinity()
+                                 : std::min(scores[row * columns + column], score[own[column - 1]]);
+      own[column] = nodes++;
     }
   }
-  if (nodes == 0) {
+  return nodes;
+}
+
+// place[n]: the number of node n among those that are kept, or -1. Returns how many are.
+int32_t choose_nodes(const TreePackParams& p, int64_t nodes, const float* score, int32_t* place) {
+  float least = p.least;
+  int64_t equals = nodes;  // with a score of `least`, which may be kept
+  if (nodes > p.budget) {
+    float* sorted = reinterpret_cast<float*>(place);
+    std::copy(score, score + nodes, sorted);
+    std::nth_element(sorted, sorted + p.budget - 1, sorted + nodes, std::greater<float>());
+    if (sorted[p.budget - 1] >= least) {
+      least = sorted[p.budget - 1];
+      equals = p.budget - std::count_if(score, score + nodes, [least](float s) { return s > least; });
+    }
+  }
+  int32_t kept = 0;
+  for (int64_t n = 0; n < nodes; ++n) {
+    place[n] = score[n] > least || (score[n] == least && equals-- > 0) ? kept++ : -1;
+  }
+  return kept;
+}
+
+void pack(const TreePackParams& p, int64_t lane) {
+  const int64_t columns = p.length + 1, first = lane * p.budget;
+  const int32_t* beams = p.beams + lane * p.width * columns;
+  int32_t *token = p.token + first, *parent = p.parent + first, *depth = p.depth + first;
+  if (p.live[lane] == 0) {
     token[0] = p.root[lane];
     parent[0] = -1;
     depth[0] = 0;
-    nodes = 1;
+    p.nodes[lane] = 1;
+    return;
   }
-  p.nodes[lane] = nodes;
+  int32_t *unpack = p.unpack + lane * p.width * columns, *place = p.scratch;
+  float* score = reinterpret_cast<float*>(p.scratch + 1 + p.width * p.length);
+  const int64_t nodes = number_nodes(p, lane, unpack, score);
+  p.nodes[lane] = choose_nodes(p, nodes, score, place);
+  for (int64_t i = 0; i < p.live[lane] * columns; ++i) {
+    const int64_t column = i % columns;
+    unpack[i] = place[unpack[i]];
+    if (unpack[i] < 0) continue;
+    token[unpack[i]] = beams[i];
+    parent[unpack[i]] = column == 0 ? -1 : unpack[i - 1];
+    depth[unpack[i]] = narrow(column);
+  }
 }
 
 void put_row(const TreeRowsParams& p, int64_t lane, int64_t n) {
-  const int64_t row = p.begin[lane] + n, first = lane * (1 + p.width * p.length);
+  const int64_t row = p.begin[lane] + n, first = lane * p.budget;
   const bool is_node = n < p.nodes[lane];
   const int32_t committed = p.committed[lane];
   const int32_t depth = is_node ? p.depth[first + n] : 0;

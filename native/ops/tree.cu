@@ -8,12 +8,14 @@ constexpr int kThreads = 512;
 
 // Step by step the oracle asks for the longest prefix shared with an earlier row; here every pair of rows is
 // compared at once, and each beam token keeps the first row that has its prefix. A row's own nodes are its
-// last tokens, so the number of a node is known from how many nodes the rows before have.
+// last tokens, so the number of a node is known from how many nodes the rows before have. What is left out is
+// found by comparing each node with all others: there are some hundred at most.
 __global__ void __launch_bounds__(kThreads) tree_pack_kernel(TreePackParams p) {
-  const int64_t lane = blockIdx.x, most = 1 + p.width * p.length;
+  const int64_t lane = blockIdx.x;
   const int width = p.live[lane], columns = static_cast<int>(p.length) + 1;
-  p.beams += lane * p.width * columns, p.unpack += lane * p.width * columns;
-  p.token += lane * most, p.parent += lane * most, p.depth += lane * most;
+  p.beams += lane * p.width * columns, p.scores += lane * p.width * columns;
+  p.unpack += lane * p.width * columns;
+  p.token += lane * p.budget, p.parent += lane * p.budget, p.depth += lane * p.budget;
   if (width == 0) {
     if (threadIdx.x == 0) p.token[0] = p.root[lane], p.parent[0] = -1, p.depth[0] = 0, p.nodes[lane] = 1;
     return;
@@ -21,7 +23,9 @@ __global__ void __launch_bounds__(kThreads) tree_pack_kernel(TreePackParams p) {
   const int thread = static_cast<int>(threadIdx.x);
   int32_t* first = dynamic_shared<int32_t>();  // [width, columns] the first row with this prefix
   int32_t* shared = first + width * columns;   // [width] columns shared with earlier rows
-  int32_t* begin = shared + width;             // [width] nodes of earlier rows
+  int32_t* begin = shared + width;             // [width + 1] nodes of earlier rows
+  float* score = reinterpret_cast<float*>(begin + width + 1);           // [nodes]
+  int32_t* kept = reinterpret_cast<int32_t*>(score) + width * columns;  // [nodes]
 
   for (int i = thread; i < width * columns; i += kThreads) first[i] = i / columns;
   __syncthreads();
@@ -44,26 +48,53 @@ __global__ void __launch_bounds__(kThreads) tree_pack_kernel(TreePackParams p) {
     int nodes = 0;
     for (int earlier = 0; earlier < row; ++earlier) nodes += columns - shared[earlier];
     begin[row] = nodes;
-    if (row == width - 1) p.nodes[lane] = nodes + columns - shared[row];
+    if (row == width - 1) begin[width] = nodes + columns - shared[row];
+  }
+  __syncthreads();
+  const int nodes = begin[width];
+  const auto node_of = [&](int row, int column) {
+    const int owner = first[row * columns + column];
+    return begin[owner] + column - shared[owner];
+  };
+  for (int i = thread; i < width * columns; i += kThreads) {
+    const int row = i / columns, column = i % columns;
+    if (column < shared[row]) continue;
+    float least = INFINITY;
+    for (int at = 1; at <= column; ++at) {
+      least = fminf(least, p.scores[first[row * columns + at] * columns + at]);
+    }
+    score[node_of(row, column)] = least;
+  }
+  __syncthreads();
+  for (int node = thread; node < nodes; node += kThreads) {
+    const float own = score[node];
+    int before = 0;
+    for (int other = 0; other < nodes; ++other) {
+      before += score[other] > own || (score[other] == own && other < node) ? 1 : 0;
+    }
+    kept[node] = before < p.budget && own >= p.least ? 1 : 0;
+  }
+  __syncthreads();
+  int32_t* place = reinterpret_cast<int32_t*>(score);  // [nodes] the scores are done with
+  for (int node = thread; node < nodes; node += kThreads) {
+    int before = 0;
+    for (int earlier = 0; earlier < node; ++earlier) before += kept[earlier];
+    place[node] = kept[node] != 0 ? before : -1;
+    if (node == nodes - 1) p.nodes[lane] = before + kept[node];
   }
   __syncthreads();
   for (int i = thread; i < width * columns; i += kThreads) {
-    const int row = i / columns, column = i % columns;
-    const auto node_of = [&](int at) {
-      const int owner = first[row * columns + at];
-      return begin[owner] + at - shared[owner];
-    };
-    const int node = node_of(column);
+    const int row = i / columns, column = i % columns, node = place[node_of(row, column)];
     p.unpack[i] = node;
-    if (column < shared[row]) continue;
+    if (column < shared[row] || node < 0) continue;
     p.token[node] = p.beams[i];
-    p.parent[node] = column == 0 ? -1 : node_of(column - 1);
+    p.parent[node] = column == 0 ? -1 : place[node_of(row, column - 1)];
     p.depth[node] = column;
   }
 }
 
 __global__ void __launch_bounds__(kThreads) tree_rows_kernel(TreeRowsParams p) {
-  const int64_t lane = blockIdx.x, first = lane * (1 + p.width * p.length);
+  const int64_t lane = blockIdx.x, first = lane * p.budget;
   const int32_t begin = p.begin[lane], rows = p.begin[lane + 1] - begin, committed = p.committed[lane];
   for (int32_t n = static_cast<int32_t>(threadIdx.x); n < rows; n += kThreads) {
     const int64_t row = begin + n;
@@ -126,7 +157,8 @@ __global__ void __launch_bounds__(kThreads) keep_hidden_kernel(KeepHiddenParams 
 }  // namespace
 
 void tree_pack_cuda(const TreePackParams& p, Stream& stream) {
-  const int64_t shared = p.width * (p.length + 3) * static_cast<int64_t>(sizeof(int32_t));
+  const int64_t shared =
+      (3 * p.width * (p.length + 1) + 2 * p.width + 1) * static_cast<int64_t>(sizeof(int32_t));
   launch("tree_pack", tree_pack_kernel, dim3(static_cast<unsigned>(p.lanes)), dim3(kThreads),
          static_cast<size_t>(shared), stream, p);
 }

@@ -1,6 +1,6 @@
 // Draft beams packed into prefix trees, one for each lane; the rows they bring into a pass; the walk that
 // accepts a path. All ops give the same on every backend. In CUDA a tree is packed in one block, whose shared
-// memory (width * (length + 3) * 4 bytes) has to hold the beams.
+// memory (about 12 bytes for each beam token) has to hold the beams.
 #pragma once
 #include "base/tensor.h"
 
@@ -8,17 +8,27 @@ namespace redrafter {
 
 // Beams of equal length share prefixes: a node is emitted once, by the first row that has its prefix, in row
 // order, so nodes are in trie insertion order, parents before children, and node 0 is the root.
+//
+// Of them, the `budget` most probable are kept, the root first of all, and none that is less probable than
+// `least`; of equals, those that come first. A node is as probable as the score of the row that emits it
+// says, and never more than its parent: so parents of what is kept are kept, and the rest is a tree in the
+// same order.
 struct TreePackParams {
   const int32_t* beams;  // [lanes, width, length + 1]; column 0 is the root, the same in a lane's live rows
+  const float* scores;   // [lanes, width, length + 1] as beam search leaves them; no NaN in live rows. Column
+                         // 0 is not read.
   const int32_t* root;   // [lanes] the tree of a lane with no live row
   const int32_t* live;   // [lanes] rows to pack, the first of each lane
   int64_t lanes, width, length;
-  // [lanes, 1 + width * length] out, of which nodes[lane] are written.
+  int64_t budget;  // 1 .. 1 + width * length; the last keeps all nodes
+  float least;     // -infinity keeps nodes of any probability
+  // [lanes, budget] out, of which nodes[lane] are written.
   int32_t* token;
-  int32_t* parent;  // -1 for the root
-  int32_t* depth;   // 0 for the root
-  int32_t* unpack;  // [lanes, width, length + 1] out: node of beam token (row, column) of live rows
-  int32_t* nodes;   // [lanes] out: number of nodes
+  int32_t* parent;   // -1 for the root
+  int32_t* depth;    // 0 for the root
+  int32_t* unpack;   // [lanes, width, length + 1] out: node of beam token (row, column) of live rows, or -1
+  int32_t* nodes;    // [lanes] out: number of nodes
+  int32_t* scratch;  // [2 * (1 + width * length)]; CUDA has no use for it
 };
 
 void tree_pack_cpu(const TreePackParams&, Stream&);
@@ -28,12 +38,12 @@ void tree_pack_cuda(const TreePackParams&, Stream&);
 // committed + depth, in slot committed + n, and sees the committed positions and its own path. Rows up to
 // begin[lane + 1] that are no nodes are inert (see Batch): token 0, and no parent.
 struct TreeRowsParams {
-  const int32_t *token, *parent, *depth, *nodes;  // as tree_pack leaves them
-  int64_t lanes, width, length;
+  const int32_t *token, *parent, *depth, *nodes;  // as tree_pack leaves them, [lanes, budget] the first three
+  int64_t lanes, budget;
   const int32_t* begin;      // [lanes + 1] rows of the pass; of a lane none, or at least nodes[lane]
   const int32_t* committed;  // [lanes] tokens in the cache
   int64_t first_sequence;    // sequence of lane 0; the others follow
-  int64_t tail_stride;       // tail_slots per row of the pass, at least length + 1
+  int64_t tail_stride;       // tail_slots per row of the pass, more than any node is deep
   // [*] out, the arrays of Batch, and what choosing and accepting want to know of each row.
   int32_t *row_token, *position, *slot, *sequence, *context, *tail_begin, *tail_slots;
   int32_t *choose_position, *row_parent;  // position + 1; parent as a node of the lane, or -1

@@ -13,13 +13,15 @@ struct Proposal {
   int64_t lanes;
   int64_t width;   // beams, 1 .. kMaxBeamWidth
   int64_t length;  // drafted tokens per beam, 1 .. kMaxBeamLength
+  int64_t budget;  // nodes of a tree at most, its root included, 1 .. max_tree_nodes(width, length)
+  float least;     // nodes whose log-probability, as the drafter has it, is below this are left out
 };
 
 class Drafter {
  public:
   virtual ~Drafter() = default;
 
-  // Fills the tree of each lane with its root and at most width * length more nodes.
+  // Fills the tree of each lane with its root and the most probable nodes of its beams.
   virtual void propose(const Proposal& proposal, const DraftTrees& trees) = 0;
 
   virtual int64_t weight_bytes() const = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <tuple>
 
 #include "base/check.h"
@@ -90,14 +91,28 @@ int64_t Round::workspace_bytes(const Model& model) {
 }
 
 int64_t Round::rows_wanted(const Lane& lane) const {
-  if (lane.decoding) return max_tree_nodes(lane.beam_width, lane.beam_length);
-  return prompt_left(lane);
+  return lane.decoding ? budget(lane) : prompt_left(lane);
 }
 
 // A round emits at most one token more than its tree is deep, so deeper trees than that are not drafted.
 int64_t Round::draft_length(const Lane& lane) const {
   if (!lane.decoding || drafter_ == nullptr || lane.beam_width <= 0) return 0;
   return std::max<int64_t>(0, std::min(lane.beam_length, lane.max_tokens - lane.generated - 1));
+}
+
+// Nodes of the lane's tree at most.
+int64_t Round::budget(const Lane& lane) const {
+  const int64_t all = max_tree_nodes(lane.beam_width, draft_length(lane));
+  return lane.beam_budget > 0 ? std::min(lane.beam_budget, all) : all;
+}
+
+RoundShape Round::last_shape() const {
+  RoundShape shape;
+  for (const Group& g : groups_) {
+    if (g.width > 0) shape.drafts.push_back({g.lanes, g.width, g.length});
+  }
+  shape.rows = batch_.rows();
+  return shape;
 }
 
 // Into the order of RoundBatch, and lanes of one shape together.
@@ -109,18 +124,20 @@ void Round::sort(const std::vector<Lane*>& lanes) {
   };
   const auto key = [&](const Lane* lane) {
     const bool drafts = rank(lane) == 0;
-    return std::tuple(rank(lane), drafts ? lane->beam_width : 0, drafts ? draft_length(*lane) : 0);
+    return std::tuple(rank(lane), drafts ? lane->beam_width : 0, drafts ? draft_length(*lane) : 0,
+                      drafts ? budget(*lane) : 1);
   };
   order_ = lanes;
   std::stable_sort(order_.begin(), order_.end(), [&](Lane* a, Lane* b) { return key(a) < key(b); });
   groups_.clear();
   choosing_ = 0;
   for (const Lane* lane : order_) {
-    const auto [place, width, length] = key(lane);
+    const auto [place, width, length, nodes] = key(lane);
     if (place < 3) ++choosing_;
     if (place > 1) continue;
-    if (groups_.empty() || groups_.back().width != width || groups_.back().length != length) {
-      groups_.push_back({0, width, length, max_tree_nodes(width, length)});
+    if (groups_.empty() || groups_.back().width != width || groups_.back().length != length ||
+        groups_.back().nodes != nodes) {
+      groups_.push_back({0, width, length, nodes});
     }
     ++groups_.back().lanes;
   }
@@ -150,7 +167,7 @@ void Round::place_groups() {
     g.first = lanes;
     g.first_node = nodes;
     lanes += g.lanes;
-    nodes += g.lanes * max_tree_nodes(g.width, g.length);
+    nodes += g.lanes * g.nodes;
     if (g.width > 0) drafting_ = lanes;
   }
 }
@@ -181,7 +198,8 @@ void Round::draft() {
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
     if (g.width == 0) continue;
-    drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length},
+    drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length,
+                       g.nodes, -std::numeric_limits<float>::infinity()},
                       {device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
                        device_.tree_depth + g.first_node, device_results_.nodes + g.first});
   }
@@ -226,26 +244,10 @@ void Round::place_trees() {
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
     if (g.width == 0) continue;
-    backend.tree_rows({device_.tree_token + g.first_node,
-                       device_.tree_parent + g.first_node,
-                       device_.tree_depth + g.first_node,
-                       device_results_.nodes + g.first,
-                       g.lanes,
-                       g.width,
-                       g.length,
-                       b.begin + g.first,
-                       b.committed + g.first,
-                       g.first,
-                       kRun,
-                       b.token,
-                       b.position,
-                       b.slot,
-                       b.sequence,
-                       b.context,
-                       b.tail_begin,
-                       b.tail_slots,
-                       b.choose_position,
-                       b.parent},
+    backend.tree_rows({device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
+                       device_.tree_depth + g.first_node, device_results_.nodes + g.first, g.lanes, g.nodes,
+                       b.begin + g.first, b.committed + g.first, g.first, kRun, b.token, b.position, b.slot,
+                       b.sequence, b.context, b.tail_begin, b.tail_slots, b.choose_position, b.parent},
                       stream_);
   }
 }
@@ -339,6 +341,12 @@ void Round::settle_tree(Lane& lane, int64_t index) {
   if (index < drafting_) {
     lane.draft_nodes = results_.nodes[index] - 1;
     lane.draft_depth = lane.draft_nodes > 0 ? draft_length(lane) : 0;  // beams are equally long
+    // Nodes of the first beam come first.
+    const int32_t* path = results_.path + index * kRun;
+    while (lane.on_first_beam < results_.path_length[index] - 1 &&
+           path[lane.on_first_beam + 1] == lane.on_first_beam + 1) {
+      ++lane.on_first_beam;
+    }
   }
   emit(lane, index);
   // The newest token is the next root: its KV, if a cut made it one of the path, does not count yet.
@@ -352,7 +360,7 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes, const std::function<void(
     lane->logprob.clear();
     lane->top_token.clear();
     lane->top_logprob.clear();
-    lane->accepted = lane->draft_nodes = lane->draft_depth = 0;
+    lane->accepted = lane->draft_nodes = lane->draft_depth = lane->on_first_beam = 0;
   }
   sort(lanes);
   inert_rows_ = 0;

@@ -4,11 +4,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kv/cache.h"
 #include "model/forward.h"
 #include "spec/accept.h"
+#include "spec/acceptance.h"
+#include "spec/costs.h"
 #include "spec/drafter.h"
 #include "spec/hidden_rows.h"
 #include "spec/logprobs.h"
@@ -28,8 +31,9 @@ struct Lane {
   bool generates = true;   // false: only append the prompt to the cache
   int64_t beam_width = 0;  // 0: plain decoding
   int64_t beam_length = 0;
-  int64_t max_tokens = 0;  // to generate in all; prompt + max_tokens fits the context
-  int64_t logprobs = -1;   // -1: none, else how many of the most probable
+  int64_t beam_budget = 0;  // nodes of its tree at most, the root included; 0: as many as the shape has
+  int64_t max_tokens = 0;   // to generate in all; prompt + max_tokens fits the context
+  int64_t logprobs = -1;    // -1: none, else how many of the most probable
 
   // Of the next round, while it does not decode: at most that many tokens of the prompt are read.
   int64_t prompt_rows = 0;
@@ -38,11 +42,13 @@ struct Lane {
   HiddenRows::Taken hidden;  // of the row that chose the root
   bool decoding = false;     // the prompt is in the cache and the root is chosen
   int64_t generated = 0;
+  std::optional<Acceptance> acceptance;  // where its shape is chosen anew for each round (spec/adaptive.h)
 
   // Of the last round.
-  int64_t rows = 0;         // it had in the forward pass
-  int64_t draft_nodes = 0;  // that its tree had below the root
-  int64_t draft_depth = 0;  // of its tree
+  int64_t rows = 0;           // it had in the forward pass
+  int64_t draft_nodes = 0;    // that its tree had below the root
+  int64_t draft_depth = 0;    // of its tree
+  int64_t on_first_beam = 0;  // accepted nodes of the most probable beam
   std::vector<int32_t> emitted;
   int64_t accepted = 0;  // emitted tokens that had been drafted; they come first
   std::vector<float> logprob;
@@ -70,9 +76,12 @@ class Round {
 
   // The rows of all lanes together must fit the model's limit: those of rows_wanted() where a lane decodes,
   // else prompt_rows, at least one. Their KV slots must be reserved, and lanes that generate must have a row
-  // of hidden(). Where the backend works by itself, `meanwhile` is called once, when all work was launched and
-  // before its end is waited for; else it is not called, as nobody would win.
+  // of hidden(). Where the backend works by itself, `meanwhile` is called once, when all work was launched
+  // and before its end is waited for; else it is not called, as nobody would win.
   RoundTimes run(const std::vector<Lane*>& lanes, const std::function<void()>& meanwhile = {});
+
+  // What the last round was, as far as its time goes.
+  RoundShape last_shape() const;
 
   HiddenRows& hidden() { return hidden_; }
 
@@ -112,6 +121,7 @@ class Round {
   static RoundBatch::Limits batch_limits(const Model& model);
 
   int64_t draft_length(const Lane& lane) const;
+  int64_t budget(const Lane& lane) const;
   void sort(const std::vector<Lane*>& lanes);
   void pad();
   void place_groups();

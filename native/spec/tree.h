@@ -13,9 +13,8 @@ constexpr int64_t max_tree_nodes(int64_t width, int64_t length) { return 1 + wid
 
 // The trees of several lanes, in the memory of the backend.
 struct DraftTrees {
-  int32_t *token, *parent,
-      *depth;      // [lanes, max_tree_nodes(width, length)], of which nodes[lane] are written
-  int32_t* nodes;  // [lanes]
+  int32_t *token, *parent, *depth;  // [lanes, budget], of which nodes[lane] are written
+  int32_t* nodes;                   // [lanes]
 };
 
 }  // namespace redrafter

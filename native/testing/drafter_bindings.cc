@@ -1,5 +1,6 @@
 // A drafter on its own: the log-probabilities of its steps, and the trees it proposes.
 #include <algorithm>
+#include <limits>
 
 #include "base/threads.h"
 #include "spec/drafters/recurrent.h"
@@ -103,7 +104,7 @@ Napi::Value logprobs(const Napi::CallbackInfo& info) {
   });
 }
 
-// (..., root, width, length) -> { token, parent, depth } of the tree
+// (..., root, width, length, budget?, least?) -> { token, parent, depth } of the tree
 Napi::Value propose(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     Loaded loaded(info);
@@ -111,11 +112,16 @@ Napi::Value propose(const Napi::CallbackInfo& info) {
                   length = info[6].As<Napi::Number>().Int64Value();
     REDRAFTER_REQUIRE(width >= 1 && width <= kMaxBeamWidth && length >= 1 && length <= kMaxBeamLength,
                       "ERR_INVALID_ARGUMENT", "beam shape out of range");
-    const size_t most = static_cast<size_t>(max_tree_nodes(width, length));
+    const int64_t all = max_tree_nodes(width, length);
+    const int64_t budget = info[7].IsNumber() ? info[7].As<Napi::Number>().Int64Value() : all;
+    const float least = info[8].IsNumber() ? info[8].As<Napi::Number>().FloatValue()
+                                           : -std::numeric_limits<float>::infinity();
+    REDRAFTER_REQUIRE(budget >= 1 && budget <= all, "ERR_INVALID_ARGUMENT", "budget out of range");
+    const size_t most = static_cast<size_t>(budget);
     std::vector<int32_t> token(most), parent(most), depth(most);
     const int32_t root = info[4].As<Napi::Number>().Int32Value(), hidden_row = 0;
     int32_t nodes = 0;
-    loaded.drafter.propose({loaded.hidden.data(), &hidden_row, &root, 1, width, length},
+    loaded.drafter.propose({loaded.hidden.data(), &hidden_row, &root, 1, width, length, budget, least},
                            {token.data(), parent.data(), depth.data(), &nodes});
     Napi::Object result = Napi::Object::New(info.Env());
     const auto set = [&](const char* key, const std::vector<int32_t>& values) {

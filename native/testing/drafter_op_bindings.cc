@@ -103,42 +103,43 @@ Napi::Value head_top(OpCall& call) {
   return result;
 }
 
-// beamStart {root, columns, hidden}: {score, beams, state} of a lane for each root
+// beamStart {root, columns, hidden}: {scores, beams, state} of a lane for each root
 Napi::Value beam_start(OpCall& call) {
   const Fields& p = call.params();
   const int64_t lanes = p.length<int32_t>("root"), columns = p.integer("columns"),
                 hidden = p.integer("hidden");
   REDRAFTER_REQUIRE(lanes > 0 && columns > 0, "ERR_INVALID_ARGUMENT", "root or columns");
-  float *score = call.out<float>(lanes), *state = call.out<float>(lanes * hidden);
+  float *scores = call.out<float>(lanes * columns), *state = call.out<float>(lanes * hidden);
   int32_t* beams = call.out<int32_t>(lanes * columns);
-  call.backend().beam_start({p.in<int32_t>("root", lanes), lanes, columns, hidden, score, beams, state},
+  call.backend().beam_start({p.in<int32_t>("root", lanes), lanes, columns, hidden, scores, beams, state},
                             call.stream());
   auto result = Napi::Object::New(call.env());
-  result["score"] = call.take(score);
+  result["scores"] = call.take(scores);
   result["beams"] = call.take(beams);
   result["state"] = call.take(state);
   return result;
 }
 
-// beam {token, logit, logSumExp, idMap?, score, beams, state, lanes?, rows, width, columns, step, hidden}:
-// {score, beams, state, live}; one lane when `lanes` is missing
+// beam {token, logit, logSumExp, idMap?, scores, beams, state, lanes?, rows, width, columns, step, hidden}:
+// {scores, beams, state, live}; one lane when `lanes` is missing
 Napi::Value beam(OpCall& call) {
   const Fields& p = call.params();
   const int64_t rows = p.integer("rows"), width = p.integer("width"), columns = p.integer("columns");
   const int64_t step = p.integer("step"), hidden = p.integer("hidden");
   const int64_t lanes = p.has("lanes") ? p.integer("lanes") : 1, all = lanes * rows, kept = lanes * width;
-  REDRAFTER_REQUIRE(lanes > 0 && rows > 0 && width > 0 && step < columns, "ERR_INVALID_ARGUMENT", "step");
+  REDRAFTER_REQUIRE(lanes > 0 && rows > 0 && width > 0 && step > 0 && step < columns, "ERR_INVALID_ARGUMENT",
+                    "step");
   const int64_t ids = p.has("idMap") ? p.length<int32_t>("idMap") : int64_t{1} << 31;
-  float *score = call.out<float>(kept), *state = call.out<float>(kept * hidden);
+  float *scores = call.out<float>(kept * columns), *state = call.out<float>(kept * hidden);
   int32_t *beams = call.out<int32_t>(kept * columns), *live = call.out<int32_t>(lanes);
   call.backend().beam({p.indices("token", all * width, -1, ids), p.in<float>("logit", all * width),
                        p.in<float>("logSumExp", all), p.has("idMap") ? p.in<int32_t>("idMap", ids) : nullptr,
-                       p.in<float>("score", all), p.in<int32_t>("beams", all * columns),
-                       p.in<float>("state", all * hidden), rows, width, columns, step, hidden, score, beams,
-                       state, live, call.scratch(lanes * (rows + 1) * width), lanes},
+                       p.in<float>("scores", all * columns), p.in<int32_t>("beams", all * columns),
+                       p.in<float>("state", all * hidden), rows, width, columns, step, hidden, scores, beams,
+                       state, live, call.scratch(lanes * (rows + 2) * width), lanes},
                       call.stream());
   auto result = Napi::Object::New(call.env());
-  result["score"] = call.take(score);
+  result["scores"] = call.take(scores);
   result["beams"] = call.take(beams);
   result["state"] = call.take(state);
   result["live"] = call.take(live);

@@ -8,6 +8,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   redrafter::testing::add_faults(env, exports);
   redrafter::testing::add_io(env, exports);
   redrafter::testing::add_ops(env, exports);
+  redrafter::testing::add_planner(env, exports);
   redrafter::testing::add_scheduler(env, exports);
 #if defined(REDRAFTER_HAS_SIMT)
   redrafter::testing::add_simt(env, exports);

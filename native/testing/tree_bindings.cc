@@ -4,38 +4,30 @@
 namespace redrafter::testing {
 namespace {
 
-// The trees of some lanes, `most` entries each, as tree_pack leaves them.
-struct Trees {
-  int64_t lanes, width, length, most;
-};
-
-Trees trees_of(const Fields& p, const char* by_lane) {
-  const int64_t width = p.integer("width"), length = p.integer("length");
-  const Trees t{p.length<int32_t>(by_lane), width, length, 1 + width * length};
-  REDRAFTER_REQUIRE(t.lanes > 0 && width > 0, "ERR_INVALID_ARGUMENT", by_lane, " or width");
-  return t;
-}
-
-// treePack {beams, root, live, width, length}: {token, parent, depth, unpack, nodes}, arrays with room for
-// the largest trees, lane by lane
+// treePack {beams, scores, root, live, width, length, budget, least}: {token, parent, depth, unpack, nodes},
+// arrays with room for budget nodes a lane
 Napi::Value tree_pack(OpCall& call) {
   const Fields& p = call.params();
-  const Trees t = trees_of(p, "live");
-  const int64_t columns = t.length + 1, beams = t.lanes * t.width * columns;
-  const int32_t *given = p.host<int32_t>("beams", beams), *live = p.host<int32_t>("live", t.lanes);
-  for (int64_t lane = 0; lane < t.lanes; ++lane) {
-    const int32_t* first = given + lane * t.width * columns;
+  const int64_t lanes = p.length<int32_t>("live"), width = p.integer("width"), length = p.integer("length");
+  const int64_t columns = length + 1, beams = lanes * width * columns, all = 1 + width * length;
+  const int64_t budget = p.integer("budget");
+  REDRAFTER_REQUIRE(lanes > 0 && width > 0 && budget >= 1 && budget <= all, "ERR_INVALID_ARGUMENT",
+                    "live, width or budget");
+  const int32_t *given = p.host<int32_t>("beams", beams), *live = p.host<int32_t>("live", lanes);
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    const int32_t* first = given + lane * width * columns;
     for (int64_t row = 1; row < live[lane]; ++row) {
-      REDRAFTER_REQUIRE(row < t.width && first[row * columns] == *first, "ERR_INVALID_ARGUMENT",
+      REDRAFTER_REQUIRE(row < width && first[row * columns] == *first, "ERR_INVALID_ARGUMENT",
                         "too many live rows, or they have no common root");
     }
   }
-  int32_t *token = call.out<int32_t>(t.lanes * t.most), *parent = call.out<int32_t>(t.lanes * t.most),
-          *depth = call.out<int32_t>(t.lanes * t.most);
-  int32_t *unpack = call.out<int32_t>(beams), *nodes = call.out<int32_t>(t.lanes);
-  call.backend().tree_pack({p.in<int32_t>("beams", beams), p.in<int32_t>("root", t.lanes),
-                            p.indices("live", t.lanes, 0, t.width + 1), t.lanes, t.width, t.length, token,
-                            parent, depth, unpack, nodes},
+  const auto out = [&](int64_t each) { return call.out<int32_t>(lanes * each); };
+  int32_t *token = out(budget), *parent = out(budget), *depth = out(budget);
+  int32_t *unpack = out(width * columns), *nodes = out(1);
+  call.backend().tree_pack({p.in<int32_t>("beams", beams), p.in<float>("scores", beams),
+                            p.in<int32_t>("root", lanes), p.indices("live", lanes, 0, width + 1), lanes,
+                            width, length, budget, static_cast<float>(p.number("least")), token, parent,
+                            depth, unpack, nodes, call.out<int32_t>(2 * all)},
                            call.stream());
   auto result = Napi::Object::New(call.env());
   result["token"] = call.take(token);
@@ -59,43 +51,40 @@ const int32_t* begin_of(const Fields& p, int64_t lanes, int64_t rows, const Leas
 }
 
 // That walks from a node to its root end, and take as many steps as its depth says.
-void check_trees(const Fields& p, const Trees& t) {
-  const int32_t *parent = p.host<int32_t>("parent", t.lanes * t.most),
-                *depth = p.host<int32_t>("depth", t.lanes * t.most),
-                *nodes = p.host<int32_t>("nodes", t.lanes);
-  for (int64_t lane = 0; lane < t.lanes; ++lane) {
-    REDRAFTER_REQUIRE(nodes[lane] >= 1 && nodes[lane] <= t.most, "ERR_INVALID_ARGUMENT", "nodes");
-    const int64_t first = lane * t.most;
+void check_trees(const Fields& p, int64_t lanes, int64_t budget, int64_t tail_stride) {
+  const int32_t *parent = p.host<int32_t>("parent", lanes * budget),
+                *depth = p.host<int32_t>("depth", lanes * budget), *nodes = p.host<int32_t>("nodes", lanes);
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    REDRAFTER_REQUIRE(nodes[lane] >= 1 && nodes[lane] <= budget, "ERR_INVALID_ARGUMENT", "nodes");
+    const int64_t first = lane * budget;
     for (int64_t n = 0; n < nodes[lane]; ++n) {
       const int32_t above = parent[first + n];
       const bool fits = n == 0 ? above == -1 : above >= 0 && above < n;
-      REDRAFTER_REQUIRE(
-          fits && depth[first + n] == (n == 0 ? 0 : depth[first + above] + 1) && depth[first + n] <= t.length,
-          "ERR_INVALID_ARGUMENT", "node ", n, " of lane ", lane);
+      REDRAFTER_REQUIRE(fits && depth[first + n] == (n == 0 ? 0 : depth[first + above] + 1) &&
+                            depth[first + n] < tail_stride,
+                        "ERR_INVALID_ARGUMENT", "node ", n, " of lane ", lane);
     }
   }
 }
 
-// treeRows {token, parent, depth, nodes, width, length, begin, committed, firstSequence, tailStride, rows}:
+// treeRows {token, parent, depth, nodes, budget, begin, committed, firstSequence, tailStride, rows}:
 // {token, position, slot, sequence, context, tailBegin, tailSlots, choosePosition, parent} of all rows of the
 // pass
 Napi::Value tree_rows(OpCall& call) {
   const Fields& p = call.params();
-  const Trees t = trees_of(p, "nodes");
-  check_trees(p, t);
+  const int64_t lanes = p.length<int32_t>("nodes"), budget = p.integer("budget");
   const int64_t rows = p.integer("rows"), stride = p.integer("tailStride");
-  REDRAFTER_REQUIRE(stride > t.length, "ERR_INVALID_ARGUMENT", "tailStride");
-  const int32_t* nodes = p.host<int32_t>("nodes", t.lanes);
+  check_trees(p, lanes, budget, stride);
+  const int32_t* nodes = p.host<int32_t>("nodes", lanes);
   const auto out = [&](int64_t each) { return call.out<int32_t>(rows * each); };
-  const TreeRowsParams params{p.in<int32_t>("token", t.lanes * t.most),
-                              p.in<int32_t>("parent", t.lanes * t.most),
-                              p.in<int32_t>("depth", t.lanes * t.most),
-                              p.in<int32_t>("nodes", t.lanes),
-                              t.lanes,
-                              t.width,
-                              t.length,
-                              begin_of(p, t.lanes, rows, [nodes](int64_t lane) { return nodes[lane]; }),
-                              p.in<int32_t>("committed", t.lanes),
+  const TreeRowsParams params{p.in<int32_t>("token", lanes * budget),
+                              p.in<int32_t>("parent", lanes * budget),
+                              p.in<int32_t>("depth", lanes * budget),
+                              p.in<int32_t>("nodes", lanes),
+                              lanes,
+                              budget,
+                              begin_of(p, lanes, rows, [nodes](int64_t lane) { return nodes[lane]; }),
+                              p.in<int32_t>("committed", lanes),
                               p.integer("firstSequence"),
                               stride,
                               out(1),

@@ -26,6 +26,10 @@ export interface LoadOptions {
   maxQueuedTokens?: number;
   prefixCacheBytes?: number;
   memoryBudgetBytes?: number;
+  /** Seed of draft shapes by chance for each request and round that is `adaptive`, in the place of planned ones. */
+  shapeSeed?: number;
+  /** Plans by made-up costs, by which drafting pays. */
+  flatCosts?: boolean;
 }
 
 export type GenerateOptions = Partial<Omit<NativeGenerateOptions, 'eosTokenIds' | 'stopTokenIds'>> & {
@@ -58,8 +62,14 @@ export class EngineError extends Error {
   }
 }
 
-const addonFor = (device: string): NativeModule =>
-  /^cuda|^cpu:failing/.test(device) ? (testing['addon'] as NativeModule) : native();
+const planner = testing['planner'] as { use(kind: 'measured' | 'flat' | 'random', seed?: number): void };
+
+/** What an emulator takes says nothing, so engines there plan by made-up costs. */
+function addonFor(device: string, { shapeSeed, flatCosts }: LoadOptions): NativeModule {
+  if (shapeSeed === undefined && flatCosts !== true && !/^cuda|^cpu:failing/.test(device)) return native();
+  planner.use(shapeSeed === undefined ? 'flat' : 'random', shapeSeed);
+  return testing['addon'] as NativeModule;
+}
 
 /** With what the tests do not ask for filled in. */
 export function engineOptions(model: string, options: LoadOptions): NativeEngineOptions {
@@ -91,6 +101,7 @@ export function generateOptions(options: GenerateOptions = {}): NativeGenerateOp
     seed: 0n,
     beamWidth: 0,
     beamLength: 0,
+    adaptive: false,
     logprobs: -1,
     priority: 0,
     deadlineMs: 0,
@@ -107,7 +118,7 @@ export function generateOptions(options: GenerateOptions = {}): NativeGenerateOp
 /** What `TestEngine.load` with these options will take. */
 export function estimate(model: string, options: LoadOptions = {}): Promise<NativeMemory> {
   const all = engineOptions(model, options);
-  return addonFor(all.device).estimateMemory(all);
+  return addonFor(all.device, options).estimateMemory(all);
 }
 
 export class TestEngine {
@@ -132,7 +143,7 @@ export class TestEngine {
       onClosed = resolve;
     });
     const all = engineOptions(model, options);
-    const { Engine } = addonFor(all.device);
+    const { Engine } = addonFor(all.device, options);
     this.engine = new Engine(all, (messages) => {
       for (const message of messages) {
         if (message.type === 'ready') onReady(message.info);

@@ -149,7 +149,8 @@ export interface BeamArgs extends TopRows {
   idMap?: Int32Array;
   /** 1 when missing. */
   lanes?: number;
-  score: Float32Array;
+  /** By row, `columns` entries each, of which the first `step` are filled; of the results one more. */
+  scores: Float32Array;
   beams: Int32Array;
   state: Float32Array;
   rows: number;
@@ -160,7 +161,7 @@ export interface BeamArgs extends TopRows {
 }
 
 export interface Beams {
-  score: Float32Array;
+  scores: Float32Array;
   beams: Int32Array;
   state: Float32Array;
 }
@@ -172,14 +173,18 @@ export interface BeamResult extends Beams {
 
 export interface TreePackArgs {
   beams: Int32Array;
+  /** Of the beam tokens. */
+  scores: Float32Array;
   /** Of each lane. */
   root: Int32Array;
   live: Int32Array;
   width: number;
   length: number;
+  budget: number;
+  least: number;
 }
 
-/** Each lane has room for 1 + width * length nodes; what is not written keeps what an output begins with. */
+/** Each lane has room for `budget` nodes; what is not written keeps what an output begins with. */
 export interface Trees {
   token: Int32Array;
   parent: Int32Array;
@@ -193,8 +198,7 @@ export interface TreeRowsArgs {
   parent: Int32Array;
   depth: Int32Array;
   nodes: Int32Array;
-  width: number;
-  length: number;
+  budget: number;
   begin: Int32Array;
   committed: Int32Array;
   firstSequence: number;

@@ -47,7 +47,17 @@ beforeAll(() => {
 
 describe('redrafter generate --json', () => {
   it('prints exactly the fields of its contract', async () => {
-    const out = await json('--model', paths.model, '--drafter', paths.drafter, ...IDS, '--logprobs', '2');
+    const out = await json(
+      '--model',
+      paths.model,
+      '--drafter',
+      paths.drafter,
+      ...IDS,
+      '--logprobs',
+      '2',
+      '--beam-length',
+      '4',
+    );
     expect(Object.keys(out)).toEqual(['tokenIds', 'text', 'finishReason', 'logprobs', 'stats']);
     expect(Object.keys(out.stats)).toEqual([
       'promptTokens',
@@ -55,6 +65,7 @@ describe('redrafter generate --json', () => {
       'droppedTokens',
       'tokens',
       'rounds',
+      'draftedRounds',
       'draftedNodes',
       'draftedByDepth',
       'acceptedByDepth',

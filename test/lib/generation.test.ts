@@ -12,6 +12,7 @@ const STATS: NativeStats = {
   droppedTokens: 0,
   rounds: 2,
   decodedTokens: 3,
+  draftedRounds: 0,
   draftedNodes: 8,
   draftedByDepth: [2, 2],
   acceptedByDepth: [2, 1],

@@ -56,7 +56,7 @@ describe('generate options', () => {
       const { native, stop, parseSpecialTokens, signal } = generate(options);
       expect(native).toMatchObject({ maxTokens: 256, temperature: 0, topK: 0, topP: 1, minP: 0, logprobs: -1 });
       expect(native).toMatchObject({ priority: 0, deadlineMs: 0, bufferTokens: 64 });
-      expect(native).toMatchObject({ beamWidth: 1, beamLength: 4, eosTokenIds: Int32Array.of(7) });
+      expect(native).toMatchObject({ adaptive: true, beamWidth: 0, beamLength: 0, eosTokenIds: Int32Array.of(7) });
       expect(native.stopTokenIds).toHaveLength(0);
       expect([stop, parseSpecialTokens, signal]).toEqual([[], false, undefined]);
     }
@@ -73,10 +73,17 @@ describe('generate options', () => {
   });
 
   it('drafts only with a drafter and a shape', () => {
-    const shape = (options: unknown, hasDrafter = true): [number, number] => {
+    const shape = (options: unknown, hasDrafter = true): [number, number] | 'adaptive' => {
       const { native } = resolveGenerate(options as GenerateOptions, { ...MODEL, hasDrafter });
-      return [native.beamWidth, native.beamLength];
+      if (native.adaptive) expect([native.beamWidth, native.beamLength]).toEqual([0, 0]);
+      return native.adaptive ? 'adaptive' : [native.beamWidth, native.beamLength];
     };
+    expect(shape({})).toBe('adaptive');
+    expect(shape({ drafting: true, beamWidth: undefined })).toBe('adaptive');
+    expect(shape({}, false)).toEqual([0, 0]);
+    expect(shape({ drafting: false })).toEqual([0, 0]);
+    expect(shape({ beamWidth: 2 })).toEqual([2, 4]);
+    expect(shape({ beamLength: 2 })).toEqual([1, 2]);
     expect(shape({ beamWidth: 8, beamLength: 5 })).toEqual([8, 5]);
     expect(shape({ beamWidth: 0, beamLength: 5 })).toEqual([0, 0]);
     expect(shape({ beamWidth: 8, beamLength: 0 })).toEqual([0, 0]);

@@ -53,22 +53,26 @@ describe('of a generation', () => {
   it('are consistent with a trained drafter, a random one and none', async () => {
     for (const [model, shape, depth] of [
       [trained, { beamWidth: 4, beamLength: 5 }, 5],
-      [trained, {}, 4],
+      [trained, {}, -1],
+      [trained, { beamLength: 3 }, 3],
       [tiny, { beamWidth: 2, beamLength: 3 }, 3],
       [trained, { drafting: false }, 0],
     ] as const) {
       const session = await model.createSession();
       const result = await session.generate([1, 2, 3], { ...shape, maxTokens: 90, ignoreEos: true }).result();
-      expectConsistent(result, depth);
+      // Shapes that are chosen go as deep as they were.
+      expectConsistent(result, depth < 0 ? result.stats.draftedByDepth.length : depth);
+      if (depth === 0) expect(result.stats.draftedRounds).toBe(0);
+      if (depth > 0) expect(result.stats.draftedRounds).toBe(result.stats.draftedByDepth[0]);
       expectTimes(result.stats);
-      if (model === trained) expect(result.stats.tokensPerStep > 1.2).toBe(depth > 0);
+      if (model === trained && depth >= 0) expect(result.stats.tokensPerStep > 1.2).toBe(depth > 0);
       await session.dispose();
     }
   });
 
   it('count no depth that the token limit leaves out', async () => {
     const session = await trained.createSession();
-    const { stats } = await session.generate([1, 2, 3], { maxTokens: 3, ignoreEos: true }).result();
+    const { stats } = await session.generate([1, 2, 3], { maxTokens: 3, beamLength: 4, ignoreEos: true }).result();
     expect(stats.draftedByDepth.slice(1)).toEqual([0, 0, 0]);
     await session.dispose();
   });
@@ -106,12 +110,12 @@ describe('of sessions and models', () => {
     controller.abort();
     await expect(signalled.result()).rejects.toMatchObject({ code: 'ERR_ABORTED' });
 
-    const sum = (key: 'tokens' | 'rounds' | 'promptTokens' | 'draftedNodes'): number =>
+    const sum = (key: 'tokens' | 'rounds' | 'promptTokens' | 'draftedRounds' | 'draftedNodes'): number =>
       results.reduce((total, { stats }) => total + stats[key], 0);
     const mine: [TotalStats, TotalStats] = [sessions[0].stats, sessions[1].stats];
     expect(mine[0].generations + mine[1].generations).toBe(5);
     expect(trained.stats.generations - before.generations).toBe(5);
-    for (const key of ['rounds', 'promptTokens', 'draftedNodes', 'tokens'] as const) {
+    for (const key of ['rounds', 'promptTokens', 'draftedRounds', 'draftedNodes', 'tokens'] as const) {
       expect(mine[0][key] + mine[1][key]).toBe(trained.stats[key] - before[key]);
       // The one that its signal ended has no result to compare with, but its work is counted.
       expect(mine[0][key] + mine[1][key]).toBeGreaterThanOrEqual(sum(key));
@@ -134,6 +138,7 @@ describe('of sessions and models', () => {
       droppedTokens: 0,
       rounds: 0,
       decodedTokens: 0,
+      draftedRounds: 0,
       draftedNodes: 0,
       firstTokenMs: 0,
     };

@@ -103,6 +103,23 @@ describeLevels('the engine', (level) => {
     });
   });
 
+  it('gives 12 requests what they give alone while their shapes change by chance from round to round', async () => {
+    const engine = await load({ device: level, drafter: join(directory, 'gru'), kvTokens: 4096, shapeSeed: 3 });
+    const requests = REQUESTS.slice(0, 12);
+    const outcomes = await Promise.all(requests.map((request) => run(engine, request, { adaptive: true })));
+    expectAll(plain, outcomes, 'shapes by chance');
+    const total = (of: (stats: Outcome['stats']) => number): number =>
+      outcomes.reduce((sum, { stats }) => sum + of(stats), 0);
+    expect(total(({ draftedRounds }) => draftedRounds)).toBeGreaterThan(15);
+    expect(total(({ rounds, draftedRounds }) => rounds - draftedRounds)).toBeGreaterThan(5);
+  });
+
+  it('plans shapes of its own, which change nothing', async () => {
+    const engine = await load({ device: level, drafter: join(directory, 'gru'), kvTokens: 4096 });
+    const outcomes = await Promise.all(REQUESTS.slice(0, 6).map((request) => run(engine, request, { adaptive: true })));
+    expectAll(plain, outcomes, 'planned shapes');
+  });
+
   it.runIf(level === 'cuda:host')('launches rounds that only decode as graphs', async () => {
     const engine = await load({ device: level, drafter: join(directory, 'gru') });
     const request: Case = { name: 'long', ids: ids(12), options: { maxTokens: 40 } };

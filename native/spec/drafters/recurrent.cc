@@ -28,13 +28,14 @@ void RecurrentDrafter::carve(Arena& arena) {
   top_logit_ = arena.take<float>(rows * kMaxBeamWidth);
   log_sum_exp_ = arena.take<float>(rows);
   head_scratch_ = arena.take<float>(rows * head_top_scratch(weights_.head.rows));
-  score_ = arena.take<float>(rows);
-  score_next_ = arena.take<float>(rows);
+  scores_ = arena.take<float>(rows * columns);
+  scores_next_ = arena.take<float>(rows * columns);
   beams_ = arena.take<int32_t>(rows * columns);
   beams_next_ = arena.take<int32_t>(rows * columns);
   live_ = arena.take<int32_t>(rows);
-  beam_scratch_ = arena.take<float>(rows * (kMaxBeamWidth + 1));
+  beam_scratch_ = arena.take<float>(rows * (kMaxBeamWidth + 2));
   unpack_ = arena.take<int32_t>(rows * columns);
+  pack_scratch_ = arena.take<int32_t>(2 * max_tree_nodes(kMaxBeamWidth, kMaxBeamLength));
 }
 
 void RecurrentDrafter::step(const Proposal& proposal, int64_t beams, int64_t step) {
@@ -54,15 +55,15 @@ void RecurrentDrafter::step(const Proposal& proposal, int64_t beams, int64_t ste
   backend_.head_top({z_, r.head, rows, proposal.width, top_token_, top_logit_, log_sum_exp_, head_scratch_},
                     stream_);
   backend_.beam(
-      {top_token_, top_logit_, log_sum_exp_, r.id_map, score_, beams_, state_next_, beams, proposal.width,
-       columns, step, hidden, score_next_, beams_next_, state_, live_, beam_scratch_, proposal.lanes},
+      {top_token_, top_logit_, log_sum_exp_, r.id_map, scores_, beams_, state_next_, beams, proposal.width,
+       columns, step, hidden, scores_next_, beams_next_, state_, live_, beam_scratch_, proposal.lanes},
       stream_);
-  std::swap(score_, score_next_);
+  std::swap(scores_, scores_next_);
   std::swap(beams_, beams_next_);
 }
 
 void RecurrentDrafter::propose(const Proposal& proposal, const DraftTrees& trees) {
-  const int64_t at_once = kRows / proposal.width, nodes = max_tree_nodes(proposal.width, proposal.length);
+  const int64_t at_once = kRows / proposal.width, nodes = proposal.budget;
   for (int64_t first = 0; first < proposal.lanes; first += at_once) {
     Proposal some = proposal;
     some.hidden_row += first;
@@ -75,11 +76,11 @@ void RecurrentDrafter::propose(const Proposal& proposal, const DraftTrees& trees
 
 // One live beam to start with: the root. Its clones would only be duplicates for the tree to remove.
 void RecurrentDrafter::propose_some(const Proposal& p, const DraftTrees& trees) {
-  backend_.beam_start({p.root, p.lanes, p.length + 1, weights_.config.hidden, score_, beams_, state_},
+  backend_.beam_start({p.root, p.lanes, p.length + 1, weights_.config.hidden, scores_, beams_, state_},
                       stream_);
   for (int64_t t = 1; t <= p.length; ++t) step(p, t == 1 ? 1 : p.width, t);
-  backend_.tree_pack({beams_, p.root, live_, p.lanes, p.width, p.length, trees.token, trees.parent,
-                      trees.depth, unpack_, trees.nodes},
+  backend_.tree_pack({beams_, scores_, p.root, live_, p.lanes, p.width, p.length, p.budget, p.least,
+                      trees.token, trees.parent, trees.depth, unpack_, trees.nodes, pack_scratch_},
                      stream_);
 }
 

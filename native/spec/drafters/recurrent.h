@@ -44,13 +44,14 @@ class RecurrentDrafter final : public Drafter {
   float* top_logit_ = nullptr;    // [W]
   float* log_sum_exp_ = nullptr;
   float* head_scratch_ = nullptr;
-  float* score_ = nullptr;
-  float* score_next_ = nullptr;
+  float* scores_ = nullptr;  // [1 + L]
+  float* scores_next_ = nullptr;
   int32_t* beams_ = nullptr;  // [1 + L]
   int32_t* beams_next_ = nullptr;
   int32_t* live_ = nullptr;  // by lane
   float* beam_scratch_ = nullptr;
   int32_t* unpack_ = nullptr;  // [1 + L]
+  int32_t* pack_scratch_ = nullptr;
 };
 
 }  // namespace redrafter

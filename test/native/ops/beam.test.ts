@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 
-import { at, joinBytes, range, rowOf } from '../../kit/arrays.js';
+import { at, range, rowOf } from '../../kit/arrays.js';
 import { encode } from '../../kit/bf16.js';
 import { expectSameBytes, expectSameNumbers } from '../../kit/compare.js';
 import type { BeamArgs, BeamResult, TopRows } from '../../kit/ops.js';
@@ -37,7 +37,7 @@ function headTop(level: string, rows: Float32Array[], top: number): TopRows {
 function search(level: string, seed: number, vocab: number, width: number, length: number, idMap?: Int32Array): Beam[] {
   const columns = length + 1;
   let beams = Int32Array.from(range(columns), () => 7);
-  let score = Float32Array.of(0);
+  let scores = new Float32Array(columns);
   let prefixes: number[][] = [[]];
   for (let step = 1; step <= length; step++) {
     const rows = prefixes.length;
@@ -47,11 +47,11 @@ function search(level: string, seed: number, vocab: number, width: number, lengt
       width,
     );
     const state = Float32Array.from(prefixes.flatMap((tokens) => range(length).map((i) => tokens[i] ?? -1)));
-    const args: BeamArgs = { ...top, score, beams, state, rows, width, columns, step, hidden: length };
+    const args: BeamArgs = { ...top, scores, beams, state, rows, width, columns, step, hidden: length };
     const next = ops.beam(level, 1, idMap === undefined ? args : { ...args, idMap });
     const live = at(next.live, 0);
     beams = next.beams.slice(0, live * columns);
-    score = next.score.slice(0, live);
+    scores = next.scores.slice(0, live * columns);
     prefixes = range(live).map((row) => {
       const parent = Array.from(next.state.subarray(row * length, row * length + step - 1));
       const token = at(beams, row * columns + step);
@@ -61,7 +61,7 @@ function search(level: string, seed: number, vocab: number, width: number, lengt
   return prefixes.map((tokens, row) => {
     const stored = Array.from(beams.subarray(row * columns, (row + 1) * columns));
     expect(stored).toEqual([7, ...tokens.map((token) => (idMap === undefined ? token : at(idMap, token)))]);
-    return { tokens, score: at(score, row) };
+    return { tokens, score: at(scores, row * columns + length) };
   });
 }
 
@@ -78,28 +78,28 @@ interface LaneOfBeams {
 function searchLanes(level: string, seeds: number[], vocab: number, width: number, length: number): LaneOfBeams[] {
   const [lanes, columns] = [seeds.length, length + 1];
   const root = Int32Array.from(seeds, () => 7);
-  let { score, beams, state } = ops.beamStart(level, 1, { root, columns, hidden: length });
-  expectSameBytes(joinBytes(score, state), new Uint8Array(4 * lanes * columns));
+  let { scores, beams, state } = ops.beamStart(level, 1, { root, columns, hidden: length });
+  expectSameBytes(state, new Float32Array(lanes * length));
   const lives = seeds.map((): number[] => []);
   for (let step = 1; step <= length; step++) {
-    const rows = score.length / lanes;
+    const rows = scores.length / lanes / columns;
     const logits = range(lanes * rows).map((row) => {
       const prefix = Array.from(beams.subarray(row * columns + 1, row * columns + step));
       const own = toyLogits(at(seeds, Math.floor(row / rows)), prefix, vocab);
-      return Number.isNaN(at(score, row)) ? own.map((_, i) => (i === 0 ? 9 : -9)) : own;
+      return Number.isNaN(at(scores, row * columns + step - 1)) ? own.map((_, i) => (i === 0 ? 9 : -9)) : own;
     });
     // What a cell would make of it: the state holds the tokens of its beam.
     state = Float32Array.from(range(lanes * rows * length), (i) => {
       const [row, depth] = [Math.floor(i / length), i % length];
       return depth < step - 1 ? at(beams, row * columns + depth + 1) : -1;
     });
-    const args = { ...headTop(level, logits, width), score, beams, state, lanes, rows, width, columns, step };
+    const args = { ...headTop(level, logits, width), scores, beams, state, lanes, rows, width, columns, step };
     const next = ops.beam(level, 1, { ...args, hidden: length });
-    ({ score, beams } = next);
+    ({ scores, beams } = next);
     lives.forEach((own, lane) => own.push(at(next.live, lane)));
     for (const row of range(lanes * width)) {
       const live = row % width < at(next.live, Math.floor(row / width));
-      expect(Number.isNaN(at(score, row))).toBe(!live);
+      expect(Number.isNaN(at(scores, row * columns + step))).toBe(!live);
       const tokens = beams.subarray(row * columns + 1, row * columns + step);
       expectSameNumbers(next.state.subarray(row * length, row * length + step - 1), tokens, 'state');
       if (!live) expectSameNumbers(next.state.subarray(row * length, (row + 1) * length), new Float32Array(length));
@@ -108,7 +108,10 @@ function searchLanes(level: string, seeds: number[], vocab: number, width: numbe
   return lives.map((own, lane) => {
     const kept = range(own.at(-1) ?? 0).map((row) => lane * width + row);
     const tokens = (row: number): number[] => Array.from(beams.subarray(row * columns + 1, (row + 1) * columns));
-    return { beams: kept.map((row) => ({ tokens: tokens(row), score: at(score, row) })), lives: own };
+    return {
+      beams: kept.map((row) => ({ tokens: tokens(row), score: at(scores, row * columns + length) })),
+      lives: own,
+    };
   });
 }
 
@@ -141,7 +144,8 @@ function sorted(args: BeamArgs): { parent: number; token: number; total: number 
   const totals = Array.from(args.token, (token, i) => {
     const parent = Math.floor(i / args.width);
     const step = Math.fround(at(args.logit, i) - at(args.logSumExp, parent));
-    return { parent, token, total: token < 0 ? NaN : Math.fround(at(args.score, parent) + step), i };
+    const score = at(args.scores, parent * args.columns + args.step - 1);
+    return { parent, token, total: token < 0 ? NaN : Math.fround(score + step), i };
   });
   const usable = totals.filter(({ total }) => !Number.isNaN(total));
   usable.sort((a, b) => (a.total === b.total ? a.i - b.i : b.total - a.total));
@@ -153,7 +157,8 @@ function expectContract(args: BeamArgs, y: BeamResult): void {
   expectSameNumbers(y.live, [expected.length]);
   const { columns, step, hidden, width } = args;
   expected.forEach(({ parent, token, total }, row) => {
-    expect(at(y.score, row)).toBe(total);
+    const scores = [...args.scores.subarray(parent * columns, parent * columns + step), total];
+    expectSameNumbers(y.scores.subarray(row * columns, row * columns + step + 1), scores);
     const tokens = [...args.beams.subarray(parent * columns, parent * columns + step), token];
     expectSameNumbers(y.beams.subarray(row * columns, row * columns + step + 1), tokens);
     expectSameBytes(
@@ -162,7 +167,7 @@ function expectContract(args: BeamArgs, y: BeamResult): void {
     );
   });
   for (const row of range(width - expected.length, expected.length)) {
-    expect(at(y.score, row)).toBeNaN();
+    expectSameNumbers(y.scores.subarray(row * columns, row * columns + step + 1), new Float32Array(step + 1).fill(NaN));
     expectSameNumbers(y.beams.subarray(row * columns, row * columns + step + 1), new Int32Array(step + 1));
     expectSameNumbers(rowOf(y.state, hidden, row), new Float32Array(hidden));
   }
@@ -178,14 +183,15 @@ interface Shape {
 
 /** A step with ties, missing tokens, infinities, NaN and dead rows; all rows are dead where `dead`. */
 function randomStep(random: Random, shape: Shape, dead = false): BeamArgs {
-  const { rows, width, columns, hidden } = shape;
+  const { rows, width, columns, step, hidden } = shape;
+  const score = (): number => random.pick([0, -1, -1, -50000, -Infinity, NaN]);
   const values = [0, 1, 1, 2, -1, NaN, -Infinity, Infinity];
   return {
     ...shape,
     token: random.integers(rows * width, -1, 20),
     logit: Float32Array.from(range(rows * width), () => random.pick(values)),
     logSumExp: Float32Array.from(range(rows), () => random.pick([2, 3, 3, NaN])),
-    score: Float32Array.from(range(rows), () => (dead ? NaN : random.pick([0, -1, -1, -50000, -Infinity, NaN]))),
+    scores: Float32Array.from(range(rows * columns), (i) => (dead && i % columns === step - 1 ? NaN : score())),
     beams: random.integers(rows * columns, 0, 100),
     state: random.floats(rows * hidden),
   };
@@ -193,7 +199,7 @@ function randomStep(random: Random, shape: Shape, dead = false): BeamArgs {
 
 /** The steps of lanes as one. */
 function joined(lanes: BeamArgs[]): BeamArgs {
-  const floats = (key: 'logit' | 'logSumExp' | 'score' | 'state'): Float32Array =>
+  const floats = (key: 'logit' | 'logSumExp' | 'scores' | 'state'): Float32Array =>
     Float32Array.from(lanes.flatMap((lane) => Array.from(lane[key])));
   const integers = (key: 'token' | 'beams'): Int32Array =>
     Int32Array.from(lanes.flatMap((lane) => Array.from(lane[key])));
@@ -201,7 +207,7 @@ function joined(lanes: BeamArgs[]): BeamArgs {
     ...at(lanes, 0),
     lanes: lanes.length,
     ...{ token: integers('token'), beams: integers('beams'), state: floats('state') },
-    ...{ logit: floats('logit'), logSumExp: floats('logSumExp'), score: floats('score') },
+    ...{ logit: floats('logit'), logSumExp: floats('logSumExp'), scores: floats('scores') },
   };
 }
 
@@ -234,7 +240,7 @@ describeLevels('beam search', (level) => {
       // Now and then more extensions than a kernel compares with each other.
       const most = trial % 30 === 29 ? 65 : 9;
       const [rows, width] = [random.integer(1, most), random.integer(1, most)];
-      const args = randomStep(random, { rows, width, columns: 4, hidden: 3, step: random.integer(0, 4) });
+      const args = randomStep(random, { rows, width, columns: 4, hidden: 3, step: random.integer(1, 4) });
       expectContract(args, ops.beam(level, 1, args));
     }
   });
@@ -242,12 +248,12 @@ describeLevels('beam search', (level) => {
     const random = new Random(lanes);
     for (let trial = 0; trial < trials(40, 8); trial++) {
       const [rows, width] = [random.integer(1, 9), random.integer(1, 9)];
-      const shape = { rows, width, columns: 4, hidden: random.pick([3, 8]), step: random.integer(0, 4) };
+      const shape = { rows, width, columns: 4, hidden: random.pick([3, 8]), step: random.integer(1, 4) };
       const args = range(lanes).map((lane) => randomStep(random, shape, lane % 4 === 1));
       const y = ops.beam(level, 1, joined(args));
       args.forEach((own, lane) => {
         const alone = ops.beam(level, 1, own);
-        for (const key of ['score', 'beams', 'state', 'live'] as const) {
+        for (const key of ['scores', 'beams', 'state', 'live'] as const) {
           const each = alone[key].length;
           expectSameBytes(y[key].slice(lane * each, (lane + 1) * each), alone[key], `in ${key} of lane ${lane}`);
         }
@@ -258,7 +264,11 @@ describeLevels('beam search', (level) => {
     for (const lanes of [1, 33]) {
       const root = Int32Array.from(range(lanes), (lane) => 5 + lane);
       const y = ops.beamStart(level, 1, { root, columns: 3, hidden: 300 });
-      expectSameNumbers(y.score, new Float32Array(lanes));
+      const empty = at(new Float32Array(Int32Array.of(UNWRITTEN).buffer), 0);
+      expectSameNumbers(
+        y.scores,
+        range(lanes).flatMap(() => [0, empty, empty]),
+      );
       expectSameNumbers(y.state, new Float32Array(lanes * 300));
       expectSameNumbers(
         y.beams,
@@ -282,7 +292,7 @@ describeLevels('beam search', (level) => {
   it('drops a row whose logits are NaN and keeps the others; all NaN leaves no beam', () => {
     const good = Float32Array.of(1, 2, 3);
     const nan = new Float32Array(3).fill(NaN);
-    const rest = { score: new Float32Array(2), beams: new Int32Array(4), state: Float32Array.of(1, 2) };
+    const rest = { scores: new Float32Array(4), beams: new Int32Array(4), state: Float32Array.of(1, 2) };
     const shape = { rows: 2, width: 2, columns: 2, step: 1, hidden: 1 };
     const mixed = ops.beam(level, 1, { ...headTop(level, [nan, good], 2), ...rest, ...shape });
     expectSameNumbers(mixed.live, [2]);

@@ -9,6 +9,7 @@ import { BLOCK, Paged } from './paged.js';
 import {
   acceptPath,
   packTree,
+  pruned,
   randomBeams,
   randomChoices,
   randomLanes,
@@ -59,7 +60,8 @@ describeLevels('tree_pack', (level) => {
     for (let trial = 0; trial < trials(2500, 8); trial++) {
       const args = randomBeams(random);
       const tree = packTree(level, args);
-      expectSame(tree, trie(args));
+      const { token, parent, depth, unpack } = trie(args);
+      expectSame(tree, { token, parent, depth, unpack });
       if (tree.token.length < 1 + args.width * args.length) shared++;
       // What compaction in place relies on.
       for (const row of range(args.width)) {
@@ -72,15 +74,83 @@ describeLevels('tree_pack', (level) => {
     expect(shared).toBeGreaterThan(trials(1000, 8));
   });
   it.each(LANES)(
-    'packs the live rows of each of %d lanes, its root where there are none, and writes no more',
+    'packs the live rows of each of %d lanes, its root where there are none, keeps its budget, and writes no more',
     (lanes) => {
       const random = new Random(lanes);
-      for (let trial = 0; trial < trials(50, 5); trial++) {
+      for (let trial = 0; trial < trials(100, 10); trial++) {
         const args = randomLanes(random, lanes);
         expectSame(ops.treePack(level, 1, args), tries(args), `trial ${trial}`);
       }
     },
   );
+  it('keeps the most probable nodes of a worked example, parents before children', () => {
+    // Beams 1 2, 1 3 and 4 2 under a root of 7: nodes 7, 1, 2, 3, 4, 2.
+    const args = {
+      ...{ beams: ints(7, 1, 2, 7, 1, 3, 7, 4, 2), root: ints(7), live: ints(3), width: 3, length: 2 },
+      scores: Float32Array.of(0, -1, -2, 0, -1, -4, 0, -3, -4),
+    };
+    const kept = (budget: number, least = -Infinity): number[] => {
+      const { token, nodes } = ops.treePack(level, 1, { ...args, budget, least });
+      return Array.from(token.slice(0, at(nodes, 0)));
+    };
+    expect([7, 6, 5, 4, 3, 2, 1].map((budget) => kept(budget))).toEqual([
+      [7, 1, 2, 3, 4, 2],
+      [7, 1, 2, 3, 4, 2],
+      [7, 1, 2, 3, 4], // of the two with -4 the first
+      [7, 1, 2, 4],
+      [7, 1, 2],
+      [7, 1],
+      [7],
+    ]);
+    expect([-4, -3, -1, 0, 9].map((least) => kept(7, least).length)).toEqual([6, 4, 2, 1, 1]);
+    expect(kept(3, -1)).toEqual([7, 1]);
+    const { parent, depth, unpack } = ops.treePack(level, 1, { ...args, budget: 4, least: -Infinity });
+    expect(Array.from(parent)).toEqual([-1, 0, 1, 0]);
+    expect(Array.from(depth)).toEqual([0, 1, 2, 1]);
+    expect(Array.from(unpack)).toEqual([0, 1, 2, 0, 1, -1, 0, 3, -1]);
+  });
+  it('would notice the last of equals being kept, a child without its parent, and a budget of one more', () => {
+    const random = new Random(21);
+    const missed = { last: 0, orphans: 0, more: 0 };
+    for (let trial = 0; trial < 120; trial++) {
+      const args = { ...randomLanes(random, 3), least: -Infinity };
+      const [first, live] = [2 * args.width * (args.length + 1), at(args.live, 2)];
+      if (live === 0) continue;
+      const own = trie({
+        ...args,
+        beams: args.beams.subarray(first),
+        scores: args.scores.subarray(first),
+        width: live,
+      });
+      const op = ops.treePack(level, 1, args);
+      const differs = (score: number[], budget: number): boolean =>
+        pruned({ ...own, score }, budget, -Infinity).unpack.join() !==
+        op.unpack.slice(first, first + own.unpack.length).join();
+      expect(differs(own.score, args.budget)).toBe(false);
+      const later = own.score.map((score, node) => (score === -Infinity ? -1e9 : score) + node * 1e-9);
+      if (differs(later, args.budget)) missed.last++;
+      if (differs(own.given, args.budget)) missed.orphans++;
+      if (differs(own.score, args.budget + 1)) missed.more++;
+    }
+    expect(Math.min(...Object.values(missed))).toBeGreaterThan(5);
+  });
+  it('keeps a parent that its scores say is less probable than its child', () => {
+    const args = { beams: ints(7, 1, 2, 7, 3, 4), root: ints(7), live: ints(2), width: 2, length: 2 };
+    const scores = Float32Array.of(0, -5, -1, 0, -2, -3);
+    const { token, parent, nodes } = ops.treePack(level, 1, { ...args, scores, budget: 4, least: -Infinity });
+    expectSameNumbers(nodes, [4]);
+    expectSameNumbers(token, [7, 1, 3, 4]);
+    expectSameNumbers(parent, [-1, 0, 0, 2]);
+  });
+  it('keeps a budget of the widest trees', () => {
+    const random = new Random(8);
+    const { beams } = randomBeams(random, { width: 64, length: 8 });
+    const args = { beams, root: ints(7), live: ints(64), width: 64, length: 8, scores: random.floats(64 * 9) };
+    for (const budget of [1, 2, 64, 300, 513]) {
+      const packed = { ...args, budget, least: -Infinity };
+      expectSame(ops.treePack(level, 1, packed), tries(packed), `budget ${budget}`);
+    }
+  });
 });
 
 /** Trees of lanes as part of a pass; `padding` rows at most behind the nodes of a lane, or none at all for a lane. */
@@ -93,7 +163,7 @@ function randomPass(random: Random, lanes: number, padding: number): TreeRowsArg
     begin.push(at(begin, begin.length - 1) + rows);
   }
   return {
-    ...{ token, parent, depth, nodes, width: packed.width, length: packed.length },
+    ...{ token, parent, depth, nodes, budget: packed.budget },
     begin: Int32Array.from(begin),
     committed: random.integers(lanes, 0, 1000),
     firstSequence: random.integer(0, 9),
@@ -106,7 +176,7 @@ describeLevels('tree_rows', (level) => {
   it('brings a worked example into a pass, with two inert rows', () => {
     const y = ops.treeRows(level, 1, {
       ...{ token: ints(7, 1, 2, 3), parent: ints(-1, 0, 0, 2), depth: ints(0, 1, 1, 2), nodes: ints(4) },
-      ...{ width: 1, length: 3, begin: ints(1, 7), committed: ints(20), firstSequence: 5, tailStride: 4, rows: 8 },
+      ...{ budget: 4, begin: ints(1, 7), committed: ints(20), firstSequence: 5, tailStride: 4, rows: 8 },
     });
     const [x, lane] = [UNWRITTEN, [5, 5, 5, 5, 5, 5]];
     expectSame(y, {
@@ -190,12 +260,13 @@ describeLevels('tree_rows', (level) => {
       expectSameBytes(results(padding, last), without, `${padding} rows behind each tree, ${last} behind all`);
   });
   it('has more rows in a lane than a block has threads', () => {
-    const packed = { width: 90, length: 8, root: ints(7), live: ints(90) };
+    const all = { scores: new Float32Array(90 * 9), budget: 721, least: -Infinity };
+    const packed = { width: 90, length: 8, root: ints(7), live: ints(90), ...all };
     const beams = new Random(3).integers(90 * 9, 0, 50).map((token, i) => (i % 9 === 0 ? 7 : token));
     const trees = tries({ ...packed, beams });
     expect(at(trees.nodes, 0)).toBeGreaterThan(600);
     const args: TreeRowsArgs = {
-      ...{ ...trees, width: 90, length: 8, begin: ints(0, 721), committed: ints(3) },
+      ...{ ...trees, budget: 721, begin: ints(0, 721), committed: ints(3) },
       ...{ firstSequence: 0, tailStride: 9, rows: 721 },
     };
     expectSame(ops.treeRows(level, 1, args), rowsOf(args));
@@ -240,7 +311,7 @@ describeLevels('tree_accept', (level) => {
         for (const lane of range(lanes)) {
           chosen.set(randomChoices(random, token.slice(...of(lane)), parent.slice(...of(lane))), at(pass.begin, lane));
         }
-        const stride = random.integer(1, pass.length + 3);
+        const stride = random.integer(1, pass.tailStride + 2);
         const expected = [new Int32Array(lanes * stride), new Int32Array(lanes * stride)].map((x) => x.fill(UNWRITTEN));
         const [path = ints(), emitted = ints()] = expected;
         const pathLength = Int32Array.from(range(lanes), (lane) => {

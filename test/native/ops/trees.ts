@@ -31,26 +31,53 @@ export function randomBeams(random: Random, shape?: { width: number; length: num
   return { beams: Int32Array.from(rows.flatMap((row) => Array.from(row))), width, length };
 }
 
+/** A tree and how probable its nodes are: as their scores have it, and not more than their parents. */
+type Scored = Tree & { given: number[]; score: number[] };
+
 /** A trie, filled beam by beam. */
-export function trie({ beams, width, length }: Beams): Tree {
+export function trie({ beams, width, length, scores }: Beams & { scores?: Float32Array }): Scored {
   const nodes: { token: number; parent: number; depth: number; children: Map<number, number> }[] = [];
   const unpack: number[] = [];
+  const [given, score]: [number[], number[]] = [[], []];
   for (const row of range(width)) {
     let parent = -1;
     for (const depth of range(length + 1)) {
       const token = at(beams, row * (length + 1) + depth);
       const known = parent < 0 ? (nodes.length > 0 ? 0 : undefined) : at(nodes, parent).children.get(token);
       const node = known ?? nodes.push({ token, parent, depth, children: new Map() }) - 1;
+      if (known === undefined) {
+        const own = scores?.[row * (length + 1) + depth] ?? 0;
+        given.push(parent < 0 ? Infinity : own);
+        score.push(parent < 0 ? Infinity : Math.min(own, at(score, parent)));
+      }
       if (parent >= 0) at(nodes, parent).children.set(token, node);
       unpack.push(node);
       parent = node;
     }
   }
   const column = (key: 'token' | 'parent' | 'depth'): Int32Array => Int32Array.from(nodes, (node) => node[key]);
-  return { token: column('token'), parent: column('parent'), depth: column('depth'), unpack: Int32Array.from(unpack) };
+  const unpacked = Int32Array.from(unpack);
+  return { token: column('token'), parent: column('parent'), depth: column('depth'), unpack: unpacked, given, score };
 }
 
-/** Beams of lanes, of which each packs its own number of rows, 0 and all among them. */
+/** What is left of a trie: its most probable nodes, the first of equals, in the order that they had. */
+export function pruned({ score, ...tree }: Tree & { score: number[] }, budget: number, least: number): Tree {
+  const ranked = range(score.length).sort((a, b) => at(score, b) - at(score, a) || a - b);
+  const kept = ranked.slice(0, budget).filter((node) => at(score, node) >= least);
+  kept.sort((a, b) => a - b);
+  const place = (node: number): number => kept.indexOf(node);
+  const column = (key: 'token' | 'depth'): Int32Array => Int32Array.from(kept, (node) => at(tree[key], node));
+  return {
+    ...{ token: column('token'), depth: column('depth') },
+    parent: Int32Array.from(kept, (node) => (node === 0 ? -1 : place(at(tree.parent, node)))),
+    unpack: tree.unpack.map(place),
+  };
+}
+
+/**
+ * Beams of lanes, of which each packs its own number of rows, 0 and all among them. Scores have many ties and now and then
+ * rise; half of the time all nodes are kept.
+ */
 export function randomLanes(random: Random, lanes: number): TreePackArgs {
   const { width, length } = { width: random.integer(1, random.pick([4, 12])), length: random.integer(1, 6) };
   const live = Int32Array.from(range(lanes), (lane) => [0, width][lane % 5] ?? random.integer(0, width + 1));
@@ -59,8 +86,15 @@ export function randomLanes(random: Random, lanes: number): TreePackArgs {
     for (const row of range(width)) rows[row * (length + 1)] = 100 + lane;
     return Array.from(rows.fill(0, at(live, lane) * (length + 1))); // dead rows as beam search leaves them
   });
+  const isLive = (i: number): boolean =>
+    Math.floor(i / (length + 1)) % width < at(live, Math.floor(i / (length + 1) / width));
+  const values = random.pick([[0], [-0.5, -1, -1, -2, -3, -Infinity], range(20).map(() => random.floats(1)[0] ?? 0)]);
+  const all = 1 + width * length;
   return {
     beams: Int32Array.from(beams),
+    scores: Float32Array.from(beams, (_, i) => (isLive(i) ? random.pick(values) : NaN)),
+    budget: random.pick([all, random.integer(1, all + 1)]),
+    least: random.pick([-Infinity, -Infinity, -1, -3, 5]),
     root: Int32Array.from(range(lanes), (lane) => 100 + lane),
     live,
     width,
@@ -69,20 +103,20 @@ export function randomLanes(random: Random, lanes: number): TreePackArgs {
 }
 
 /** Each lane's trie, in the arrays that the op fills. */
-export function tries({ beams, root, live, width, length }: TreePackArgs): Trees {
-  const [lanes, most, columns] = [live.length, 1 + width * length, length + 1];
+export function tries({ beams, scores, root, live, width, length, budget, least }: TreePackArgs): Trees {
+  const [lanes, columns] = [live.length, length + 1];
   const unwritten = (count: number): Int32Array => new Int32Array(count).fill(UNWRITTEN);
-  const [token, parent, depth] = [unwritten(lanes * most), unwritten(lanes * most), unwritten(lanes * most)];
+  const [token, parent, depth] = [unwritten(lanes * budget), unwritten(lanes * budget), unwritten(lanes * budget)];
   const unpack = unwritten(lanes * width * columns);
   const nodes = Int32Array.from(live, (rows, lane) => {
-    const own = beams.subarray(lane * width * columns);
+    const [own, ownScores] = [beams.subarray(lane * width * columns), scores.subarray(lane * width * columns)];
     const tree =
       rows === 0
         ? { token: ints(at(root, lane)), parent: ints(-1), depth: ints(0), unpack: ints() }
-        : trie({ beams: own, width: rows, length });
-    token.set(tree.token, lane * most);
-    parent.set(tree.parent, lane * most);
-    depth.set(tree.depth, lane * most);
+        : pruned(trie({ beams: own, scores: ownScores, width: rows, length }), budget, least);
+    token.set(tree.token, lane * budget);
+    parent.set(tree.parent, lane * budget);
+    depth.set(tree.depth, lane * budget);
     unpack.set(tree.unpack, lane * width * columns);
     return tree.token.length;
   });
@@ -96,16 +130,15 @@ export function rowsOf(p: TreeRowsArgs): TreeRows {
     ...{ token: out(), position: out(), slot: out(), sequence: out(), context: out() },
     ...{ tailBegin: out(), tailSlots: out(p.tailStride), choosePosition: out(), parent: out() },
   };
-  const most = 1 + p.width * p.length;
   p.nodes.forEach((nodes, lane) => {
     const [first, committed] = [at(p.begin, lane), at(p.committed, lane)];
     for (const n of range(at(p.begin, lane + 1) - first)) {
       // The path from the root to this node; a row that is no node sees nothing.
       const path = n < nodes ? [n] : [];
-      for (let node = n; n < nodes && node > 0; path.unshift(node)) node = at(p.parent, lane * most + node);
+      for (let node = n; n < nodes && node > 0; path.unshift(node)) node = at(p.parent, lane * p.budget + node);
       const position = n < nodes ? committed + path.length - 1 : -1;
       const row = first + n;
-      y.token[row] = n < nodes ? at(p.token, lane * most + n) : 0;
+      y.token[row] = n < nodes ? at(p.token, lane * p.budget + n) : 0;
       y.position[row] = position;
       y.choosePosition[row] = position + 1;
       y.context[row] = n < nodes ? committed : 0;
@@ -116,7 +149,7 @@ export function rowsOf(p: TreeRowsArgs): TreeRows {
         path.map((node) => committed + node),
         row * p.tailStride,
       );
-      y.parent[row] = n < nodes ? at(p.parent, lane * most + n) : -1;
+      y.parent[row] = n < nodes ? at(p.parent, lane * p.budget + n) : -1;
     }
   });
   return y;
@@ -147,7 +180,9 @@ export function randomChoices(random: Random, token: Int32Array, parent: Int32Ar
 
 /** tree_pack on all beams of one lane, cut to the nodes made. */
 export function packTree(level: string, { beams, width, length }: Beams): Tree {
-  const trees = ops.treePack(level, 1, { beams, root: beams.slice(0, 1), live: ints(width), width, length });
+  const scores = new Float32Array(beams.length);
+  const all = { scores, budget: 1 + width * length, least: -Infinity };
+  const trees = ops.treePack(level, 1, { beams, root: beams.slice(0, 1), live: ints(width), width, length, ...all });
   const nodes = at(trees.nodes, 0);
   const cut = (key: 'token' | 'parent' | 'depth'): Int32Array => trees[key].slice(0, nodes);
   return { token: cut('token'), parent: cut('parent'), depth: cut('depth'), unpack: trees.unpack };

@@ -44,6 +44,8 @@ interface DrafterBindings {
     root: number,
     width: number,
     length: number,
+    budget?: number,
+    least?: number,
   ): Tree;
 }
 
@@ -184,6 +186,32 @@ describe('beam search', () => {
       }
     });
   }
+
+  it('keeps the most probable paths within a budget, and none below the least probability', () => {
+    const directory = join(root, 'drafter-gru');
+    const random = new Random(6);
+    const hidden = Float32Array.from({ length: 32 }, () => random.normal());
+    /** Log-probability of a path of tokens after the root. */
+    const score = (path: string): number => {
+      const tokens = path.split(' ').map(Number);
+      if (tokens.length === 1) return 0;
+      const { logprobs, ids } = drafter.logprobs(
+        'base',
+        target,
+        directory,
+        hidden,
+        Int32Array.from(tokens.slice(0, -1)),
+      );
+      return tokens.slice(1).reduce((sum, token, i) => sum + (logprobs[i * ids.length + ids.indexOf(token)] ?? NaN), 0);
+    };
+    const propose = (budget?: number, least?: number): Set<string> =>
+      paths(drafter.propose('base', target, directory, hidden, 3, 8, 4, budget, least));
+    const ranked = [...propose()].sort((a, b) => score(b) - score(a));
+    expect(ranked.length).toBeGreaterThan(15);
+    for (const budget of [1, 2, 9, ranked.length]) expect(propose(budget)).toEqual(new Set(ranked.slice(0, budget)));
+    const between = (score(ranked[4] ?? '') + score(ranked[5] ?? '')) / 2;
+    expect(propose(33, between)).toEqual(new Set(ranked.slice(0, 5)));
+  });
 
   it('a drafter of NaN proposes the root alone', () => {
     const directory = temporaryDirectory('nan');

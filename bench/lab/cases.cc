@@ -192,8 +192,8 @@ std::vector<Case> kernel_cases(const ModelShape& m) {
     all.push_back(matmul_case("down", rows, m.hidden, m.ffn, true));
     if (rows <= 64) all.push_back(matmul_case("head", rows, m.vocab, m.hidden, false));
   }
-  for (const int64_t context : {512, 4096, 32768}) {
-    for (const int64_t nodes : {1, 32, 64}) all.push_back(attention_case(m, nodes, context));
+  for (const int64_t times : {1, 8, 64}) {
+    for (const int64_t nodes : {1, 32, 64}) all.push_back(attention_case(m, nodes, times * m.context));
   }
   for (const int64_t rows : {1, 32, 512}) {
     all.push_back(embed_case(m, rows));

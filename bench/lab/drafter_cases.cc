@@ -1,4 +1,6 @@
 // The kernels of one draft step, at beam width 8 and 64, and a whole draft round.
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "case.h"
@@ -15,7 +17,9 @@ struct Drafter {
 
 // Ours: a GRU of the target's width. Apple's checkpoints: an Elman cell, twice the width behind it, the whole
 // vocabulary.
-Drafter gru(const ModelShape& m) { return {Cell::kGru, m.hidden, m.hidden, 1, kDraftVocab}; }
+Drafter gru(const ModelShape& m) {
+  return {Cell::kGru, m.hidden, m.hidden, 1, std::min(kDraftVocab, m.vocab)};
+}
 Drafter elman(const ModelShape& m) { return {Cell::kElman, m.hidden, 2 * m.hidden, 2, m.vocab}; }
 
 std::string product(int64_t n, int64_t k) { return std::to_string(n) + " x " + std::to_string(k); }
@@ -137,7 +141,8 @@ Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
             float* mixed = memory.empty<float>(width * 2 * d.hidden);
             int32_t *top = memory.empty<int32_t>(width * width), *live = memory.empty<int32_t>(1);
             float *logit = memory.empty<float>(width * width), *sum = memory.empty<float>(width);
-            float *score = memory.empty<float>(width), *next_score = memory.empty<float>(width);
+            float *scores = memory.empty<float>(width * columns),
+                  *next_scores = memory.empty<float>(width * columns);
             float* scratch = memory.empty<float>(width * head_top_scratch(d.vocab));
             float* cell_scratch = memory.empty<float>(width * 7 * d.hidden);
             int32_t* beams = memory.empty<int32_t>(width * columns);
@@ -146,8 +151,8 @@ Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
             int32_t *tree = memory.empty<int32_t>(3 * nodes), *made = memory.empty<int32_t>(1);
             return [=, &backend = memory.backend()](Stream& stream, int64_t) {
               int32_t *from_beams = beams, *to_beams = next_beams;
-              float *from_score = score, *to_score = next_score;
-              backend.beam_start({root, 1, columns, d.hidden, from_score, from_beams, s}, stream);
+              float *from_scores = scores, *to_scores = next_scores;
+              backend.beam_start({root, 1, columns, d.hidden, from_scores, from_beams, s}, stream);
               for (int64_t step = 1; step <= kBeamLength; ++step) {
                 const int64_t rows = step == 1 ? 1 : width;
                 CellParams cell{};
@@ -164,14 +169,14 @@ Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
                   std::swap(from, to);
                 }
                 backend.head_top({from, head, rows, width, top, logit, sum, scratch}, stream);
-                backend.beam({top, logit, sum, nullptr, from_score, from_beams, s_next, rows, width, columns,
-                              step, d.hidden, to_score, to_beams, s, live, nullptr},
+                backend.beam({top, logit, sum, nullptr, from_scores, from_beams, s_next, rows, width, columns,
+                              step, d.hidden, to_scores, to_beams, s, live, nullptr},
                              stream);
                 std::swap(from_beams, to_beams);
-                std::swap(from_score, to_score);
+                std::swap(from_scores, to_scores);
               }
-              backend.tree_pack({from_beams, root, live, 1, width, kBeamLength, tree, tree + nodes,
-                                 tree + 2 * nodes, unpack, made},
+              backend.tree_pack({from_beams, from_scores, root, live, 1, width, kBeamLength, nodes, -INFINITY,
+                                 tree, tree + nodes, tree + 2 * nodes, unpack, made, nullptr},
                                 stream);
             };
           }};
@@ -196,15 +201,15 @@ Case beam_case(const Drafter& d, int64_t width) {
             const int64_t columns = kBeamLength + 1;
             const int32_t* token = memory.of(some_tokens(width * width, d.vocab));
             const float *logit = memory.floats(width * width), *sum = memory.floats(width),
-                        *score = memory.floats(width);
+                        *scores = memory.floats(width * columns);
             const int32_t* beams = memory.of(apart(width, columns));
             const float* state_of = memory.floats(width * d.hidden);
-            float *next_score = memory.empty<float>(width),
+            float *next_scores = memory.empty<float>(width * columns),
                   *next_state = memory.empty<float>(width * d.hidden);
             int32_t *next_beams = memory.empty<int32_t>(width * columns), *live = memory.empty<int32_t>(1);
             return [=, &backend = memory.backend()](Stream& stream, int64_t) {
-              backend.beam({token, logit, sum, nullptr, score, beams, state_of, width, width, columns, 2,
-                            d.hidden, next_score, next_beams, next_state, live, nullptr},
+              backend.beam({token, logit, sum, nullptr, scores, beams, state_of, width, width, columns, 2,
+                            d.hidden, next_scores, next_beams, next_state, live, nullptr},
                            stream);
             };
           }};
@@ -218,6 +223,7 @@ Case tree_case(const Drafter& d, int64_t width) {
   return {
       "tree", "pack, rows, accept, keep", width, {moved, 0}, [=](Memory& memory) -> Run {
         const int32_t* beams = memory.of(apart(width, columns));
+        const float* scores = memory.floats(width * columns);
         const auto one = [&](int64_t value) {
           return memory.of(std::vector<int32_t>{static_cast<int32_t>(value)});
         };
@@ -231,16 +237,14 @@ Case tree_case(const Drafter& d, int64_t width) {
         const float* hidden_out = memory.floats(nodes * d.hidden);
         float* kept = memory.empty<float>(d.hidden);
         return [=, &backend = memory.backend()](Stream& stream, int64_t) {
-          backend.tree_pack(
-              {beams, root, live, 1, width, kBeamLength, tree, tree + nodes, tree + 2 * nodes, unpack, made},
-              stream);
+          backend.tree_pack({beams, scores, root, live, 1, width, kBeamLength, nodes, -INFINITY, tree,
+                             tree + nodes, tree + 2 * nodes, unpack, made, nullptr},
+                            stream);
           int32_t* row[8];
           for (int i = 0; i < 8; ++i) row[i] = rows + i * nodes;
-          backend.tree_rows(
-              {tree,   tree + nodes, tree + 2 * nodes, made,   1,      width,  kBeamLength, begin,  committed,
-               0,      columns,      row[0],           row[1], row[2], row[3], row[4],      row[5], tails,
-               row[6], row[7]},
-              stream);
+          backend.tree_rows({tree, tree + nodes, tree + 2 * nodes, made, 1, nodes, begin, committed, 0,
+                             columns, row[0], row[1], row[2], row[3], row[4], row[5], tails, row[6], row[7]},
+                            stream);
           backend.tree_accept({row[0], row[7], chosen, begin, 1, columns, path, path + columns, length},
                               stream);
           backend.keep_hidden({hidden_out, begin, path, length, to_row, kept, 1, columns, d.hidden}, stream);
@@ -259,13 +263,13 @@ std::vector<Case> drafter_cases(const ModelShape& m) {
       all.push_back(residual_case(d, rows));
       all.push_back(head_case(d, rows));
     }
-    for (const int64_t width : {kBeamWidth, int64_t{64}}) all.push_back(round_case(m, d, width));
+    for (const int64_t width : {1, 2, 4, 8, 16, 32, 64}) all.push_back(round_case(m, d, width));
   }
   for (const int64_t width : {kBeamWidth, int64_t{64}}) {
     all.push_back(beam_case(gru(m), width));
     all.push_back(tree_case(gru(m), width));
   }
-  const Drafter sum{Cell::kSum, m.hidden, m.hidden, 1, kDraftVocab};
+  const Drafter sum{Cell::kSum, m.hidden, m.hidden, 1, std::min(kDraftVocab, m.vocab)};
   all.push_back(cell_case(m, sum, kBeamWidth));
   return all;
 }

@@ -2,103 +2,104 @@
 // Everything runs as it does with a trained drafter, the walk included; then a kernel of its own puts another
 // path in place of the one that was found, so that on average as many tokens come out of a round as asked
 // for.
-#include <chrono>
-#include <cmath>
+#include "rounds.h"
 
-#include "base/device.cuh"
+#include <algorithm>
+#include <chrono>
+
+#include "kernels.h"
 #include "kv/cache.h"
 #include "model/forward.h"
-#include "rounds.h"
 #include "spec/drafters/recurrent.h"
 #include "spec/round.h"
+#include "timing.h"
 
 namespace redrafter::lab {
 namespace {
 
-// What the kernel of the simulation knows beside the parameters of the op, in device memory: graphs are
-// launched again and again.
+// The functions of a table carry no state, so what they need lies here.
 struct Simulation {
-  double tokens_per_step;  // with the token that the target adds
-  uint32_t* rounds;        // [lanes] counts
+  Backend device;           // what the table of the simulation stands on
+  double* tokens_per_step;  // as replace_paths wants them
+  uint32_t* rounds;
+  void* graph;  // of the last round that was one
 };
 Simulation simulation;
-Backend device;  // what the table below stands on
-
-__global__ void simulate_kernel(TreeAcceptParams p, double tokens_per_step, uint32_t* rounds) {
-  const int64_t lane = blockIdx.x;
-  const int32_t first = p.begin[lane], nodes = p.begin[lane + 1] - first;
-  if (nodes == 0) return;  // it fills up a graph
-  // A low-discrepancy sequence: the share of rounds with one token more is as asked for from the first rounds
-  // on.
-  const double turn = (rounds[lane]++ + static_cast<double>(lane) / 7) * 0.6180339887498949;
-  const double whole = floor(tokens_per_step);
-  const int wanted = static_cast<int>(whole) + (turn - floor(turn) < tokens_per_step - whole ? 1 : 0);
-  int32_t node = 0, length = 1;
-  p.path[lane * p.stride] = 0;
-  for (int32_t child = 1; child < nodes && length < wanted && length < p.stride; ++child) {
-    if (p.parent[first + child] != node) continue;
-    p.emitted[lane * p.stride + length - 1] = p.token[first + child];
-    node = child;
-    p.path[lane * p.stride + length++] = node;
-  }
-  p.emitted[lane * p.stride + length - 1] = p.chosen[first + node];
-  p.path_length[lane] = length;
-}
+constexpr size_t kMostLanes = 1024;  // with those that fill up a graph
 
 void simulated_accept(const TreeAcceptParams& p, Stream& stream) {
-  device.tree_accept(p, stream);
-  launch("simulate", simulate_kernel, dim3(static_cast<unsigned>(p.lanes)), dim3(1), 0, stream, p,
-         simulation.tokens_per_step, simulation.rounds);
+  simulation.device.tree_accept(p, stream);
+  replace_paths(p, simulation.tokens_per_step, simulation.rounds, stream);
+}
+
+void launch_and_note(void* graph, Stream& stream) {
+  simulation.graph = graph;
+  simulation.device.launch_graph(graph, stream);
 }
 
 // Requests of one engine, and the clock over some rounds of them.
 class Bench {
  public:
   Bench(const Backend& backend, Stream& stream, const ModelShape& m, int64_t requests)
-      : memory_(backend, stream),
+      : model_shape_(m),
+        stream_(stream),
+        memory_(backend, stream),
         model_(random_config(m), random_weights(memory_, m), backend, stream,
-               {std::max<int64_t>(kContext, requests * max_tree_nodes(kBeamWidth, kBeamLength)), 2 * kContext,
-                1}),
+               {std::max(m.context, requests * kMostNodes), 2 * m.context, 1}),
         drafter_(random_drafter(m), model_.weights().embedding, backend, stream),
-        cache_(KvShape(m.layers, m.kv_heads, m.head_dim, requests * (2 * kContext / kBlockTokens + 8),
-                       backend, DType::kBF16),
+        cache_(KvShape(m.layers, m.kv_heads, m.head_dim,
+                       requests * ((2 * m.context + kMostNodes) / kBlockTokens + 1), backend, DType::kBF16),
                backend, stream),
-        round_(model_, cache_, &drafter_, stream, kContext) {
+        round_(model_, cache_, &drafter_, stream) {
     for (int64_t i = 0; i < requests; ++i) {
       auto request = std::make_unique<Request>(cache_);
-      for (int64_t t = 0; t < kContext; ++t)
+      for (int64_t t = 0; t < m.context; ++t)
         request->tokens.push_back(static_cast<int32_t>((7 * t + i) % m.vocab));
       request->lane.tokens = &request->tokens;
       request->lane.kv = &request->kv;
       request->lane.hidden = HiddenRows::Taken(round_.hidden());
-      request->kv.reserve(2 * kContext + 64);
-      request->lane.max_tokens = kContext;
+      request->kv.reserve(2 * m.context);
+      request->lane.max_tokens = m.context;
+      request->lane.prompt_rows = m.context;
       round_.run({&request->lane});  // the prompt
       lanes_.push_back(&request->lane);
       requests_.push_back(std::move(request));
     }
   }
 
-  // Milliseconds of a round, and tokens that come out of one for each request.
   struct Figures {
-    double ms, tokens;
+    double ms, device_ms, tokens;  // of a round; tokens of each request
   };
+  // Decodes anew from the end of the prompt.
   Figures measure(int64_t width, int64_t length) {
-    for (Lane* lane : lanes_) lane->beam_width = width, lane->beam_length = length;
-    for (int i = 0; i < 4; ++i) round_.run(lanes_);
-    constexpr int kRounds = 24;
+    for (Lane* lane : lanes_) {
+      lane->tokens->resize(static_cast<size_t>(model_shape_.context + 1));
+      lane->kv->truncate(model_shape_.context);
+      lane->kv->reserve(2 * model_shape_.context + kMostNodes);
+      lane->generated = 1;
+      lane->beam_width = width, lane->beam_length = length;
+    }
+    simulation.graph = nullptr;
+    const bool emulated = device_info().emulated;
+    // The second round of a shape makes the graph.
+    for (int i = 0; i < (emulated ? 2 : 4); ++i) round_.run(lanes_);
+    const int rounds = emulated ? 3 : 24;
     int64_t tokens = 0;
     const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < kRounds; ++i) {
+    for (int i = 0; i < rounds; ++i) {
       round_.run(lanes_);
       for (const Lane* lane : lanes_) tokens += static_cast<int64_t>(lane->emitted.size());
     }
     const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - start;
-    return {spent.count() / kRounds, count(tokens) / kRounds / count(static_cast<int64_t>(lanes_.size()))};
+    check_stream(stream_);
+    REDRAFTER_REQUIRE(simulation.graph != nullptr, "ERR_INTERNAL", "the rounds were no graphs");
+    const double device_us = graph_us(simulation.device, simulation.graph, stream_, emulated ? 1 : rounds);
+    return {spent.count() / rounds, device_us / 1000,
+            count(tokens) / rounds / count(static_cast<int64_t>(lanes_.size()))};
   }
 
  private:
-  static constexpr int64_t kContext = 512;
+  static constexpr int64_t kMostNodes = max_tree_nodes(kBeamWidth, kBeamLength);
 
   struct Request {
     explicit Request(KvCache& cache) : kv(cache) {}
@@ -119,6 +120,8 @@ class Bench {
     return r;
   }
 
+  ModelShape model_shape_;
+  Stream& stream_;
   Memory memory_;
   Model model_;
   RecurrentDrafter drafter_;
@@ -132,20 +135,20 @@ class Bench {
 
 std::vector<RoundFigures> measure_rounds(const Backend& backend, Stream& stream, const ModelShape& model,
                                          int64_t requests) {
-  device = backend;
   Backend simulated = backend;
   simulated.tree_accept = simulated_accept;
+  simulated.launch_graph = launch_and_note;
   Memory memory(backend, stream);
-  simulation.rounds = memory.of(std::vector<uint32_t>(static_cast<size_t>(requests), 0));
+  simulation = {backend, memory.of(std::vector<double>(1, 1.0)),
+                memory.of(std::vector<uint32_t>(kMostLanes, 0)), nullptr};
+  Bench bench(simulated, stream, model, requests);
   std::vector<RoundFigures> all;
-  double plain_ms = 0;
   for (const double tokens : {1.0, 2.0, 3.0, 3.5, 4.0}) {
-    simulation.tokens_per_step = tokens;
-    Bench bench(simulated, stream, model, requests);
+    backend.upload(simulation.tokens_per_step, &tokens, sizeof tokens, stream);
     const bool drafts = tokens > 1.0;
-    const auto [ms, found] = bench.measure(drafts ? kBeamWidth : 0, drafts ? kBeamLength : 0);
-    if (!drafts) plain_ms = ms;
-    all.push_back({requests, tokens, found, ms, plain_ms * found / ms});
+    const auto [ms, device_ms, found] = bench.measure(drafts ? kBeamWidth : 0, drafts ? kBeamLength : 0);
+    const double plain_ms = drafts ? all.front().ms : ms;
+    all.push_back({requests, tokens, found, ms, device_ms, plain_ms * found / ms});
   }
   return all;
 }

@@ -1,0 +1,241 @@
+// Is adaptive drafting as fast as the best fixed shape, and never slower than plain decoding? The bundled model widened until
+// its weights no longer fit a cache, with a trained drafter, one of random weights and none, for several batch sizes. Every
+// fixed shape of a ladder runs once; then the fastest few, plain decoding and adaptive drafting take turns, and the medians of
+// what they give in the same turns are compared. All of them must give the same ids.
+//
+//   node bench/adaptive.mjs [--factor N] [--batches 1,2,4,8,16] [--drafters trained,random,none] [--tokens N] [--repeats N]
+//                           [--threads N] [--minutes N] [--json FILE]
+//
+// Exits with 1 where a bar is missed.
+import { Buffer } from 'node:buffer';
+import { spawnSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync, writeFileSync, writeSync, cpSync } from 'node:fs'; // prettier-ignore
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { performance } from 'node:perf_hooks';
+import { parseArgs } from 'node:util';
+
+import { Model, version } from '../dist/index.mjs';
+
+/** @typedef {{ name: string, options: import('../dist/index.mjs').GenerateOptions }} Way */
+/** @typedef {{ way: Way, rates: number[] }} Measured */
+/** @typedef {{ dtype: string, data_offsets: [number, number] }} Stored */
+
+const { values } = parseArgs({
+  options: {
+    factor: { type: 'string', default: '5' },
+    batches: { type: 'string', default: '1,2,4,8,16' },
+    drafters: { type: 'string', default: 'trained,random,none' },
+    tokens: { type: 'string', default: '48' },
+    repeats: { type: 'string', default: '5' },
+    threads: { type: 'string' },
+    minutes: { type: 'string', default: '8' },
+    json: { type: 'string' },
+  },
+});
+const root = fileURLToPath(new URL('..', import.meta.url));
+const bundled = join(root, 'models/ts-declarations');
+const tokens = Number(values.tokens);
+const deadline = performance.now() + Number(values.minutes) * 60_000;
+
+/** The least that adaptive drafting must give of the best fixed shape, and of plain decoding. */
+const BAR = 0.98;
+
+/** @type {[number, number][]} */
+const LADDER = [
+  [1, 1],
+  [1, 2],
+  [1, 3],
+  [1, 4],
+  [1, 6],
+  [2, 3],
+  [2, 5],
+  [4, 4],
+  [8, 5],
+];
+/** @type {Way} */
+const PLAIN = { name: 'plain', options: { drafting: false } };
+/** @type {Way} */
+const ADAPTIVE = { name: 'adaptive', options: {} };
+
+const directory = mkdtempSync(join(tmpdir(), 'redrafter-adaptive-'));
+
+/**
+ * @param {string} from
+ * @param {string} name
+ */
+function widen(from, name) {
+  const out = join(directory, name);
+  const args = [join(root, 'dist/cli/main.js'), 'widen', from, '--factor', values.factor, '--out', out];
+  const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(stderr);
+  return out;
+}
+
+/**
+ * A copy of a drafter with other weights: of about the size that trained ones have, from a generator with a fixed seed.
+ * @param {string} from
+ */
+function randomized(from) {
+  const out = join(directory, 'random');
+  cpSync(from, out, { recursive: true });
+  const path = join(out, 'model.safetensors');
+  const fd = openSync(path, 'r+');
+  const length = Buffer.alloc(8);
+  readSync(fd, length, 0, 8, 0);
+  const header = Buffer.alloc(Number(length.readBigUInt64LE()));
+  readSync(fd, header, 0, header.length, 8);
+  /** @type {unknown} */
+  const parsed = JSON.parse(header.toString());
+  let state = 1;
+  const float = new Float32Array(1);
+  const word = new Uint32Array(float.buffer);
+  for (const {
+    dtype,
+    data_offsets: [begin, end],
+  } of Object.values(/** @type {Record<string, Stored>} */ (parsed))) {
+    if (dtype !== 'BF16') continue;
+    const bits = new Uint16Array((end - begin) / 2);
+    for (let i = 0; i < bits.length; i++) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      float[0] = (state / 2 ** 32 - 0.5) * 0.06;
+      bits[i] = (word[0] ?? 0) >>> 16;
+    }
+    writeSync(fd, new Uint8Array(bits.buffer), 0, end - begin, 8 + header.length + begin);
+  }
+  closeSync(fd);
+  return out;
+}
+
+/** @param {number[]} list */
+function median(list) {
+  const sorted = list.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1
+    ? (sorted[middle] ?? NaN)
+    : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
+}
+
+/** @type {unknown} */
+const held = JSON.parse(readFileSync(join(bundled, 'prompts.json'), 'utf8'));
+const prompts = /** @type {{ name: string, text: string }[]} */ (held).map(({ text }) => text);
+
+/** @type {Map<number, string>} The ids that every way must give, by batch size. */
+const expected = new Map();
+
+/**
+ * Tokens per second of a batch of requests that decode at the same time, after their prompts were read.
+ * @param {Model} model
+ * @param {number} batch
+ * @param {Way} way
+ */
+async function rate(model, batch, { name, options }) {
+  const encode = (/** @type {string} */ text) => [...(model.tokenizer?.encode(text) ?? [])].slice(0, 48);
+  const requests = await Promise.all(
+    Array.from({ length: batch }, async (_, i) => {
+      const ids = encode(prompts[(i * 5) % prompts.length] ?? '');
+      const session = await model.createSession();
+      await session.append(ids.slice(0, -1));
+      return { session, last: ids.slice(-1) };
+    }),
+  );
+  const begin = performance.now();
+  const results = await Promise.all(
+    requests.map(({ session, last }) =>
+      session.generate(last, { ...options, maxTokens: tokens, ignoreEos: true }).result(),
+    ),
+  );
+  const seconds = (performance.now() - begin) / 1000;
+  await Promise.all(requests.map(({ session }) => session.dispose()));
+  const ids = results.map(({ tokenIds }) => tokenIds.join()).join(';');
+  if (ids !== (expected.get(batch) ?? ids)) throw new Error(`${name} gave other ids at batch ${batch}`);
+  expected.set(batch, ids);
+  return (batch * tokens) / seconds;
+}
+
+/**
+ * @param {Model} model
+ * @param {number} batch
+ * @param {boolean} drafts
+ */
+async function compare(model, batch, drafts) {
+  const ladder = drafts ? LADDER.filter(([width, length]) => batch * (1 + width * length) <= 512) : [];
+  const fixed = ladder.map(([beamWidth, beamLength]) => ({
+    name: `${beamWidth}x${beamLength}`,
+    options: { beamWidth, beamLength },
+  }));
+  await rate(model, batch, ADAPTIVE);
+  const searched = [];
+  for (const way of fixed) searched.push({ way, tried: await rate(model, batch, way) });
+  searched.sort((a, b) => b.tried - a.tried);
+  /** @type {Measured[]} */
+  const all = [PLAIN, ...searched.slice(0, 2).map(({ way }) => way), ADAPTIVE].map((way) => ({ way, rates: [] }));
+  for (let turn = 0; turn < Number(values.repeats) && (turn === 0 || performance.now() < deadline); turn++) {
+    // Each turn begins elsewhere, so that nobody always follows the same one.
+    for (let i = 0; i < all.length; i++) {
+      const one = all[(i + turn) % all.length];
+      one?.rates.push(await rate(model, batch, one.way));
+    }
+  }
+  const rates = all.map(({ way, rates: own }) => ({ name: way.name, tokensPerSecond: median(own) }));
+  const adaptive = all.at(-1)?.rates ?? [];
+  /** The median over turns of adaptive drafting beside another way, each within its turn. */
+  const beside = (/** @type {Measured} */ { rates: own }) =>
+    median(adaptive.map((value, turn) => value / (own[turn] ?? NaN)));
+  const ratios = all.slice(0, -1).map((one) => ({ name: one.way.name, ratio: beside(one) }));
+  const slowest = ratios.reduce((a, b) => (b.ratio < a.ratio ? b : a));
+  return {
+    batch,
+    rates,
+    searched: searched.map(({ way, tried }) => ({ name: way.name, tokensPerSecond: tried })),
+    best: slowest.name,
+    ofBest: slowest.ratio,
+    ofPlain: ratios[0]?.ratio ?? NaN,
+    turns: adaptive.length,
+  };
+}
+
+const log = (/** @type {string} */ text) => process.stderr.write(`${text}\n`);
+const results = [];
+let missed = 0;
+try {
+  log(`widening by ${values.factor}`);
+  const target = widen(bundled, 'target');
+  const trained = widen(join(bundled, 'drafter-gru'), 'trained');
+  const bytes = statSync(join(target, 'model.safetensors')).size;
+  /** @type {Record<string, string | false>} */
+  const drafters = { trained, random: randomized(trained), none: false };
+  console.log(`widened model of ${(bytes / 1e6).toFixed(0)} MB, ${tokens} tokens a request, ${cpus()[0]?.model ?? ''}`);
+  console.log('drafter  batch  plain tok/s  best fixed      adaptive  of best  of plain');
+  for (const name of values.drafters.split(',')) {
+    const drafter = drafters[name];
+    if (drafter === undefined) throw new Error(`no drafter ${name}`);
+    const threads = values.threads === undefined ? {} : { threads: Number(values.threads) };
+    const model = await Model.load(target, { drafter, contextTokens: 512, kvTokens: 32 * 512, ...threads });
+    for (const batch of values.batches.split(',').map(Number)) {
+      log(`${name}, batch ${batch}`);
+      const result = { drafter: name, ...(await compare(model, batch, drafter !== false)) };
+      results.push(result);
+      const { rates, best, ofBest, ofPlain } = result;
+      const of = (/** @type {string} */ way) => rates.find((one) => one.name === way)?.tokensPerSecond.toFixed(1) ?? '';
+      const passes = ofBest >= BAR && ofPlain >= BAR;
+      if (!passes) missed++;
+      console.log(
+        `${name.padEnd(8)} ${String(batch).padStart(5)}  ${of('plain').padStart(11)}  ${`${best} ${of(best)}`.padEnd(14)}  ` +
+          `${of('adaptive').padStart(8)}  ${ofBest.toFixed(3).padStart(7)}  ${ofPlain.toFixed(3).padStart(8)}${passes ? '' : '  missed'}`,
+      );
+    }
+    const { device, level, dtype, threads: used } = model.info;
+    if (values.json !== undefined) {
+      const engine = { version: version(), device, level, dtype, threads: used };
+      const report = { date: new Date().toISOString().slice(0, 10), engine, model: `ts-declarations, widened ${values.factor} times`, weightBytes: bytes, tokens, bar: BAR, results }; // prettier-ignore
+      writeFileSync(values.json, `${JSON.stringify(report, undefined, 1)}\n`);
+    }
+    await model.dispose();
+  }
+} finally {
+  rmSync(directory, { recursive: true });
+}
+console.log(missed === 0 ? 'all bars are met' : `${missed} bars are missed`);
+process.exitCode = missed === 0 ? 0 : 1;

@@ -1,0 +1,18 @@
+// The commands that measure: tables on the screen, and files for `goals`; measure.cc.
+#pragma once
+
+#include "case.h"
+#include "options.h"
+
+namespace redrafter::lab {
+
+void print_floors(const Options& options);
+void run_once(const Options& options, const Backend& backend, Stream& stream);
+// bandwidth, kernels, steps, drafts: what the command says.
+void measure_kernels(const Options& options, const Backend& backend, Stream& stream);
+void measure_all_rounds(const Options& options, const Backend& backend, Stream& stream);
+
+// 0: all that were measured hold, 3: some do not, 1: none was measured. Throws ERR_FILE; goals.cc.
+int print_goals(const Options& options);
+
+}  // namespace redrafter::lab

@@ -1,0 +1,66 @@
+// What rounds cost on this machine: measured once for a loaded model, corrected by every round that runs. It
+// is timing, so it decides how fast things go and never what comes out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "spec/tree.h"
+
+namespace redrafter {
+
+// Time by size, from a few measured points: linear between them, continued behind the last, and never less
+// for more.
+class CostCurve {
+ public:
+  struct Point {
+    int64_t size;
+    double ms;
+  };
+  // At least one point; sizes ascend from 1 on, times are above 0.
+  explicit CostCurve(std::vector<Point> points);
+  double at(int64_t size) const;
+  // Moves the points around `size` towards `ratio` times their times, those that are nearer by more of it;
+  // points that were seldom corrected follow faster.
+  void correct(int64_t size, double ratio);
+  void scale(double factor);
+
+ private:
+  void smooth();
+  void move(size_t point, double log_ratio, double share);
+  std::vector<Point> points_;   // as measured and corrected
+  std::vector<double> known_;   // how many recent corrections each stands for
+  std::vector<double> smooth_;  // their times made monotone
+};
+
+// A round as far as its time goes. Lanes of one shape draft together.
+struct RoundShape {
+  struct Group {
+    int64_t lanes, width, length;
+  };
+  std::vector<Group> drafts;
+  int64_t rows = 0;  // of the forward pass
+};
+
+class RoundCosts {
+ public:
+  // forward: a pass by its rows, all of which get logits; draft_step: one step of the drafter by the beams
+  // that it extends, of all lanes together.
+  RoundCosts(CostCurve forward, CostCurve draft_step);
+
+  double forward_ms(int64_t rows) const { return scale_ * forward_.at(rows); }
+  double draft_ms(const RoundShape::Group& group) const;
+  double overhead_ms() const { return overhead_ms_; }
+
+  // What a round took, in which nothing else ran: draft_ms is below 0 where it is a part of verify_ms.
+  void observe(const RoundShape& round, double draft_ms, double verify_ms, double host_ms);
+
+ private:
+  double steps_ms(const RoundShape::Group& group) const;
+  CostCurve forward_, draft_step_;
+  double scale_ = 1.0;  // measured rounds to what was measured at first: a machine that is busy, longer texts
+  double overhead_ms_ = 0.0;
+};
+
+}  // namespace redrafter

@@ -1,0 +1,16 @@
+// Measures what rounds cost on this machine, for a model that was just loaded.
+#pragma once
+
+#include "kv/cache.h"
+#include "model/forward.h"
+#include "spec/costs.h"
+#include "spec/drafter.h"
+
+namespace redrafter {
+
+// Runs passes and draft steps of growing size on scratch of the model and on blocks of the cache, of which
+// none may be in use; takes about `limit_ms`, or as long as the few smallest of them take once. Throws
+// ERR_KV_FULL where the cache has no block, and what the ops throw.
+RoundCosts measure_costs(Model& model, KvCache& cache, Drafter& drafter, Stream& stream, double limit_ms);
+
+}  // namespace redrafter

@@ -1,0 +1,199 @@
+#include "spec/planner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "base/check.h"
+
+namespace redrafter {
+namespace {
+
+struct Beams {
+  int64_t width, length;
+};
+// Few, as every kind of round on CUDA is a graph of its own, and neighbours would differ by less than their
+// costs are known.
+constexpr Beams kLadder[] = {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {1, 5}, {1, 6}, {1, 8}, {2, 2}, {2, 3}, {2, 4},
+                             {2, 6}, {4, 2}, {4, 3}, {4, 4}, {4, 6}, {8, 3}, {8, 4}, {8, 6}, {16, 4}};
+
+constexpr double kExploring = 0.008;  // share of the time
+constexpr double kDearest = 8.0;      // rounds that trying something may cost
+constexpr double kRowsRate = 0.1;
+constexpr int64_t kRecent = 24;  // rounds in which a shape is not tried again
+
+// A shape must be this much better than plain decoding to be worth what is not known of its costs.
+constexpr double kMargin = 1.01;
+
+MakePlanner make_planners = nullptr;
+
+}  // namespace
+
+void make_planners_with(MakePlanner make) { make_planners = make; }
+
+MakePlanner planners_made_with() { return make_planners; }
+
+Planner::Planner(RoundCosts costs) : costs_(std::move(costs)) {
+  for (const Beams& beams : kLadder) {
+    const int64_t nodes = beams.width * beams.length;
+    const auto add = [&](int64_t below_root) {
+      if (below_root >= kMostNodes) return;
+      const double width = static_cast<double>(below_root) / static_cast<double>(beams.length);
+      ladder_.push_back(
+          {{beams.width, beams.length, 1 + below_root}, width, 1.0 + static_cast<double>(below_root)});
+    };
+    add(nodes);
+    if (beams.width > 1 && nodes / 2 > beams.length) add(nodes / 2);
+  }
+  tried_.assign(1 + ladder_.size(), 0);
+}
+
+void Planner::learn_rows(const DraftShape& shape, int64_t rows) {
+  for (Candidate& candidate : ladder_) {
+    if (candidate.shape == shape) candidate.rows += kRowsRate * (static_cast<double>(rows) - candidate.rows);
+  }
+}
+
+double Planner::time(size_t lanes, const PlanRound& round, const Choice& c) const {
+  double ms = costs_.overhead_ms();
+  double rows = static_cast<double>(round.other_rows) + static_cast<double>(lanes - c.drafting);
+  const auto add = [&](size_t shape, size_t count) {
+    if (count == 0) return;
+    const DraftShape& s = ladder_[shape].shape;
+    ms += costs_.draft_ms({static_cast<int64_t>(count), s.width, s.length});
+    rows += static_cast<double>(count) * ladder_[shape].rows;
+  };
+  add(c.other, c.second);
+  add(c.shape, c.drafting - c.second);
+  return ms + costs_.forward_ms(std::llround(rows));
+}
+
+bool Planner::fits(size_t lanes, const PlanRound& round, const Choice& c) const {
+  const size_t rows = lanes - c.drafting + c.second * static_cast<size_t>(ladder_[c.other].shape.budget) +
+                      (c.drafting - c.second) * static_cast<size_t>(ladder_[c.shape].shape.budget);
+  return round.other_rows + static_cast<int64_t>(rows) <= round.most_rows;
+}
+
+void Planner::expect(const std::vector<PlanLane>& lanes) {
+  tokens_.resize(lanes.size() * ladder_.size());
+  double* tokens = tokens_.data();
+  for (const PlanLane& lane : lanes) {
+    const Depths chain = lane.acceptance->chain();
+    for (const Candidate& candidate : ladder_) {
+      const double left = lane.acceptance->shared().misses_left(candidate.width);
+      *tokens++ = expected_tokens(chain, left, std::min(candidate.shape.length, lane.most_length));
+    }
+  }
+}
+
+void Planner::rank(size_t shape, size_t lanes) {
+  order_.resize(lanes);
+  std::iota(order_.begin(), order_.end(), size_t{0});
+  std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) {
+    return tokens_[a * ladder_.size() + shape] > tokens_[b * ladder_.size() + shape];
+  });
+}
+
+// The best single shape, and for how many of the lanes: those that gain most by it.
+Planner::Choice Planner::choose(size_t lanes, const PlanRound& round) {
+  Choice best;
+  best.rate = static_cast<double>(lanes) / time(lanes, round, best);
+  double bar = kMargin * best.rate;
+  plain_ = best;
+  found_.assign(ladder_.size(), {});
+  for (size_t shape = 0; shape < ladder_.size(); ++shape) {
+    rank(shape, lanes);
+    double tokens = static_cast<double>(lanes);
+    for (size_t count = 1; count <= lanes; ++count) {
+      const double own = tokens_[order_[count - 1] * ladder_.size() + shape];
+      if (own <= 1.0) break;  // it may draft nothing any more
+      tokens += own - 1.0;
+      Choice choice{shape, 0, count, 0, 0.0};
+      if (!fits(lanes, round, choice)) break;
+      choice.rate = tokens / time(lanes, round, choice);
+      if (choice.rate > found_[shape].rate) found_[shape] = choice;
+    }
+    if (found_[shape].rate <= bar) continue;
+    best = found_[shape];
+    bar = best.rate;
+    best_order_ = order_;
+  }
+  return best;
+}
+
+// A second shape for the lanes that gain most, where that is better still.
+void Planner::refine(Choice& best, size_t lanes, const PlanRound& round) {
+  if (best.drafting < 2) return;
+  const Choice first = best;
+  for (size_t other = 0; other < ladder_.size(); ++other) {
+    double tokens = static_cast<double>(lanes);
+    for (size_t i = 0; i < first.drafting; ++i) {
+      tokens += tokens_[best_order_[i] * ladder_.size() + first.shape] - 1.0;
+    }
+    Choice choice = first;
+    choice.other = other;
+    for (size_t second = 1; second < first.drafting; ++second) {
+      const double* own = &tokens_[best_order_[second - 1] * ladder_.size()];
+      tokens += own[other] - own[first.shape];
+      choice.second = second;
+      if (!fits(lanes, round, choice)) break;
+      choice.rate = tokens / time(lanes, round, choice);
+      if (choice.rate > best.rate) best = choice;
+    }
+  }
+}
+
+// Now and then what does not seem to be best, as what is known of it may be wrong or old: of all shapes,
+// plain decoding among them, the one that was tried longest ago for what it is expected to lose, which is at
+// most another round; but more for plain decoding and the shortest drafts, without which nothing that was
+// measured wrong would ever heal. The losses come out of savings.
+void Planner::explore(const std::vector<PlanLane>& lanes, const PlanRound& round, Choice& best) {
+  const double usual = time(lanes.size(), round, best);
+  savings_ms_ = std::min(savings_ms_ + kExploring * usual, kDearest * usual);
+  ++rounds_;
+  Choice chosen = best;
+  double most = 0.0, price = 0.0;
+  for (size_t i = 0; i <= ladder_.size(); ++i) {
+    const Choice& choice = i == 0 ? plain_ : found_[i - 1];
+    const int64_t age = rounds_ - tried_[i];
+    if (!(choice.rate > 0.0) || age < kRecent) continue;
+    const double loss = std::max(0.0, time(lanes.size(), round, choice) * (1.0 - choice.rate / best.rate));
+    const double worth = static_cast<double>(age * age) / (loss + 0.005 * usual);
+    if (loss > (i <= 1 ? kDearest : 1.0) * usual || worth <= most) continue;
+    most = worth;
+    price = loss;
+    chosen = choice;
+  }
+  if (most > 0.0 && price <= savings_ms_) {  // else its turn comes
+    savings_ms_ -= price;
+    // All lanes in turn: were it those that look best, each would be tried until it looks bad.
+    best = chosen;
+    best_order_.resize(lanes.size());
+    std::iota(best_order_.begin(), best_order_.end(), size_t{0});
+    std::stable_sort(best_order_.begin(), best_order_.end(), [&](size_t a, size_t b) {
+      const auto key = [&](size_t i) {
+        return std::pair(lanes[i].most_length > 0, lanes[i].acceptance->rounds_plain());
+      };
+      return key(a) > key(b);
+    });
+  }
+  if (best.drafting == 0) tried_[0] = rounds_;
+  if (best.drafting > best.second) tried_[1 + best.shape] = rounds_;
+  if (best.second > 0) tried_[1 + best.other] = rounds_;
+}
+
+const std::vector<DraftShape>& Planner::plan(const std::vector<PlanLane>& lanes, const PlanRound& round) {
+  shapes_.assign(lanes.size(), {});
+  if (lanes.empty()) return shapes_;
+  expect(lanes);
+  Choice best = choose(lanes.size(), round);
+  refine(best, lanes.size(), round);
+  explore(lanes, round, best);
+  for (size_t i = 0; i < best.drafting; ++i) {
+    shapes_[best_order_[i]] = ladder_[i < best.second ? best.other : best.shape].shape;
+  }
+  return shapes_;
+}
+
+}  // namespace redrafter
