@@ -60,6 +60,8 @@ describe('the script', () => {
       machine: { cores: number, node: process.version, load: number },
       engine: { device: 'cpu', threads: 1, kvTokens: 4096, maxQueuedRequests: 4 },
       seed: 1,
+      model: 'ts-declarations',
+      drafter: 'drafter-gru',
       requestsPerCell: 6,
       capacity: null,
     });
