@@ -11,12 +11,15 @@ const ENGINE = [
   'test/lossless/kernels-rounds.test.ts',
   'test/native/engine-faults.test.ts',
 ];
+// On the CPU's levels, and on the kernels.
+const BOTH = ['test/lossless/control.test.ts'];
 const KERNELS = [
-  ...['attention', 'beam', 'drafter', 'invariance', 'kv-ops', 'matmul', 'rows', 'sample', 'tree'].map(
+  ...['adjust', 'attention', 'beam', 'drafter', 'invariance', 'kv-ops', 'matmul', 'rows', 'sample', 'tree'].map(
     (name) => `test/native/ops/${name}.test.ts`,
   ),
   CONTROLS,
   ...ENGINE,
+  ...BOTH,
 ];
 
 export default defineConfig({

@@ -29,7 +29,7 @@ export interface LanguageModelSettings {
  * The settings of a call are those of `session.generate` under the AI SDK's names, with its ranges and defaults, except
  * that `maxOutputTokens` is the rest of the context if not given. `providerOptions.redrafter` takes
  * {@link RedrafterOptions}, `providerMetadata.redrafter` gives {@link RedrafterMetadata}. What is not supported and can be
- * left out (penalties, JSON, tools, reasoning effort) is a warning; files, tool calls and tool results in the
+ * left out (JSON, tools, reasoning effort) is a warning; files, tool calls and tool results in the
  * prompt are errors.
  *
  * Throws ERR_INVALID_ARGUMENT, ERR_TOKENIZER (the model has no tokenizer), ERR_TEMPLATE (it has no chat template).

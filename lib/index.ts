@@ -15,6 +15,7 @@ export type { ChatMessage } from './chat.js';
 export type { ChatOptions, DecodeOptions, Detokenizer, EncodeOptions } from './tokenizer.js';
 export type {
   AppendOptions,
+  GenerateManyOptions,
   ContextPolicy,
   GenerateOptions,
   LoadOptions,

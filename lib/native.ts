@@ -123,6 +123,15 @@ export interface NativeGenerateOptions {
   topP: number;
   minP: number;
   seed: bigint;
+  repetitionPenalty: number;
+  presencePenalty: number;
+  frequencyPenalty: number;
+  /** Tokens before any id that ends generation may be chosen. */
+  minTokens: number;
+  bannedTokenIds: Int32Array;
+  /** Different ids, and what is added to their logits. */
+  biasTokenIds: Int32Array;
+  biases: Float32Array;
   /** 0 x 0 decodes plainly. */
   beamWidth: number;
   beamLength: number;

@@ -124,6 +124,27 @@ export interface GenerateOptions {
   /** Drops tokens less probable than this fraction of the most probable one, in [0, 1). Default: 0 (none). */
   minP?: number;
   /**
+   * Makes tokens that the session holds, in its prompt or generated, less probable: their logits are divided by it where
+   * they are positive, else multiplied. From 0.01 to 100; below 1 makes them more probable. Default: 1 (off).
+   */
+  repetitionPenalty?: number;
+  /** Subtracted from the logits of tokens that this call has generated, -2 to 2. Default: 0 (off). */
+  presencePenalty?: number;
+  /** Subtracted from the logit of a token for each time that this call has generated it, -2 to 2. Default: 0 (off). */
+  frequencyPenalty?: number;
+  /**
+   * Added to the logits of tokens: an object or a Map of token ids to finite numbers, each from -100 to 100. At most 1024
+   * ids. Default: none.
+   */
+  logitBias?: Readonly<Record<number, number>> | ReadonlyMap<number, number>;
+  /** Token ids that are never chosen, at most 65,536 and not the whole vocabulary. Default: none. */
+  bannedTokenIds?: readonly number[] | Int32Array;
+  /**
+   * Generated tokens before which no EOS token and none of `stopTokenIds` is chosen, 0 to 2^31-1. Stop strings, `maxTokens`
+   * and, with `ignoreEos`, EOS tokens are not held back. Default: 0.
+   */
+  minTokens?: number;
+  /**
    * Seed of sampling: a bigint in [0, 2^64) or a safe non-negative integer. Every random draw depends only on the
    * seed, the position of the token, and what the generation dropped before it. Default: random; the result tells which.
    */
@@ -173,4 +194,10 @@ export interface GenerateOptions {
   parseSpecialTokens?: boolean;
   /** Ends generation within one round; iteration and `result()` then reject with ERR_ABORTED. */
   signal?: AbortSignal;
+}
+
+/** Options of `session.generateMany`: those of `generate`, and how many samples. */
+export interface GenerateManyOptions extends GenerateOptions {
+  /** Samples to generate, 1 to 128. Sample i is generated with the seed `seed` + i (modulo 2^64). Default: 1. */
+  n?: number;
 }

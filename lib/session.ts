@@ -4,7 +4,13 @@ import { aborted, CallSite, fromThrown, invalid, RedrafterError } from './errors
 import { Generation, type GenerationHost } from './generation.js';
 import { sessionKvOf, type SessionKv } from './kv.js';
 import type { NativeEngine, NativeModelInfo } from './native.js';
-import type { AppendOptions, GenerateOptions, SaveOptions, SessionOptions } from './option-types.js';
+import type {
+  AppendOptions,
+  GenerateManyOptions,
+  GenerateOptions,
+  SaveOptions,
+  SessionOptions,
+} from './option-types.js';
 import {
   checkPath,
   copyIds,
@@ -12,8 +18,12 @@ import {
   INT_MAX,
   resolveAppend,
   resolveGenerate,
+  resolveGenerateMany,
   resolveSave,
   resolveSession,
+  seedOfSample,
+  type GenerateContext,
+  type ResolvedGenerate,
 } from './options.js';
 import { commonPrefix, fitPrompt, heldAfter } from './slide.js';
 import { StatsTotal, type TotalStats } from './stats.js';
@@ -38,6 +48,15 @@ export interface SessionOwner {
 interface Plan {
   keep: number;
   ids: Int32Array;
+}
+
+/** What a generation begins with. */
+interface Prompt extends Plan {
+  /** What stays of the session before the input. */
+  before: number[];
+  /** The prompt as a whole, and how many tokens were dropped to make it fit. */
+  tokens: number[];
+  dropped: number;
 }
 
 /**
@@ -121,60 +140,48 @@ export class Session {
    */
   generate(input: SessionInput, options?: GenerateOptions): Generation {
     const site = new CallSite();
-    const { engine, info, tokenizer, eosTokenIds } = this.owner;
-    const { vocab, contextTokens } = info;
-    const context = { vocab, contextTokens, hasDrafter: info.drafter !== null, eosTokenIds };
-    const { native: settings, stop, parseSpecialTokens, signal } = resolveGenerate(options, context);
-    if (stop.length > 0) this.needTokenizer('stop strings need');
-    const { slideKeep, slideTail, logprobs, seed, bufferTokens } = settings;
-    const slide = slideKeep < 0 ? undefined : { keep: slideKeep, tail: slideTail };
-    const planned = this.plan(input, parseSpecialTokens, slide === undefined ? contextTokens : INT_MAX);
-    const before = this.ids.slice(0, planned.keep);
-    const whole = [...before, ...planned.ids];
-    const prompt = fitPrompt(whole, contextTokens, slide);
-    const keep = prompt === whole ? planned.keep : commonPrefix(prompt, before);
-    const ids = Int32Array.from(prompt.slice(keep));
-    this.begin(signal);
-    const revision = this.revision;
-    let ticket = 0;
-    const host: GenerationHost = {
-      abort: (keepTokens) => {
-        engine.native.abort(ticket, keepTokens);
-      },
-      read: (tokens) => {
-        engine.native.read(ticket, tokens);
-      },
-      rest: (resting) => {
-        engine.rest(ticket, resting);
-      },
-      ended: async (generated, held, kvTokens, stats) => {
-        this.totals.add(stats);
-        this.owner.totals.add(stats);
-        this.kvTokens = kvTokens;
-        await this.end(site, held, heldAfter(prompt, generated, generated.ids.length, slideKeep));
-      },
-      failed: (error) => this.recover(site, error, before, slide === undefined ? keep : Math.min(keep, slideKeep)),
-      shorten: async (generated, kept) => {
-        if (this.revision !== revision || this.busy || this.closing !== undefined) return;
-        await this.exclusive(site, heldAfter(prompt, generated, kept, slideKeep));
-      },
-    };
-    let generation: Generation;
+    const resolved = resolveGenerate(options, this.generateContext);
+    const prompt = this.planGeneration(input, resolved);
+    this.begin(resolved.signal);
+    return this.run(site, prompt, resolved);
+  }
+
+  /**
+   * Appends `input`, reads it once, and generates `n` continuations of it from forks that share its KV blocks. Resolves
+   * when the input is read, to the {@link Generation}s, which stream side by side. Sample i is what `generate` gives with
+   * the seed `seed` + i (modulo 2^64); without `seed` a random one is taken. With temperature 0 all are the same.
+   *
+   * The session then holds what it held and the input, none of the samples; they can be disposed of and used independently.
+   * Each sample needs KV blocks for its own tokens, and waits for others to end where there are too few. Its blocks are
+   * free again when it ends. `session.stats` counts the samples. Each pauses by itself when it is not read.
+   *
+   * Rejects as `generate` throws, and with ERR_KV_FULL; the session is then as it was before. ERR_QUEUE_FULL also comes when
+   * the queue has no room for all samples: then none runs. What goes wrong in a sample later is that sample's error.
+   */
+  async generateMany(input: SessionInput, options?: GenerateManyOptions): Promise<Generation[]> {
+    const site = new CallSite();
+    const { n, ...resolved } = resolveGenerateMany(options, this.generateContext);
+    const prompt = this.planGeneration(input, resolved);
+    const before = [...this.ids];
+    this.begin(resolved.signal);
+    await this.read(site, prompt, resolved.signal);
+    const { tokens, dropped } = prompt;
+    const whole = { before: tokens, tokens, keep: tokens.length, ids: new Int32Array(0), dropped };
+    let forks: Session[] = [];
+    let samples: Generation[];
     try {
-      const detokenizer = tokenizer?.detokenizer(prompt[prompt.length - 1]);
-      const dropped = whole.length - prompt.length;
-      generation = new Generation(host, { detokenizer, stop, logprobs, seed, dropped, signal, bufferTokens });
-      ticket = engine.submit(generation, (native, t) => {
-        native.generate(t, this.number, ids, { ...settings, keepTokens: keep });
+      forks = await this.splitTimes(site, n, resolved.signal);
+      samples = forks.map((fork, i) => {
+        const native = { ...resolved.native, seed: seedOfSample(resolved.native.seed, i) };
+        fork.busy = true;
+        return fork.run(site, whole, { ...resolved, native }, this);
       });
     } catch (error) {
-      this.busy = false;
-      throw site.mark(fromThrown(error));
+      await Promise.all(forks.map((fork) => fork.dispose()));
+      throw await this.recover(site, fromThrown(error), before, prompt.keep);
     }
-    this.ids.length = keep;
-    this.kvTokens = Math.min(this.kvTokens, keep);
-    this.extend(ids);
-    return generation;
+    this.busy = false;
+    return samples;
   }
 
   /**
@@ -187,19 +194,8 @@ export class Session {
     const { parseSpecialTokens, signal } = resolveAppend(options);
     const ids = typeof input === 'string' ? this.encode(input, parseSpecialTokens) : this.copy(input);
     this.begin(signal);
-    const before = [...this.ids];
-    const append = (native: NativeEngine, ticket: number): void => {
-      native.append(ticket, this.number, ids);
-    };
-    try {
-      const work = this.owner.engine.request('done', site, append, signal);
-      this.extend(ids);
-      const done = await work;
-      this.kvTokens = done.kvTokens;
-      this.busy = false;
-    } catch (error) {
-      throw await this.recover(site, fromThrown(error), before, before.length);
-    }
+    await this.read(site, { keep: this.ids.length, ids }, signal);
+    this.busy = false;
   }
 
   /**
@@ -210,13 +206,7 @@ export class Session {
     const site = new CallSite();
     this.begin();
     this.busy = false; // the engine carries out calls in order, so later ones do not touch what is forked
-    const { owner, number: from } = this;
-    const number = owner.engine.nextSession();
-    const ids = [...this.ids];
-    const done = await owner.engine.request('done', site, (native, ticket) => {
-      native.forkSession(ticket, number, from);
-    });
-    return new Session(owner, number, ids, done.kvTokens);
+    return this.split(site);
   }
 
   /**
@@ -273,6 +263,118 @@ export class Session {
       native.readKv(ticket, this.number);
     });
     return message.data;
+  }
+
+  private get generateContext(): GenerateContext {
+    const { info, eosTokenIds } = this.owner;
+    const { vocab, contextTokens, drafter } = info;
+    return { vocab, contextTokens, hasDrafter: drafter !== null, eosTokenIds };
+  }
+
+  /** What a generation begins with, which leaves room for a token. */
+  private planGeneration(input: SessionInput, { native, stop, parseSpecialTokens }: ResolvedGenerate): Prompt {
+    if (stop.length > 0) this.needTokenizer('stop strings need');
+    const { contextTokens } = this.owner.info;
+    const slide = native.slideKeep < 0 ? undefined : { keep: native.slideKeep, tail: native.slideTail };
+    const planned = this.plan(input, parseSpecialTokens, slide === undefined ? contextTokens : INT_MAX);
+    const before = this.ids.slice(0, planned.keep);
+    const whole = [...before, ...planned.ids];
+    const tokens = fitPrompt(whole, contextTokens, slide);
+    const keep = tokens === whole ? planned.keep : commonPrefix(tokens, before);
+    return { before, tokens, keep, ids: Int32Array.from(tokens.slice(keep)), dropped: whole.length - tokens.length };
+  }
+
+  /** Generates. A fork made for one sample of `origin` counts there and ends with its generation. */
+  private run(site: CallSite, prompt: Prompt, resolved: ResolvedGenerate, origin?: Session): Generation {
+    const { engine, tokenizer, totals } = this.owner;
+    const { native: settings, stop, signal } = resolved;
+    const { slideKeep, logprobs, seed, bufferTokens } = settings;
+    const { before, tokens, keep, ids, dropped } = prompt;
+    const revision = this.revision;
+    let ticket = 0;
+    const host: GenerationHost = {
+      abort: (keepTokens) => {
+        engine.native.abort(ticket, keepTokens);
+      },
+      read: (count) => {
+        engine.native.read(ticket, count);
+      },
+      rest: (resting) => {
+        engine.rest(ticket, resting);
+      },
+      ended: async (generated, held, kvTokens, stats) => {
+        (origin ?? this).totals.add(stats);
+        totals.add(stats);
+        this.kvTokens = kvTokens;
+        if (origin !== undefined) await this.dispose();
+        else await this.end(site, held, heldAfter(tokens, generated, generated.ids.length, slideKeep));
+      },
+      failed: async (error) => {
+        if (origin === undefined)
+          return this.recover(site, error, before, slideKeep < 0 ? keep : Math.min(keep, slideKeep));
+        await this.dispose();
+        return site.mark(error);
+      },
+      shorten: async (generated, kept) => {
+        if (this.revision !== revision || this.busy || this.closing !== undefined) return;
+        await this.exclusive(site, heldAfter(tokens, generated, kept, slideKeep));
+      },
+    };
+    let generation: Generation;
+    try {
+      const detokenizer = tokenizer?.detokenizer(tokens[tokens.length - 1]);
+      generation = new Generation(host, { detokenizer, stop, logprobs, seed, dropped, signal, bufferTokens });
+      ticket = engine.submit(generation, (native, t) => {
+        native.generate(t, this.number, ids, { ...settings, keepTokens: keep });
+      });
+    } catch (error) {
+      this.busy = false;
+      throw site.mark(fromThrown(error));
+    }
+    this.ids.length = keep;
+    this.kvTokens = Math.min(this.kvTokens, keep);
+    this.extend(ids);
+    return generation;
+  }
+
+  /**
+   * Makes the session hold its first `keep` tokens and `ids`, and waits for their keys and values. When that fails, the
+   * session is free, and holds what it held before.
+   */
+  private async read(site: CallSite, { keep, ids }: Plan, signal: AbortSignal | undefined): Promise<void> {
+    const before = [...this.ids];
+    const append = (native: NativeEngine, ticket: number): void => {
+      native.append(ticket, this.number, ids);
+    };
+    try {
+      if (keep < before.length) this.put(site, before.slice(0, keep), keep).catch(() => undefined);
+      const work = this.owner.engine.request('done', site, append, signal);
+      this.extend(ids);
+      this.kvTokens = (await work).kvTokens;
+    } catch (error) {
+      throw await this.recover(site, fromThrown(error), before, keep);
+    }
+  }
+
+  /** A new session that holds the same. */
+  private async split(site: CallSite): Promise<Session> {
+    const { owner, number: from } = this;
+    const number = owner.engine.nextSession();
+    const ids = [...this.ids];
+    const done = await owner.engine.request('done', site, (native, ticket) => {
+      native.forkSession(ticket, number, from);
+    });
+    return new Session(owner, number, ids, done.kvTokens);
+  }
+
+  /** So many or none; none once the signal has fired, which later listeners would not hear of. */
+  private async splitTimes(site: CallSite, n: number, signal: AbortSignal | undefined): Promise<Session[]> {
+    const split = await Promise.allSettled(Array.from({ length: n }, () => this.split(site)));
+    const forks = split.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+    const failed = split.find((each) => each.status === 'rejected');
+    if (failed === undefined && signal?.aborted !== true) return forks;
+    await Promise.all(forks.map((fork) => fork.dispose()));
+    throw failed?.reason ?? aborted(signal as AbortSignal);
   }
 
   private begin(signal?: AbortSignal): void {

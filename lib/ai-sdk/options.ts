@@ -8,9 +8,26 @@ import type { CallOptions, Warning } from './spec.js';
  * What `providerOptions.redrafter` can hold, as in {@link GenerateOptions}. Other keys are refused with
  * ERR_INVALID_ARGUMENT.
  */
-export type RedrafterOptions = Pick<GenerateOptions, 'beamWidth' | 'beamLength' | 'drafting' | 'minP'>;
+export type RedrafterOptions = Pick<
+  GenerateOptions,
+  'beamWidth' | 'beamLength' | 'drafting' | 'minP' | 'repetitionPenalty' | 'minTokens'
+> & {
+  /** As `logitBias` of {@link GenerateOptions}, as JSON has it. */
+  logitBias?: Record<string, number>;
+  /** As in {@link GenerateOptions}. */
+  bannedTokenIds?: number[];
+};
 
-const OWN_KEYS = ['beamWidth', 'beamLength', 'drafting', 'minP'] as const satisfies (keyof RedrafterOptions)[];
+const OWN_KEYS = [
+  'beamWidth',
+  'beamLength',
+  'drafting',
+  'minP',
+  'repetitionPenalty',
+  'logitBias',
+  'bannedTokenIds',
+  'minTokens',
+] as const satisfies (keyof RedrafterOptions)[];
 
 /** A call's options as those of `session.generate`, which checks their values. Adds a warning for each without effect. */
 export function toGenerateOptions(
@@ -24,6 +41,8 @@ export function toGenerateOptions(
     temperature: call.temperature,
     topP: call.topP,
     topK: call.topK,
+    presencePenalty: call.presencePenalty,
+    frequencyPenalty: call.frequencyPenalty,
     stop: call.stopSequences,
     signal: call.abortSignal,
     ...Object.fromEntries(OWN_KEYS.map((key) => [key, own.raw(key)])),
@@ -38,8 +57,6 @@ export function toGenerateOptions(
 /** Names of the settings that ask for something that is not done. */
 function unsupported(call: CallOptions): string[] {
   const asked: Record<string, boolean> = {
-    presencePenalty: (call.presencePenalty ?? 0) !== 0,
-    frequencyPenalty: (call.frequencyPenalty ?? 0) !== 0,
     responseFormat: call.responseFormat?.type === 'json',
     tools: (call.tools ?? []).length > 0,
     toolChoice: call.toolChoice?.type === 'required' || call.toolChoice?.type === 'tool',

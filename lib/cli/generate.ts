@@ -4,7 +4,7 @@ import { invalid } from '../errors.js';
 import type { Generation, GenerationResult } from '../generation.js';
 import type { Model } from '../model.js';
 import type { Session, SessionInput } from '../session.js';
-import { bigInteger, decimal, idList, integer } from './numbers.js';
+import { biasList, bigInteger, decimal, idList, integer } from './numbers.js';
 import { EXIT, interruptSignal } from './output.js';
 import {
   addBeamFlags,
@@ -18,7 +18,16 @@ import {
 } from './shared.js';
 import { summary, TokenPrinter } from './stream.js';
 
-interface Flags extends DeviceFlags, CapacityFlags, BeamFlags {
+interface ControlFlags {
+  repetitionPenalty: number;
+  presencePenalty: number;
+  frequencyPenalty: number;
+  logitBias?: Map<number, number>;
+  ban?: number[];
+  minTokens: number;
+}
+
+interface Flags extends DeviceFlags, CapacityFlags, BeamFlags, ControlFlags {
   model: string;
   drafter: string;
   prompt?: string;
@@ -55,7 +64,7 @@ export function addGenerate(program: Command): void {
     .addOption(flag('--top-p <p>', 'sample within this probability mass, above 0 to 1', decimal('--top-p'), 1))
     .addOption(flag('--min-p <p>', 'drop tokens below this fraction of the best, 0 to below 1', decimal('--min-p'), 0))
     .addOption(flag('--seed <n>', 'seed of sampling, 0 to 2^64-1 (default: random)', bigInteger('--seed')));
-  addCapacityFlags(addDeviceFlags(addBeamFlags(command)))
+  addCapacityFlags(addDeviceFlags(addBeamFlags(addControlFlags(command))))
     .option('--ignore-eos', 'go on after an end-of-sequence token')
     .addOption(
       flag('--logprobs <k>', 'log-probabilities of the tokens and of the top k, 0 to 64', integer('--logprobs')),
@@ -64,6 +73,18 @@ export function addGenerate(program: Command): void {
     .action(async (flags: Flags) => {
       await generate(flags);
     });
+}
+
+function addControlFlags(command: Command): Command {
+  const numeric = (flags: string, text: string, fallback: number): Option =>
+    flag(flags, text, decimal(flags.split(' ')[0] ?? flags), fallback);
+  return command
+    .addOption(numeric('--repetition-penalty <p>', 'make tokens of the text less probable, 0.01 to 100', 1))
+    .addOption(numeric('--presence-penalty <p>', 'subtract from logits of generated tokens, -2 to 2', 0))
+    .addOption(numeric('--frequency-penalty <p>', 'subtract for each time a token was generated, -2 to 2', 0))
+    .addOption(flag('--logit-bias <biases>', 'add to logits, such as 17=-2.5,3=100', biasList('--logit-bias')))
+    .addOption(flag('--ban <ids>', 'token ids that are never chosen, such as 1,2,3', idList('--ban')))
+    .addOption(flag('--min-tokens <tokens>', 'tokens before the text may end by a token', integer('--min-tokens'), 0));
 }
 
 function inputOf(flags: Flags): SessionInput {
@@ -83,9 +104,13 @@ async function generate(flags: Flags): Promise<void> {
   try {
     const session = await model.createSession();
     const { maxTokens, temperature, topK, topP, minP, seed, beamWidth, beamLength, ignoreEos, logprobs } = flags;
+    const { repetitionPenalty, presencePenalty, frequencyPenalty, logitBias, ban: bannedTokenIds, minTokens } = flags;
     const run = session.generate(
       input,
-      defined({ maxTokens, temperature, topK, topP, minP, seed, beamWidth, beamLength, ignoreEos, logprobs }),
+      defined({
+        ...{ maxTokens, temperature, topK, topP, minP, seed, beamWidth, beamLength, ignoreEos, logprobs },
+        ...{ repetitionPenalty, presencePenalty, frequencyPenalty, logitBias, bannedTokenIds, minTokens },
+      }),
     );
     signal.addEventListener('abort', () => {
       run.abort();

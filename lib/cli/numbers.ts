@@ -44,6 +44,24 @@ export function bigInteger(flag: string): (text: string) => bigint {
   };
 }
 
+/** `17=-2.5,3=100`: values by token id. */
+export function biasList(flag: string): (text: string) => Map<number, number> {
+  const number = decimal(flag);
+  return (text) => {
+    const biases = text.split(',').map((entry): [number, number] => {
+      const [, id, bias] = /^(\d{1,10})=(.+)$/.exec(entry) ?? [];
+      if (id === undefined || bias === undefined) {
+        throw invalid(
+          `${flag} must be token ids with numbers (17=-2.5,3=100), got ${JSON.stringify(entry.slice(0, 40))}`,
+        );
+      }
+      return [Number(id), number(bias)];
+    });
+    if (new Set(biases.map(([id]) => id)).size < biases.length) throw invalid(`${flag} names a token id twice`);
+    return new Map(biases);
+  };
+}
+
 export function idList(flag: string): (text: string) => number[] {
   return (text) => {
     if (!/^\d{1,10}(,\d{1,10})*$/.test(text)) {

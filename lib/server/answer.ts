@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 
 import type { Chunk, FinishReason, GenerationResult, TokenLogprob } from '../generation.js';
+import type { DecodeStats } from '../stats.js';
 import type { Tokenizer } from '../tokenizer.js';
 import { LogprobWriter } from './logprobs.js';
 import type { Job } from './request.js';
@@ -39,7 +40,8 @@ export function finishOf(reason: FinishReason): 'stop' | 'length' {
 /** The objects of one answer, whole or in parts. */
 export class Answer {
   private readonly head: { id: string; object: string; created: number; model: string; system_fingerprint: string };
-  private readonly logprobs: LogprobWriter;
+  /** By choice: each goes through its own tokens. */
+  private readonly logprobs: LogprobWriter[];
 
   constructor(
     private readonly job: Job,
@@ -53,35 +55,43 @@ export class Answer {
       model: model.name,
       system_fingerprint: model.fingerprint,
     };
-    this.logprobs = new LogprobWriter(model.tokenizer, job.ids.at(-1));
+    this.logprobs = Array.from({ length: job.n }, () => new LogprobWriter(model.tokenizer, job.ids.at(-1)));
   }
 
-  whole({ text, tokenIds, finishReason, logprobs }: GenerationResult, usage: Usage): object {
-    const content =
-      this.job.kind === 'chat' ? { message: { role: 'assistant', content: text, refusal: null } } : { text };
-    return { ...this.head, choices: [this.choice(content, finishOf(finishReason), tokenIds, logprobs)], usage };
+  whole(results: readonly GenerationResult[], usage: Usage): object {
+    const choices = results.map(({ text, tokenIds, finishReason, logprobs }, index) => {
+      const content =
+        this.job.kind === 'chat' ? { message: { role: 'assistant', content: text, refusal: null } } : { text };
+      return this.choice(index, content, finishOf(finishReason), tokenIds, logprobs);
+    });
+    return { ...this.head, choices, usage };
   }
 
-  /** The first event; a completion has none. */
+  /** The first event of each choice; a completion has none. */
   opening(): object[] {
-    return this.job.kind === 'chat'
-      ? [this.event([this.choice({ delta: { role: 'assistant', content: '' } }, null)])]
-      : [];
+    if (this.job.kind !== 'chat') return [];
+    return this.logprobs.map((_, index) =>
+      this.event([this.choice(index, { delta: { role: 'assistant', content: '' } }, null)]),
+    );
   }
 
   /** The event of a chunk: none while its text is held back, unless its tokens are to be told. */
-  part({ text, tokenIds, logprobs }: Chunk): object[] {
+  part(index: number, { text, tokenIds, logprobs }: Chunk): object[] {
     const tell = tokenIds.length > 0 && (logprobs !== undefined || this.job.returnTokenIds);
     if (text === '' && !tell) return [];
     const content = this.job.kind === 'chat' ? { delta: { content: text } } : { text };
-    return [this.event([this.choice(content, null, tokenIds, logprobs)])];
+    return [this.event([this.choice(index, content, null, tokenIds, logprobs)])];
   }
 
-  /** The last events. */
-  closing({ finishReason }: GenerationResult, usage: Usage): object[] {
+  /** The last event of a choice. */
+  ending(index: number, { finishReason }: GenerationResult): object {
     const content = this.job.kind === 'chat' ? { delta: {} } : { text: '' };
-    const last = this.event([this.choice(content, finishOf(finishReason))]);
-    return this.job.includeUsage ? [last, { ...this.event([]), usage }] : [last];
+    return this.event([this.choice(index, content, finishOf(finishReason))]);
+  }
+
+  /** The events after those of all choices. */
+  closing(usage: Usage): object[] {
+    return this.job.includeUsage ? [{ ...this.event([]), usage }] : [];
   }
 
   private event(choices: object[]): object {
@@ -89,6 +99,7 @@ export class Answer {
   }
 
   private choice(
+    index: number,
     content: object,
     finish: 'stop' | 'length' | null,
     tokenIds: readonly number[] = [],
@@ -99,10 +110,10 @@ export class Answer {
       logprobs === undefined
         ? null
         : kind === 'chat'
-          ? this.logprobs.chat(logprobs)
-          : this.logprobs.completion(logprobs);
+          ? this.logprobs[index]?.chat(logprobs)
+          : this.logprobs[index]?.completion(logprobs);
     return {
-      index: 0,
+      index,
       ...content,
       logprobs: written,
       finish_reason: finish,
@@ -111,12 +122,23 @@ export class Answer {
   }
 }
 
-export function usageOf({ stats, seed }: GenerationResult, queueMs: number): Usage {
+/** What a request used: `stats` of all its choices, which read the prompt once; `seed` of the first. */
+export interface Used {
+  promptTokens: number;
+  cachedTokens: number;
+  stats: DecodeStats;
+  seed: bigint;
+  queueMs: number;
+  /** Spent reading the prompt before the choices began. */
+  readMs: number;
+}
+
+export function usageOf({ promptTokens, cachedTokens, stats, seed, queueMs, readMs }: Used): Usage {
   return {
-    prompt_tokens: stats.promptTokens,
+    prompt_tokens: promptTokens,
     completion_tokens: stats.tokens,
-    total_tokens: stats.promptTokens + stats.tokens,
-    prompt_tokens_details: { cached_tokens: stats.reusedTokens },
+    total_tokens: promptTokens + stats.tokens,
+    prompt_tokens_details: { cached_tokens: cachedTokens },
     redrafter: {
       tokens_per_step: stats.tokensPerStep,
       rounds: stats.rounds,
@@ -124,12 +146,12 @@ export function usageOf({ stats, seed }: GenerationResult, queueMs: number): Usa
       acceptance_by_depth: stats.acceptanceByDepth,
       tokens_per_second: stats.tokensPerSecond,
       queue_ms: queueMs,
-      time_to_first_token_ms: stats.timeToFirstTokenMs,
-      prefill_ms: stats.prefillMs,
+      time_to_first_token_ms: readMs + stats.timeToFirstTokenMs,
+      prefill_ms: readMs + stats.prefillMs,
       draft_ms: stats.draftMs,
       verify_ms: stats.verifyMs,
       host_ms: stats.hostMs,
-      total_ms: stats.totalMs,
+      total_ms: readMs + stats.totalMs,
       seed: seed.toString(),
     },
   };

@@ -18,15 +18,10 @@ const empty = (value: unknown): boolean => value === '' || (isObject(value) && O
 
 /** Fields that would change the answer and are not supported, with the values that ask for nothing. */
 const REFUSED: Record<string, (value: unknown) => boolean> = {
-  n: (value) => value === 1,
   best_of: (value) => value === 1,
   echo: (value) => value === false,
   store: (value) => value === false,
   suffix: empty,
-  presence_penalty: (value) => value === 0,
-  frequency_penalty: (value) => value === 0,
-  repetition_penalty: (value) => value === 1,
-  logit_bias: empty,
   tools: empty,
   functions: empty,
   tool_choice: (value) => value === 'none' || value === 'auto',
@@ -99,8 +94,8 @@ export class BodyFields {
 }
 
 function refusal(key: string, value: unknown): string {
-  return key === 'n' || key === 'best_of'
-    ? `${key} must be 1: send several requests, they share the rounds of the model; got ${describe(value)}`
+  return key === 'best_of'
+    ? `best_of must be 1: choices are not ranked, n gives them all; got ${describe(value)}`
     : `${key} is not supported`;
 }
 

@@ -11,7 +11,7 @@ export class EventStream {
   private gone = false;
   private wake: (() => void) | undefined;
   /** Who waits for room, and whether there is nothing to wait for any more. */
-  private resume: (() => void) | undefined;
+  private readonly resume: (() => void)[] = [];
   private released = false;
   /** Runs while something waits. */
   private stall: NodeJS.Timeout | undefined;
@@ -31,7 +31,7 @@ export class EventStream {
           this.stall = undefined;
           const piece = this.waiting;
           this.waiting = '';
-          this.resume?.();
+          this.goOn();
           if (piece !== '') controller.enqueue(utf8.encode(piece));
           if (!this.ended) return;
           // What is enqueued goes out before the end does.
@@ -49,13 +49,17 @@ export class EventStream {
   /** Resolves when there is room: the client has taken so much that no more than the bound waits for it. */
   async room(): Promise<void> {
     if (this.waiting.length <= this.limits.streamBuffer || this.released || this.gone) return;
-    await new Promise<void>((resolve) => (this.resume = resolve));
+    await new Promise<void>((resolve) => this.resume.push(resolve));
   }
 
   /** Whoever waits for room goes on: the request ends, whether or not its client reads. */
   release(): void {
     this.released = true;
-    this.resume?.();
+    this.goOn();
+  }
+
+  private goOn(): void {
+    for (const resume of this.resume.splice(0)) resume();
   }
 
   /** Sends a JSON event. */
@@ -75,7 +79,7 @@ export class EventStream {
     this.waiting = '';
     clearTimeout(this.stall);
     this.wake?.();
-    this.resume?.();
+    this.goOn();
   }
 
   private push(text: string): void {

@@ -21,8 +21,11 @@ export type Outcome = { whole: object } | { events: ReadableStream<Uint8Array> }
 
 /** A session for one request, with its turn; `close` gives both back. */
 interface Run {
-  generation: Generation;
+  session: Session;
+  /** By choice. */
+  generations: Generation[];
   queueMs: number;
+  readMs: number;
   close: () => Promise<void>;
 }
 
@@ -38,8 +41,8 @@ export async function generate(job: Job, exchange: Exchange, place: Workplace): 
   const run = await start(job, exchange, place);
   if (job.stream) return { events: await stream(run, answer, exchange, place.options) };
   try {
-    const result = await run.generation.result();
-    return { whole: answer.whole(result, report(result, run, exchange)) };
+    const results = await Promise.all(run.generations.map((generation) => generation.result()));
+    return { whole: answer.whole(results, report(results, run, exchange)) };
   } finally {
     await run.close();
   }
@@ -56,18 +59,30 @@ async function start(job: Job, exchange: Exchange, { context, admission, options
     exchange.abort(new HttpError(504, 'request_timeout', `generation took longer than ${requestTimeoutMs} ms`));
   }, requestTimeoutMs);
   let session: Session | undefined;
+  let generations: Generation[] = [];
   const close = async (): Promise<void> => {
     clearTimeout(deadline);
+    // Choices have sessions of their own, which may still be running.
+    if (job.n > 1) await endAll(generations);
     await session?.dispose();
     leave();
   };
   try {
     session = await context.model.createSession(job.prefixes);
-    return { generation: session.generate(job.ids, { ...job.options, signal }), queueMs, close };
+    const begun = performance.now();
+    const options = { ...job.options, signal };
+    if (job.n === 1) generations = [session.generate(job.ids, options)];
+    else generations = await session.generateMany(job.ids, { ...options, n: job.n });
+    return { session, generations, queueMs, readMs: job.n === 1 ? 0 : performance.now() - begun, close };
   } catch (error) {
     await close();
     throw error;
   }
+}
+
+async function endAll(generations: readonly Generation[]): Promise<void> {
+  for (const generation of generations) generation.abort();
+  await Promise.allSettled(generations.map((generation) => generation.result()));
 }
 
 async function stream(
@@ -76,10 +91,14 @@ async function stream(
   exchange: Exchange,
   options: ResolvedServer,
 ): Promise<EventStream['readable']> {
-  const chunks = run.generation[Symbol.asyncIterator]();
-  let first;
+  const choices = run.generations.map((generation) => {
+    const chunks = generation[Symbol.asyncIterator]();
+    const first = chunks.next();
+    first.catch(() => undefined); // it is awaited below, or another one is first
+    return { generation, chunks, first };
+  });
   try {
-    first = await chunks.next();
+    await Promise.race(choices.map(({ first }) => first));
   } catch (error) {
     await run.close();
     throw error;
@@ -98,12 +117,28 @@ async function stream(
   };
   const pump = async (): Promise<void> => {
     send(answer.opening());
-    for (let next = first; next.done !== true; next = await chunks.next()) {
-      send(answer.part(next.value));
-      await events.room(); // what is not read, here or by the client, makes the generation pause
-    }
-    const result = await run.generation.result();
-    send(answer.closing(result, report(result, run, exchange)));
+    const passOn = async (
+      { generation, chunks, first }: (typeof choices)[number],
+      index: number,
+    ): Promise<GenerationResult> => {
+      for (let next = await first; next.done !== true; next = await chunks.next()) {
+        send(answer.part(index, next.value));
+        await events.room(); // what is not read, here or by the client, makes the generation pause
+      }
+      const result = await generation.result();
+      if (result.finishReason !== 'abort') events.send(answer.ending(index, result));
+      return result;
+    };
+    // When one fails the others end, before the event that says so.
+    const all = choices.map((choice, index) => passOn(choice, index));
+    const endTogether = (): Promise<void> => {
+      events.release();
+      return endAll(run.generations);
+    };
+    for (const each of all) each.catch(endTogether);
+    await Promise.allSettled(all);
+    const results = await Promise.all(all);
+    send(answer.closing(report(results, run, exchange)));
   };
   // The turn is given back before the stream ends, so that a client which goes on at once finds it free.
   exchange.streaming = pump().then(
@@ -122,11 +157,16 @@ async function stream(
 }
 
 /** Usage for the client, and the same figures for the log. */
-function report(result: GenerationResult, run: Run, { log }: Exchange): Usage {
-  const { stats, finishReason } = result;
+function report(results: readonly GenerationResult[], run: Run, { log }: Exchange): Usage {
+  const [{ finishReason, seed, stats: own }] = results as [GenerationResult];
+  const many = results.length > 1;
+  const stats = many ? run.session.stats : own;
   log.completionTokens = stats.tokens;
   log.finishReason = finishOf(finishReason);
   log.tokensPerStep = Number(stats.tokensPerStep.toFixed(3));
-  log.timeToFirstTokenMs = Math.round(stats.timeToFirstTokenMs);
-  return usageOf(result, run.queueMs + stats.queuedMs);
+  const { readMs } = run;
+  const queueMs = run.queueMs + own.queuedMs;
+  log.timeToFirstTokenMs = Math.round(readMs + stats.timeToFirstTokenMs);
+  const cachedTokens = many ? 0 : own.reusedTokens;
+  return usageOf({ promptTokens: own.promptTokens, cachedTokens, stats, seed, queueMs, readMs });
 }

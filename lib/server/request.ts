@@ -13,6 +13,8 @@ export interface Job {
   /** The whole prompt. */
   ids: Int32Array;
   options: GenerateOptions;
+  /** Choices to answer with. */
+  n: number;
   stream: boolean;
   includeUsage: boolean;
   returnTokenIds: boolean;
@@ -27,6 +29,8 @@ export interface JobContext {
   modelName: string;
   /** Drafting shape where the request names none. */
   shape: { beamWidth?: number; beamLength?: number };
+  /** Most choices of one request. */
+  mostChoices: number;
   prefixSharing: PrefixSharing;
 }
 
@@ -39,6 +43,13 @@ const SHARED = [
   'top_p',
   'top_k',
   'min_p',
+  'n',
+  'presence_penalty',
+  'frequency_penalty',
+  'repetition_penalty',
+  'logit_bias',
+  'banned_token_ids',
+  'min_tokens',
   'seed',
   'stop',
   'logprobs',
@@ -109,7 +120,7 @@ function checkModel(fields: BodyFields, served: string): void {
 
 function parseShared(
   fields: BodyFields,
-  { model, shape, prefixSharing }: JobContext,
+  { model, shape, mostChoices, prefixSharing }: JobContext,
   maxTokens: number,
   logprobs: number | undefined,
 ): Omit<Job, 'kind' | 'ids'> {
@@ -128,6 +139,7 @@ function parseShared(
     topK: fields.integer('top_k', 0, 2 ** 31 - 1) ?? 0,
     minP: fields.number('min_p', 0, 'at least 0 and less than 1', (value) => value >= 0 && value < 1),
     ignoreEos: fields.boolean('ignore_eos'),
+    ...control(fields, model),
     ...(fields.has('seed') ? { seed: seedOf(fields.raw('seed')) } : {}),
     ...(fields.has('stop') ? { stop } : {}),
     ...(logprobs === undefined ? {} : { logprobs }),
@@ -137,8 +149,40 @@ function parseShared(
   // The rest of the checks is the library's, done now so that a wrong request need not wait for its turn.
   const { vocab, contextTokens, drafter } = model.info;
   at('stop', () => resolveGenerate(options, { vocab, contextTokens, hasDrafter: drafter !== null, eosTokenIds: [] }));
-  const prefixes = prefixesOf(fields, prefixSharing);
-  return { options, stream, includeUsage, returnTokenIds: fields.boolean('return_token_ids'), prefixes };
+  return {
+    options,
+    n: fields.integer('n', 1, mostChoices) ?? 1,
+    stream,
+    includeUsage,
+    returnTokenIds: fields.boolean('return_token_ids'),
+    prefixes: prefixesOf(fields, prefixSharing),
+  };
+}
+
+/** What changes the logits that tokens are chosen from. */
+function control(fields: BodyFields, model: JobContext['model']): GenerateOptions {
+  const penalty = (key: string, fallback: number, low: number, high: number): number =>
+    fields.number(key, fallback, `from ${low} to ${high}`, (value) => value >= low && value <= high);
+  const lists: GenerateOptions = {
+    ...(fields.has('logit_bias') ? { logitBias: fields.raw('logit_bias') as Record<number, number> } : {}),
+    ...(fields.has('banned_token_ids') ? { bannedTokenIds: fields.raw('banned_token_ids') as number[] } : {}),
+  };
+  const { vocab, contextTokens } = model.info;
+  const context = { vocab, contextTokens, hasDrafter: false, eosTokenIds: [] };
+  for (const [key, param] of [
+    ['logitBias', 'logit_bias'],
+    ['bannedTokenIds', 'banned_token_ids'],
+  ] as const) {
+    // prettier-ignore
+    if (lists[key] !== undefined) at(param, () => resolveGenerate({ [key]: lists[key] }, context));
+  }
+  return {
+    presencePenalty: penalty('presence_penalty', 0, -2, 2),
+    frequencyPenalty: penalty('frequency_penalty', 0, -2, 2),
+    repetitionPenalty: penalty('repetition_penalty', 1, 0.01, 100),
+    minTokens: fields.integer('min_tokens', 0, 2 ** 31 - 1) ?? 0,
+    ...lists,
+  };
 }
 
 /** Keys of requests are none that the program of the server uses itself. Where they mean nothing they may be anything. */

@@ -126,9 +126,9 @@ export class Server {
         throw new RedrafterError('ERR_TOKENIZER', 'serving needs a tokenizer, and the model has no tokenizer.json');
       }
       const { options, admission } = this;
-      const { modelName, shape, prefixSharing } = options;
+      const { modelName, shape, prefixSharing, maxConcurrent: mostChoices } = options;
       const fingerprint = [version(), info.fingerprint, info.dtype, info.device, info.level].join('-');
-      const context = { model, tokenizer, modelName, shape, prefixSharing };
+      const context = { model, tokenizer, modelName, shape, mostChoices, prefixSharing };
       this.place = { options, admission, fingerprint, context };
       if (this.state === 'loading') this.state = 'ready';
     } catch (error) {

@@ -16,6 +16,14 @@ float float_of(const Napi::Object& o, const char* key) {
   return o.Get(key).As<Napi::Number>().FloatValue();
 }
 
+template <typename T, napi_typedarray_type type>
+std::vector<T> elements(const Napi::Value& value, const char* wrong) {
+  REDRAFTER_REQUIRE(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == type,
+                    "ERR_INVALID_ARGUMENT", wrong);
+  const auto array = value.As<Napi::TypedArrayOf<T>>();
+  return {array.Data(), array.Data() + array.ElementLength()};
+}
+
 // Fresh typed arrays: Electron forbids ArrayBuffers over native memory, and these are a few ids.
 template <typename Array, typename T>
 Array typed(Napi::Env env, const std::vector<T>& values) {
@@ -24,7 +32,8 @@ Array typed(Napi::Env env, const std::vector<T>& values) {
   return array;
 }
 
-Napi::Array counts(Napi::Env env, const std::vector<int64_t>& values) {
+template <typename T>
+Napi::Array counts(Napi::Env env, const std::vector<T>& values) {
   Napi::Array array = Napi::Array::New(env, values.size());
   for (uint32_t i = 0; i < values.size(); ++i) array.Set(i, static_cast<double>(values[i]));
   return array;
@@ -37,27 +46,20 @@ Napi::Object set_numbers(Napi::Object o, std::initializer_list<Number> numbers) 
   return o;
 }
 
-Number count(const char* key, int64_t value) { return {key, static_cast<double>(value)}; }
+Number number(const char* key, auto value) { return {key, static_cast<double>(value)}; }
 
 Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   Napi::Object o = Napi::Object::New(env);
   o.Set("draftedByDepth", counts(env, s.drafted_by_depth));
   o.Set("acceptedByDepth", counts(env, s.accepted_by_depth));
-  return set_numbers(o, {count("promptTokens", s.prompt_tokens),
-                         count("reusedTokens", s.reused_tokens),
-                         count("tokens", s.tokens),
-                         count("rounds", s.rounds),
-                         count("droppedTokens", s.dropped_tokens),
-                         count("decodedTokens", s.decoded),
-                         count("draftedRounds", s.drafted_rounds),
-                         count("draftedNodes", s.drafted_nodes),
-                         {"queuedMs", s.queued_ms},
-                         {"firstTokenMs", s.first_token_ms},
-                         {"prefillMs", s.prefill_ms},
-                         {"draftMs", s.draft_ms},
-                         {"verifyMs", s.verify_ms},
-                         {"hostMs", s.host_ms},
-                         {"totalMs", s.total_ms}});
+  return set_numbers(
+      o, {number("promptTokens", s.prompt_tokens), number("reusedTokens", s.reused_tokens),
+          number("tokens", s.tokens), number("rounds", s.rounds), number("droppedTokens", s.dropped_tokens),
+          number("decodedTokens", s.decoded), number("draftedRounds", s.drafted_rounds),
+          number("draftedNodes", s.drafted_nodes), number("queuedMs", s.queued_ms),
+          number("firstTokenMs", s.first_token_ms), number("prefillMs", s.prefill_ms),
+          number("draftMs", s.draft_ms), number("verifyMs", s.verify_ms), number("hostMs", s.host_ms),
+          number("totalMs", s.total_ms)});
 }
 
 Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
@@ -68,17 +70,15 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   o.Set("device", i.device);
   o.Set("level", i.level);
   o.Set("deviceReason", from_reason(env, i.device_reason));
-  set_numbers(o, {count("vocab", i.vocab), count("hidden", i.hidden), count("layers", i.layers),
-                  count("heads", i.heads), count("kvHeads", i.kv_heads), count("headDim", i.head_dim),
-                  count("ffn", i.ffn), count("maxPositions", i.max_positions),
-                  count("contextTokens", i.context_tokens), count("kvTokens", i.kv_tokens),
-                  count("threads", i.threads)});
+  set_numbers(o, {number("vocab", i.vocab), number("hidden", i.hidden), number("layers", i.layers),
+                  number("heads", i.heads), number("kvHeads", i.kv_heads), number("headDim", i.head_dim),
+                  number("ffn", i.ffn), number("maxPositions", i.max_positions),
+                  number("contextTokens", i.context_tokens), number("kvTokens", i.kv_tokens),
+                  number("threads", i.threads)});
   std::ostringstream fingerprint;
   fingerprint << std::hex << std::setw(16) << std::setfill('0') << i.fingerprint;
   o.Set("fingerprint", fingerprint.str());
-  Napi::Array eos = Napi::Array::New(env, i.eos.size());
-  for (uint32_t k = 0; k < i.eos.size(); ++k) eos.Set(k, i.eos[k]);
-  o.Set("eosTokenIds", eos);
+  o.Set("eosTokenIds", counts(env, i.eos));
   o.Set("memory", from_memory(env, i.memory));
   if (!i.has_drafter) {
     o.Set("drafter", env.Null());
@@ -87,8 +87,8 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   Napi::Object drafter = Napi::Object::New(env);
   drafter.Set("cell", i.drafter_cell);
   drafter.Set("format", i.drafter_format);
-  o.Set("drafter", set_numbers(drafter, {count("exit", i.drafter_exit), count("blocks", i.drafter_blocks),
-                                         count("draftVocab", i.drafter_vocab)}));
+  o.Set("drafter", set_numbers(drafter, {number("exit", i.drafter_exit), number("blocks", i.drafter_blocks),
+                                         number("draftVocab", i.drafter_vocab)}));
   return o;
 }
 
@@ -117,10 +117,7 @@ int64_t to_int(const Napi::Value& value) {
 }
 
 std::vector<int32_t> to_ids(const Napi::Value& value) {
-  REDRAFTER_REQUIRE(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_int32_array,
-                    "ERR_INVALID_ARGUMENT", "token ids must be an Int32Array");
-  const auto array = value.As<Napi::Int32Array>();
-  return {array.Data(), array.Data() + array.ElementLength()};
+  return elements<int32_t, napi_int32_array>(value, "token ids must be an Int32Array");
 }
 
 EngineOptions to_engine_options(const Napi::Object& o) {
@@ -154,6 +151,13 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
   bool lossless = false;
   REDRAFTER_REQUIRE(o.Get("seed").IsBigInt(), "ERR_INVALID_ARGUMENT", "seed must be a bigint");
   g.sample.seed = o.Get("seed").As<Napi::BigInt>().Uint64Value(&lossless);
+  g.control = {float_of(o, "repetitionPenalty"),
+               float_of(o, "presencePenalty"),
+               float_of(o, "frequencyPenalty"),
+               to_int(o.Get("minTokens")),
+               to_ids(o.Get("bannedTokenIds")),
+               to_ids(o.Get("biasTokenIds")),
+               elements<float, napi_float32_array>(o.Get("biases"), "biases must be a Float32Array")};
   g.beam_width = to_int(o.Get("beamWidth"));
   g.beam_length = to_int(o.Get("beamLength"));
   g.adaptive = o.Get("adaptive").ToBoolean();
@@ -173,14 +177,14 @@ Napi::Object from_usage(Napi::Env env, const EngineUsage& usage, int64_t session
   const auto shared = kv.shared_blocks.find(session);
   return set_numbers(
       Napi::Object::New(env),
-      {count("totalBlocks", kv.total_blocks), count("freeBlocks", kv.free_blocks),
-       count("blockTokens", kv.block_tokens), count("bytesPerBlock", kv.bytes_per_block),
-       count("sessions", kv.sessions), count("prefixBlocks", kv.prefix_blocks),
-       count("evictedBlocks", kv.evicted_blocks),
-       count("sharedBlocks", shared == kv.shared_blocks.end() ? 0 : shared->second),
-       count("waitingRequests", queue.waiting_requests), count("waitingTokens", queue.waiting_tokens),
-       count("activeRequests", queue.active_requests), count("pausedRequests", queue.paused_requests),
-       count("maxQueuedRequests", queue.max_requests), count("maxQueuedTokens", queue.max_tokens)});
+      {number("totalBlocks", kv.total_blocks), number("freeBlocks", kv.free_blocks),
+       number("blockTokens", kv.block_tokens), number("bytesPerBlock", kv.bytes_per_block),
+       number("sessions", kv.sessions), number("prefixBlocks", kv.prefix_blocks),
+       number("evictedBlocks", kv.evicted_blocks),
+       number("sharedBlocks", shared == kv.shared_blocks.end() ? 0 : shared->second),
+       number("waitingRequests", queue.waiting_requests), number("waitingTokens", queue.waiting_tokens),
+       number("activeRequests", queue.active_requests), number("pausedRequests", queue.paused_requests),
+       number("maxQueuedRequests", queue.max_requests), number("maxQueuedTokens", queue.max_tokens)});
 }
 
 Napi::Value from_reason(Napi::Env env, const Reason& reason) {
@@ -194,8 +198,8 @@ Napi::Value from_reason(Napi::Env env, const Reason& reason) {
 Napi::Object from_memory(Napi::Env env, const MemoryUse& use) {
   return set_numbers(
       Napi::Object::New(env),
-      {count("weightBytes", use.weights), count("drafterBytes", use.drafter), count("kvBytes", use.kv),
-       count("workspaceBytes", use.workspace), count("totalBytes", use.total())});
+      {number("weightBytes", use.weights), number("drafterBytes", use.drafter), number("kvBytes", use.kv),
+       number("workspaceBytes", use.workspace), number("totalBytes", use.total())});
 }
 
 Napi::Object from_message(Napi::Env env, const Message& m) {

@@ -127,14 +127,55 @@ int64_t EngineThread::check_request(const Command& command, const Session& sessi
   REDRAFTER_REQUIRE(
       !generates || g.slide_keep < 0 || (g.slide_tail >= 1 && g.slide_keep < context_tokens_ - g.slide_tail),
       "ERR_INVALID_ARGUMENT", "slideKeep or slideTail is out of range");
+  if (generates) check_control(g);
   return total;
+}
+
+void EngineThread::check_control(const GenerateOptions& g) const {
+  const ControlSpec& c = g.control;
+  const auto within = [](float value, float low, float high) { return value >= low && value <= high; };
+  REDRAFTER_REQUIRE(within(c.repetition, 0.01f, 100.0f) && within(c.presence, -2.0f, 2.0f) &&
+                        within(c.frequency, -2.0f, 2.0f) && c.min_tokens >= 0 &&
+                        c.bias_ids.size() == c.bias.size(),
+                    "ERR_INVALID_ARGUMENT", "a penalty, logitBias or minTokens is out of range");
+  for (const float bias : c.bias) {
+    REDRAFTER_REQUIRE(within(bias, -100.0f, 100.0f), "ERR_INVALID_ARGUMENT", "logitBias is out of range");
+  }
+  for (const auto* ids : {&c.banned, &c.bias_ids, &g.eos, &g.stop}) {
+    for (const int32_t id : *ids) {
+      REDRAFTER_REQUIRE(id >= 0 && id < model_->config().vocab, "ERR_INVALID_ARGUMENT", "token id ", id,
+                        " is outside the vocabulary of ", model_->config().vocab, " ids");
+    }
+  }
+}
+
+// The history that a request's penalties look at; `kept` tokens of its session come before its input.
+void EngineThread::add_control(Lane& lane, const Command& command, int64_t kept) const {
+  const ControlSpec& spec = command.generate.control;
+  if (!spec.any()) return;
+  std::vector<int32_t> prompt(lane.tokens->begin(), lane.tokens->begin() + kept);
+  prompt.insert(prompt.end(), command.ids.begin(), command.ids.end());
+  lane.control = std::make_unique<LaneControl>(spec, lane.stop, prompt);
+}
+
+void EngineThread::take_control_room(Request& request) {
+  Lane& lane = request.lane;
+  if (lane.control == nullptr) return;
+  const int64_t tokens = slides(request) ? request.most_tokens : lane.max_tokens;
+  lane.control_room = std::make_unique<ControlBatch::Room>(
+      round_->control(), ControlBatch::Need{lane.control->most_entries(tokens, model_->config().vocab),
+                                            lane.logprobs < 0 ? 0 : most_nodes(lane)});
+}
+
+// Of the largest tree that the request may get in any round, the root included.
+int64_t EngineThread::most_nodes(const Lane& lane) {
+  return lane.acceptance ? Planner::kMostNodes : max_tree_nodes(lane.beam_width, lane.beam_length);
 }
 
 // Of the cache, when the session holds so many tokens.
 int64_t EngineThread::slots_wanted(const Lane& lane, int64_t held) {
   if (!lane.generates) return held;
-  return held + lane.max_tokens - lane.generated +
-         (lane.acceptance ? Planner::kMostNodes : max_tree_nodes(lane.beam_width, lane.beam_length));
+  return held + lane.max_tokens - lane.generated + most_nodes(lane);
 }
 
 // Changes nothing of the session yet.
@@ -169,6 +210,7 @@ std::unique_ptr<Request> EngineThread::make_request(Command& command, Session& t
     if (g.adaptive && adaptive_ != nullptr) adaptive_->adopt(lane);
     request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
+    add_control(lane, command, request->prompt_end - static_cast<int64_t>(command.ids.size()));
   }
   const int64_t needed = (slots_wanted(lane, request->prompt_end) + kBlockTokens - 1) / kBlockTokens;
   REDRAFTER_REQUIRE(needed <= cache_->shape().blocks, "ERR_KV_FULL", "the request needs ", needed,

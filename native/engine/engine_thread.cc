@@ -186,6 +186,12 @@ void EngineThread::admit(size_t index) {
       std::move(request->place);  // until it shows as active: it is in sight always
   request->started = std::chrono::steady_clock::now();
   request->stats.queued_ms = ms_since(request->submitted);
+  try {
+    take_control_room(*request);
+  } catch (const Error& error) {
+    ++admission_changes_;
+    return fail_request(*request, error.code(), error.what());
+  }
   if (request->lane.generates) request->lane.hidden = HiddenRows::Taken(round_->hidden());
   reserve(*request);
   Request& admitted = *request;
@@ -275,7 +281,10 @@ void EngineThread::round() {
       if (lane.decoding && !slides(request)) remember(*request.session);
     }
     if (lane.failed) {
-      fail_request(request, "ERR_NUMERIC", "every logit of the target is NaN: its weights are damaged");
+      fail_request(request, "ERR_NUMERIC",
+                   lane.control == nullptr
+                       ? "every logit of the target is NaN: its weights are damaged"
+                       : "no token can be chosen: every logit is NaN, or its token banned or held back");
       drop(request);
       continue;
     }

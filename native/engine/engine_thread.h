@@ -118,7 +118,11 @@ class EngineThread {
   Session& idle_session(int64_t id);
   int64_t check_ids(const std::vector<int32_t>& ids, int64_t before, bool generates = false) const;
   int64_t check_request(const Command& command, const Session& session) const;
+  void check_control(const GenerateOptions& options) const;
+  void add_control(Lane& lane, const Command& command, int64_t kept) const;
+  void take_control_room(Request& request);
   std::unique_ptr<Request> make_request(Command& command, Session& target) const;
+  static int64_t most_nodes(const Lane& lane);
   static int64_t slots_wanted(const Lane& lane, int64_t held);
 
   std::chrono::milliseconds patience() const;

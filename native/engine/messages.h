@@ -11,6 +11,7 @@
 #include "base/reason.h"
 #include "engine/queue_limit.h"
 #include "ops/sample.h"
+#include "spec/control.h"
 
 namespace redrafter {
 
@@ -57,6 +58,7 @@ struct ModelInfo {
 
 struct GenerateOptions {
   SampleSpec sample;
+  ControlSpec control;
   int64_t max_tokens = 0;
   int64_t beam_width = 0, beam_length = 0;  // 0 x 0: plain decoding
   bool adaptive = false;  // the shape is chosen for each round instead, where there is a drafter

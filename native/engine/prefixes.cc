@@ -90,6 +90,7 @@ bool EngineThread::slide(Request& request) {
   lane.max_tokens = lane.generated + std::min(request.most_tokens - lane.generated, dropped);
   lane.decoding = false;
   lane.finish = Finish::kNone;
+  if (lane.control != nullptr) lane.control->hold(tokens);
   request.stats.dropped_tokens += dropped;
   session.kv.truncate(request.slide_keep);
   if (request.spare != nullptr) request.spare->truncate(0);

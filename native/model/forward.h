@@ -30,7 +30,7 @@ class Model {
   void forward(const Batch& batch, const KvLayer* kv, const int32_t* outputs, int64_t count, Stream& stream);
 
   const float* hidden() const { return hidden_out_; }  // [count, hidden]
-  const float* logits() const { return logits_; }      // [count, vocab]
+  float* logits() const { return logits_; }            // [count, vocab]
 
  private:
   void carve(Arena& arena);

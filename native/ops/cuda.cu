@@ -126,6 +126,8 @@ Backend cuda_table() {
   b.level = "";
   b.norm = norm_cuda;
   b.act = act_cuda;
+  b.adjust = adjust_cuda;
+  b.adjust_undo = adjust_undo_cuda;
   b.sample = sample_cuda;
   b.logprob = logprob_cuda;
   b.beam_start = beam_start_cuda;

@@ -46,7 +46,8 @@ constexpr uint64_t cuda_stamp() {
        sizeof(CellParams),       sizeof(MixParams),        sizeof(ResidualParams),  sizeof(HeadTopParams),
        sizeof(BeamStartParams),  sizeof(BeamParams),       sizeof(TreePackParams),  sizeof(TreeRowsParams),
        sizeof(TreeAcceptParams), sizeof(KeepHiddenParams), sizeof(KvCompactParams), sizeof(KvCopyBlockParams),
-       sizeof(KvBlockParams),    sizeof(SampleSpec)}) {
+       sizeof(KvBlockParams),    sizeof(SampleSpec),       sizeof(AdjustParams),    sizeof(AdjustLane),
+       sizeof(AdjustEntry)}) {
     add(size);
   }
   return stamp;

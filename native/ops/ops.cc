@@ -43,6 +43,7 @@ constexpr Backend oracle() {
   b.name = "cpu", b.level = "oracle";
   b.matmul_pack = matmul_pack_cpu, b.embed = embed_cpu, b.norm = norm_cpu, b.matmul = matmul_cpu;
   b.rope = rope_cpu, b.attention = attention_cpu, b.act = act_cpu;
+  b.adjust = adjust_cpu, b.adjust_undo = adjust_undo_cpu;
   b.sample = sample_cpu, b.logprob = logprob_cpu;
   b.cell = cell_cpu, b.mix = mix_cpu, b.residual = residual_cpu, b.head_top = head_top_cpu;
   b.beam_start = beam_start_cpu, b.beam = beam_cpu;

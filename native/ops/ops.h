@@ -10,6 +10,7 @@
 
 #include "base/reason.h"
 #include "ops/act.h"
+#include "ops/adjust.h"
 #include "ops/attention.h"
 #include "ops/beam.h"
 #include "ops/drafter.h"
@@ -41,6 +42,8 @@ struct Backend {
   Op<RopeParams> rope;
   Op<AttentionParams> attention;
   Op<ActParams> act;
+  Op<AdjustParams> adjust;
+  Op<AdjustParams> adjust_undo;
   Op<SampleParams> sample;
   Op<LogprobParams> logprob;
   Op<CellParams> cell;

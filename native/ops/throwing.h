@@ -123,6 +123,8 @@ Backend throwing_backend(const char* level) {
           REDRAFTER_OP(rope),
           REDRAFTER_OP(attention),
           REDRAFTER_OP(act),
+          REDRAFTER_OP(adjust),
+          REDRAFTER_OP(adjust_undo),
           REDRAFTER_OP(sample),
           REDRAFTER_OP(logprob),
           REDRAFTER_OP(cell),

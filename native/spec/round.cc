@@ -41,6 +41,7 @@ Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream)
       stream_(stream),
       batch_(batch_limits(model), model.backend()),
       hidden_(model.backend(), model.limits().rows, model.config().hidden),
+      control_(model.backend(), model.limits().rows),
       host_results_(model.backend(), results_capacity(model)),
       logprobs_(model.backend(), model.limits().rows, model.config().vocab),
       graphs_(model.backend()) {
@@ -237,6 +238,22 @@ void Round::fill_rows(const int32_t* nodes) {
     batch_.end_lane();
   }
   batch_.add_inert_rows(inert_rows_);
+  fill_control();
+}
+
+// Sent here and not with the batch, as its size changes from round to round, and that of a copy in a graph
+// must not.
+void Round::fill_control() {
+  control_.clear();
+  for (int64_t i = 0; i < choosing_; ++i) {
+    const Lane* lane = order_[static_cast<size_t>(i)];
+    if (lane == nullptr || lane->control == nullptr || !lane->control->acts()) {
+      control_.add_lane();
+    } else {
+      control_.add_lane(*lane->control, i < drafting_ ? lane->rows : 1, lane->logprobs >= 0);
+    }
+  }
+  control_.upload(stream_);
 }
 
 void Round::place_trees() {
@@ -261,9 +278,7 @@ void Round::verify() {
   if (!backend.host_memory) batch.max_positions = positions_bound();
   model_.forward(batch, cache_.layers(), b.output, batch_.outputs(), stream_);
   if (choosing_ == 0) return;
-  backend.sample({model_.logits(), b.spec, b.choose_position, device_.chosen, device_.sample_scratch,
-                  batch_.outputs(), model_.config().vocab, b.token, b.parent, b.begin, choosing_},
-                 stream_);
+  choose();
   backend.tree_accept(
       {b.token, b.parent, device_.chosen, b.begin, choosing_, kRun, r.path, r.emitted, r.path_length},
       stream_);
@@ -274,6 +289,21 @@ void Round::verify() {
   backend.keep_hidden({model_.hidden(), b.begin, r.path, r.path_length, b.hidden_row, hidden_.data(),
                        choosing_, kRun, model_.config().hidden},
                       stream_);
+}
+
+// Lanes with control choose from changed logits; log-probabilities are those of the logits as they were.
+void Round::choose() {
+  const Backend& backend = model_.backend();
+  const RoundBatch::Arrays& b = batch_.device();
+  AdjustParams control = control_.params();
+  control.logits = model_.logits();
+  control.node_token = b.token, control.node_parent = b.parent, control.begin = b.begin;
+  control.rows = batch_.outputs(), control.vocab = model_.config().vocab;
+  if (control_.any()) backend.adjust(control, stream_);
+  backend.sample({model_.logits(), b.spec, b.choose_position, device_.chosen, device_.sample_scratch,
+                  batch_.outputs(), model_.config().vocab, b.token, b.parent, b.begin, choosing_},
+                 stream_);
+  if (control_.keeps_logits()) backend.adjust_undo(control, stream_);
 }
 
 // What a round makes known of its lanes, to the host.
@@ -299,8 +329,10 @@ void Round::work() {
   fetch_results();
 }
 
+// Control works on arrays that may have moved since the graphs that know them were recorded.
 RoundGraphs::Shape Round::shape() const {
-  RoundGraphs::Shape shape{positions_bound()};
+  RoundGraphs::Shape shape{positions_bound(), control_.any() ? control_.moves() : 0,
+                           control_.keeps_logits() ? 1 : 0};
   for (const Group& g : groups_) shape.insert(shape.end(), {g.lanes, g.width, g.length, g.nodes});
   return shape;
 }
@@ -310,17 +342,18 @@ void Round::emit(Lane& lane, int64_t index) {
   const int64_t path_length = results_.path_length[index];
   REDRAFTER_CHECK(path_length >= 1 && path_length <= kRun);
   lane.emitted.assign(emitted, emitted + path_length);
+  const Cut cut = cut_run(lane.emitted, lane.max_tokens - lane.generated, lane.stop);
+  lane.emitted.resize(static_cast<size_t>(cut.keep));
   if (lane.emitted.back() < 0) {
     lane.failed = true;
     lane.emitted.clear();
     return;
   }
-  const Cut cut = cut_run(lane.emitted, lane.max_tokens - lane.generated, lane.stop);
-  lane.emitted.resize(static_cast<size_t>(cut.keep));
   lane.finish = cut.finish;
   lane.accepted = std::min(cut.keep, path_length - 1);
   lane.generated += cut.keep;
   lane.tokens->insert(lane.tokens->end(), lane.emitted.begin(), lane.emitted.end());
+  if (lane.control != nullptr) lane.control->add(lane.emitted);
   if (lane.logprobs < 0) return;
   logprobs_.want({lane.logprobs, &lane.logprob, &lane.top_token, &lane.top_logprob});
   for (size_t i = 0; i < lane.emitted.size(); ++i) {

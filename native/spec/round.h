@@ -11,6 +11,7 @@
 #include "model/forward.h"
 #include "spec/accept.h"
 #include "spec/acceptance.h"
+#include "spec/control_batch.h"
 #include "spec/costs.h"
 #include "spec/drafter.h"
 #include "spec/hidden_rows.h"
@@ -34,6 +35,8 @@ struct Lane {
   int64_t beam_budget = 0;  // nodes of its tree at most, the root included; 0: as many as the shape has
   int64_t max_tokens = 0;   // to generate in all; prompt + max_tokens fits the context
   int64_t logprobs = -1;    // -1: none, else how many of the most probable
+  std::unique_ptr<LaneControl> control;  // null: tokens are chosen from the logits as they are
+  std::unique_ptr<ControlBatch::Room> control_room;
 
   // Of the next round, while it does not decode: at most that many tokens of the prompt are read.
   int64_t prompt_rows = 0;
@@ -55,7 +58,7 @@ struct Lane {
   std::vector<int32_t> top_token;
   std::vector<float> top_logprob;
   Finish finish = Finish::kNone;
-  bool failed = false;  // every logit was NaN
+  bool failed = false;  // every logit was NaN, or its token is not to be chosen
 };
 
 // Drafting, and the forward pass with choosing, accepting and committing; building the batch is in neither.
@@ -84,6 +87,7 @@ class Round {
   RoundShape last_shape() const;
 
   HiddenRows& hidden() { return hidden_; }
+  ControlBatch& control() { return control_; }
 
   // Backend memory that a round over this model takes beside those of model, drafter and cache.
   static int64_t workspace_bytes(const Model& model);
@@ -128,12 +132,14 @@ class Round {
   void place_results();
   void fill_lanes();
   void fill_rows(const int32_t* nodes);
+  void fill_control();
   void add_prompt(const Lane& lane);
   RoundTimes run_in_steps();
   RoundTimes run_at_once(const std::function<void()>& meanwhile);
   void draft();
   void place_trees();
   void verify();
+  void choose();
   void work();
   void fetch_results();
   int64_t positions_bound() const;
@@ -148,6 +154,7 @@ class Round {
   Stream& stream_;
   RoundBatch batch_;
   HiddenRows hidden_;
+  ControlBatch control_;
   DeviceBuffer workspace_;
   Arrays device_{};
   HostBuffer host_results_;

@@ -70,6 +70,27 @@ void no_sibling_mask(const AttentionParams& p, Stream& stream) {
   real().attention(faulty, stream);
 }
 
+// Every node has the history of its root alone.
+void no_ancestors(const AdjustParams& p, Stream& stream) {
+  const std::vector<int32_t> none(static_cast<size_t>(p.rows), -1);
+  AdjustParams faulty = p;
+  faulty.node_parent = none.data();
+  real().adjust(faulty, stream);
+}
+
+// A node has all nodes before it in its history, as far as there is room, not only its ancestors.
+void siblings(const AdjustParams& p, Stream& stream) {
+  std::vector<int32_t> parent(p.node_parent, p.node_parent + p.rows);
+  for (int64_t lane = 0; lane < p.lanes; ++lane) {
+    for (int32_t node = 1; node < p.begin[lane + 1] - p.begin[lane]; ++node) {
+      parent[static_cast<size_t>(p.begin[lane] + node)] = node - 1;
+    }
+  }
+  AdjustParams faulty = p;
+  faulty.node_parent = parent.data();
+  real().adjust(faulty, stream);
+}
+
 void no_compaction(const KvCompactParams&, Stream&) {}
 
 Backend with_fault(const std::string& fault) {
@@ -77,6 +98,9 @@ Backend with_fault(const std::string& fault) {
   if (fault == "split-k") backend.matmul = split_k;
   if (fault == "last-wins") backend.sample = last_wins;
   if (fault == "no-sibling-mask") backend.attention = no_sibling_mask;
+  if (fault == "no-adjust") backend.adjust = backend.adjust_undo = nullptr;
+  if (fault == "no-ancestors") backend.adjust = no_ancestors;
+  if (fault == "sibling-penalties") backend.adjust = siblings;
   if (fault == "no-compaction") backend.kv_compact = no_compaction;
   return backend;
 }
@@ -117,9 +141,10 @@ std::vector<int32_t> ids_of(const Napi::Value& value) {
   return {array.Data(), array.Data() + array.ElementLength()};
 }
 
-// { fault, model, drafter, ids, maxTokens, beamWidth, beamLength, eos, device? } -> { ids, kv, calls } where
-// kv holds K of layer 0 and calls, by round, what was asked of the backend. beamWidth 0 decodes plainly.
-// Faults are planted on the CPU.
+// { fault, model, drafter, ids, maxTokens, beamWidth, beamLength, eos, device?, repetition?, frequency? } ->
+// { ids, kv, logits, calls } where kv holds K of layer 0, logits are those of the first row of the last
+// round, and calls, by round, what was asked of the backend. beamWidth 0 decodes plainly. Faults are planted
+// on the CPU.
 Napi::Value decode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const Napi::Object options = info[0].As<Napi::Object>();
@@ -155,6 +180,16 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     lane.max_tokens = number("maxTokens");
     lane.prompt_rows = 64;
     if (fault != "no-eos-cut") lane.stop.eos = eos;
+    ControlSpec control;
+    if (options.Has("repetition"))
+      control.repetition = options.Get("repetition").As<Napi::Number>().FloatValue();
+    if (options.Has("frequency"))
+      control.frequency = options.Get("frequency").As<Napi::Number>().FloatValue();
+    if (control.any()) {
+      lane.control = std::make_unique<LaneControl>(control, lane.stop, tokens);
+      const int64_t most = lane.control->most_entries(lane.max_tokens, config.vocab);
+      lane.control_room = std::make_unique<ControlBatch::Room>(round.control(), ControlBatch::Need{most, 0});
+    }
     kv.reserve(static_cast<int64_t>(prompt) + lane.max_tokens + nodes);
     const auto ended = [&] {
       return lane.finish != Finish::kNone ||
@@ -191,6 +226,10 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     }
     result.Set("ids", ids);
     result.Set("kv", values);
+    auto logits = Napi::Float32Array::New(info.Env(), static_cast<size_t>(config.vocab));
+    backend.download(logits.Data(), model.logits(), static_cast<size_t>(config.vocab) * sizeof(float),
+                     stream);
+    result.Set("logits", logits);
     return result;
   });
 }

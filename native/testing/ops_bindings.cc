@@ -126,6 +126,67 @@ float finite(const char* key, float value) {
   return value;
 }
 
+// The lanes of adjust: `repetition`, `presence`, `frequency`, `endingDepth`, `entries` (how many) and `keeps`
+// by lane.
+std::vector<AdjustLane> adjust_lanes(const Fields& p, int64_t lanes) {
+  const float *repetition = p.host<float>("repetition", lanes), *presence = p.host<float>("presence", lanes),
+              *frequency = p.host<float>("frequency", lanes);
+  const int32_t *depth = p.host<int32_t>("endingDepth", lanes), *entries = p.host<int32_t>("entries", lanes),
+                *keeps = p.host<int32_t>("keeps", lanes), *begin = p.host<int32_t>("begin", lanes + 1);
+  std::vector<AdjustLane> list;
+  int64_t first = 0, saved = 0;
+  for (int64_t l = 0; l < lanes; ++l) {
+    REDRAFTER_REQUIRE(entries[l] >= 0 && begin[l + 1] >= begin[l], "ERR_INVALID_ARGUMENT", "lane ", l);
+    list.push_back({repetition[l], presence[l], frequency[l], depth[l], entries[l], first, -1});
+    first += entries[l];
+    if (keeps[l] == 0) continue;
+    list.back().saved = saved;
+    saved += (begin[l + 1] - begin[l]) * adjust_saved(entries[l]);
+  }
+  return list;
+}
+
+// adjust {logits, vocab, nodeToken, nodeParent, begin, the lanes above, and all entries: id, generated, bias,
+// flags}: {adjusted, undone}
+Napi::Value adjust(OpCall& call) {
+  const Fields& p = call.params();
+  const int64_t rows = p.length<int32_t>("nodeToken"), vocab = p.integer("vocab");
+  const int64_t lanes = p.length<int32_t>("begin") - 1, count = p.length<int32_t>("id");
+  REDRAFTER_REQUIRE(lanes > 0 && vocab > 0, "ERR_INVALID_ARGUMENT", "begin or vocab");
+  const std::vector<AdjustLane> list = adjust_lanes(p, lanes);
+  REDRAFTER_REQUIRE(list.back().first_entry + list.back().entries == count, "ERR_INVALID_ARGUMENT",
+                    "entries");
+  const int32_t *id = p.host<int32_t>("id", count), *generated = p.host<int32_t>("generated", count),
+                *flags = p.host<int32_t>("flags", count);
+  const float* bias = p.host<float>("bias", count);
+  std::vector<AdjustEntry> all;
+  for (int64_t i = 0; i < count; ++i) {
+    REDRAFTER_REQUIRE(id[i] >= 0 && id[i] < vocab, "ERR_INVALID_ARGUMENT", "id");
+    all.push_back({id[i], generated[i], bias[i], static_cast<uint32_t>(flags[i])});
+  }
+  auto* lane = call.out<AdjustLane>(lanes);
+  call.upload(lane, list.data(), list.size() * sizeof(AdjustLane));
+  auto* entries = call.out<AdjustEntry>(count);
+  call.upload(entries, all.data(), all.size() * sizeof(AdjustEntry));
+  float* logits = p.in<float>("logits", rows * vocab);
+  const AdjustParams params{logits,
+                            lane,
+                            entries,
+                            p.indices("nodeToken", rows, 0, vocab),
+                            p.indices("nodeParent", rows, -1, rows),
+                            p.indices("begin", lanes + 1, 0, rows + 1),
+                            call.scratch(rows * adjust_saved(count)),
+                            lanes,
+                            rows,
+                            vocab};
+  call.backend().adjust(params, call.stream());
+  auto result = Napi::Object::New(call.env());
+  result["adjusted"] = call.take(logits);
+  call.backend().adjust_undo(params, call.stream());
+  result["undone"] = call.take(logits);
+  return result;
+}
+
 // sample {logits, vocab, temperature, topK, topP, minP, seed, position, nodeToken?, nodeParent?, begin?}:
 // arrays with one entry per row, the last one with one per lane and one more
 Napi::Value sample(OpCall& call) {
@@ -199,6 +260,7 @@ void add_row_ops(Napi::Object ops) {
   add_op<norm>(ops, "norm");
   add_op<matmul>(ops, "matmul");
   add_op<act>(ops, "act");
+  add_op<adjust>(ops, "adjust");
   add_op<sample>(ops, "sample");
   add_op<logprob>(ops, "logprob");
 }

@@ -27,6 +27,10 @@ const SAVED = join(temporaryDirectory('states'), 'saved.session');
 /** What is done. Work that is still running is ended, so that no cell waits for thousands of tokens. */
 const DO: Record<Method, (scene: Scene) => unknown> = {
   'session.generate': ({ session }) => session.generate([5], { maxTokens: 2 }).result(),
+  'session.generateMany': async ({ session }) => {
+    const samples = await session.generateMany([5], { n: 2, maxTokens: 2 });
+    await Promise.all(samples.map((sample) => sample.result()));
+  },
   'session.append': ({ session }) => session.append([5]),
   'session.fork': async ({ session }) => (await session.fork()).dispose(),
   'session.rewind': ({ session }) => session.rewind(0),
@@ -74,6 +78,7 @@ const OUTCOME = row('ok', 'ok', 'ok', 'ok', ABORTED, FULL, GONE, GONE);
 const EXPECTED: Record<Method, Row> = {
   'session.generate': ONE_AT_A_TIME,
   'session.append': ONE_AT_A_TIME,
+  'session.generateMany': ONE_AT_A_TIME,
   'session.fork': ONE_AT_A_TIME,
   'session.rewind': ONE_AT_A_TIME,
   'session.tokens': ALWAYS,

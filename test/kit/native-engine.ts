@@ -89,7 +89,7 @@ export function engineOptions(model: string, options: LoadOptions): NativeEngine
   };
 }
 
-/** With what the tests do not ask for filled in: plain, greedy, never pausing. */
+/** With what the tests do not ask for filled in: plain, greedy, uncontrolled, never pausing. */
 export function generateOptions(options: GenerateOptions = {}): NativeGenerateOptions {
   const { eos = [], stop = [], ...rest } = options;
   return {
@@ -99,6 +99,13 @@ export function generateOptions(options: GenerateOptions = {}): NativeGenerateOp
     topP: 1,
     minP: 0,
     seed: 0n,
+    repetitionPenalty: 1,
+    presencePenalty: 0,
+    frequencyPenalty: 0,
+    minTokens: 0,
+    bannedTokenIds: new Int32Array(0),
+    biasTokenIds: new Int32Array(0),
+    biases: new Float32Array(0),
     beamWidth: 0,
     beamLength: 0,
     adaptive: false,

@@ -86,6 +86,28 @@ export interface AttentionArgs {
   maxPositions?: number;
 }
 
+export interface AdjustArgs {
+  logits: Float32Array;
+  vocab: number;
+  /** The rows of a lane, as a draft tree, from `begin` of it on. */
+  nodeToken: Int32Array;
+  nodeParent: Int32Array;
+  begin: Int32Array;
+  /** By lane: penalties, how many entries it has, and whether its logits can be put back. */
+  repetition: Float32Array;
+  presence: Float32Array;
+  frequency: Float32Array;
+  endingDepth: Int32Array;
+  entries: Int32Array;
+  keeps: Int32Array;
+  /** The entries of all lanes, one lane after the other, by rising id. */
+  id: Int32Array;
+  generated: Int32Array;
+  bias: Float32Array;
+  /** 1: seen, 2: banned, 4: ends generation. */
+  flags: Int32Array;
+}
+
 export interface SampleArgs {
   logits: Float32Array;
   vocab: number;
@@ -301,6 +323,8 @@ export interface Ops {
   norm: Op<NormArgs, Float32Array>;
   matmul: Op<MatmulArgs, Float32Array>;
   act: Op<{ gateUp: Float32Array; rows: number; dim: number }, Float32Array>;
+  /** The logits after adjust, and after adjust_undo. */
+  adjust: Op<AdjustArgs, { adjusted: Float32Array; undone: Float32Array }>;
   sample: Op<SampleArgs, Int32Array>;
   logprob: Op<
     { logits: Float32Array; vocab: number; row: Int32Array; token: Int32Array; topK: number },

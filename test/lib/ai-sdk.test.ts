@@ -241,11 +241,11 @@ describe('streamText', () => {
 
 describe('doStream', () => {
   it('gives the parts of the specification in order', async () => {
-    const { stream } = await llm.doStream({ prompt: USER, maxOutputTokens: 32, topK: 1, presencePenalty: 1 });
+    const { stream } = await llm.doStream({ prompt: USER, maxOutputTokens: 32, topK: 1, reasoning: 'high' });
     const parts = await partsOf(stream);
     const types = parts.map(({ type }) => type).filter((type, i, all) => type !== all[i - 1]);
     expect(types).toEqual(['stream-start', 'response-metadata', 'text-start', 'text-delta', 'text-end', 'finish']);
-    expect(parts[0]).toEqual({ type: 'stream-start', warnings: [{ type: 'unsupported', feature: 'presencePenalty' }] });
+    expect(parts[0]).toEqual({ type: 'stream-start', warnings: [{ type: 'unsupported', feature: 'reasoning' }] });
     expect(parts[1]).toEqual({ type: 'response-metadata', modelId: 'LlamaForCausalLM', timestamp: expect.any(Date) as Date }); // prettier-ignore
     expect(new Set(parts.flatMap((part) => ('id' in part && part.type.startsWith('text') ? [part.id] : []))).size).toBe(
       1,
@@ -333,6 +333,23 @@ describe('a signal', () => {
   });
 });
 
+describe('control', () => {
+  it('is that of session.generate', async () => {
+    const call = { prompt: USER, maxOutputTokens: 24 };
+    const { content: plain } = await llm.doGenerate(call);
+    const messages = [{ role: 'user', content: PROMPT }];
+    const penalties = { presencePenalty: 1.5, frequencyPenalty: 1 };
+    const { content, warnings } = await llm.doGenerate({ ...call, ...penalties });
+    expect(warnings).toEqual([]);
+    expect(content).toEqual([{ type: 'text', text: await reference(messages, { maxTokens: 24, ...penalties }) }]);
+    expect(content).not.toEqual(plain);
+    const own = { repetitionPenalty: 1.3, logitBias: { '40': 3 }, bannedTokenIds: [41], minTokens: 4 };
+    const { content: other } = await llm.doGenerate({ ...call, providerOptions: { redrafter: own } });
+    expect(other).toEqual([{ type: 'text', text: await reference(messages, { maxTokens: 24, ...own }) }]);
+    expect(other).not.toEqual(plain);
+  });
+});
+
 describe('what is not supported', () => {
   it('is a warning where it can be left out', async () => {
     const plain = await llm.doGenerate({ prompt: USER, maxOutputTokens: 8 });
@@ -340,14 +357,12 @@ describe('what is not supported', () => {
     const { warnings, content } = await llm.doGenerate({
       prompt: [...USER, { role: 'assistant', content: [{ type: 'reasoning', text: 'Hm.' }, { type: 'reasoning', text: 'Yes.' }] }], // prettier-ignore
       maxOutputTokens: 8,
-      presencePenalty: 0.5,
-      frequencyPenalty: -0.5,
       responseFormat: { type: 'json' },
       reasoning: 'high',
       tools: [{ type: 'function', name: 'f', inputSchema: {} }],
       toolChoice: { type: 'required' },
     });
-    const features = ['presencePenalty', 'frequencyPenalty', 'responseFormat', 'tools', 'toolChoice', 'reasoning', 'reasoning in the prompt']; // prettier-ignore
+    const features = ['responseFormat', 'tools', 'toolChoice', 'reasoning', 'reasoning in the prompt']; // prettier-ignore
     expect(warnings.map((warning) => (warning.type === 'unsupported' ? warning.feature : warning))).toEqual(features);
     const text = await reference([{ role: 'user', content: PROMPT }, { role: 'assistant', content: '' }], { maxTokens: 8 }); // prettier-ignore
     expect(content).toEqual([{ type: 'text', text }]);
@@ -357,9 +372,9 @@ describe('what is not supported', () => {
 
   it('reaches the caller of the AI SDK as a warning', async () => {
     const tools: ToolSet = { now: { description: 'The time.', inputSchema: jsonSchema({ type: 'object' }) } };
-    const { warnings } = await generateText({ model: llm, prompt: PROMPT, maxOutputTokens: 4, frequencyPenalty: 1, tools }); // prettier-ignore
+    const { warnings } = await generateText({ model: llm, prompt: PROMPT, maxOutputTokens: 4, reasoning: 'high', tools }); // prettier-ignore
     const unsupported = (feature: string): object => ({ type: 'unsupported', feature });
-    expect(warnings).toEqual([unsupported('frequencyPenalty'), unsupported('tools')]);
+    expect(warnings).toEqual([unsupported('tools'), unsupported('reasoning')]);
   });
 
   it('is an error where it is part of the prompt', async () => {

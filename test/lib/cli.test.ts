@@ -106,6 +106,21 @@ describe('redrafter generate --json', () => {
     expect(bf16).not.toBe(f32);
   });
 
+  it('takes penalties, biases, bans and a minimal length', async () => {
+    const with_ = async (...flags: string[]): Promise<number[]> =>
+      (await json('--model', paths.model, ...IDS, ...flags)).tokenIds;
+    const plain = await with_();
+    for (const flag of ['--repetition-penalty=1.5', '--presence-penalty=2', '--frequency-penalty=-2']) {
+      expect(await with_(flag)).not.toEqual(plain);
+    }
+    const [first = 0, ...rest] = await with_('--logit-bias', '17=100,18=100', '--ban', '18', '--min-tokens', '5');
+    expect([first, new Set(rest)]).toEqual([17, new Set([17])]);
+    for (const wrong of ['17', '17=x', 'x=1', '17=1,17=2', '17=101']) {
+      const { code, stderr } = await redrafter('generate', '--model', paths.model, ...IDS, '--logit-bias', wrong);
+      expect([code, stderr]).toEqual([1, expect.stringMatching(/logit-?bias/i)]);
+    }
+  });
+
   it('samples from a seed of 64 bits', async () => {
     const sample = (seed: string): Promise<Json> =>
       json('--model', paths.model, ...IDS, '--temperature', '1.5', '--top-k', '100', '--top-p', '0.99', '--min-p', '1e-4', '--seed', seed); // prettier-ignore

@@ -9,6 +9,7 @@ import {
   resolveAppend,
   resolveEngine,
   resolveGenerate,
+  resolveGenerateMany,
   resolveLoad,
   resolveSave,
   resolveSession,
@@ -41,7 +42,7 @@ function bound(text: string): number {
 
 /** The range that a docstring states. `contextTokens` names a bound that only the model knows. */
 function rangeOf(doc: string): { low: number; high: number; fits: (value: number) => boolean } | undefined {
-  const between = /(?:^|[^\d.])(-?\d+) to (2\^\d+-1|\d+|the model's own limit)/.exec(doc);
+  const between = /(?:^|[^\d.-])(-?\d+(?:\.\d+)?) to (2\^\d+-1|\d+|the model's own limit)/.exec(doc);
   if (between !== null) {
     const low = bound(between[1] ?? '');
     const high = between[2]?.startsWith('the') === true ? 2 ** 31 - 1 : bound(between[2] ?? '');
@@ -58,17 +59,20 @@ function rangeOf(doc: string): { low: number; high: number; fits: (value: number
 }
 
 /** Options that take fractions; every other number is a count. */
-const FRACTIONS = ['temperature', 'topP', 'minP'];
+const FRACTIONS = ['temperature', 'topP', 'minP', 'repetitionPenalty', 'presencePenalty', 'frequencyPenalty'];
 
 /** Values of other kinds that an option takes although its type alone does not tell. */
 const TAKES: Record<string, (value: unknown) => boolean> = {
   seed: (value) => typeof value === 'number' && Number.isSafeInteger(value) && value >= 0,
   drafter: (value) => value === false || typeof value === 'string',
   stop: (value) => typeof value === 'string',
+  logitBias: (value) => typeof value === 'object' && value !== null,
   prefixKey: (value) => typeof value === 'string',
 };
 
 const PROBES = [-1, 0, -0, 1, NaN, Infinity, -Infinity, 1e-45, 0.5, 2 ** 53, 2 ** 64, '1', null, true, false, {}, 1n];
+
+const MODEL = { vocab: 100, contextTokens: 512, hasDrafter: true, eosTokenIds: [] };
 
 const INTERFACES: Record<string, (options: unknown) => unknown> = {
   MemoryOptions: (options) => resolveEngine('model', options as never),
@@ -76,8 +80,8 @@ const INTERFACES: Record<string, (options: unknown) => unknown> = {
   AppendOptions: (options) => resolveAppend(options as never),
   SaveOptions: (options) => resolveSave(options as never),
   SessionOptions: (options) => resolveSession(options as never),
-  GenerateOptions: (options) =>
-    resolveGenerate(options as never, { vocab: 100, contextTokens: 512, hasDrafter: true, eosTokenIds: [] }),
+  GenerateOptions: (options) => resolveGenerate(options as never, MODEL),
+  GenerateManyOptions: (options) => resolveGenerateMany(options as never, MODEL),
 };
 
 const path = new URL('../../lib/option-types.ts', import.meta.url);
@@ -135,6 +139,8 @@ it('the test reads what it should', () => {
   expect(rangeOf('/** Most, 1 to 2^31-1. */')).toMatchObject({ low: 1, high: 2 ** 31 - 1 });
   const open = rangeOf('/** mass, in (0, 1]. */');
   expect([0, 1e-45, 1, 1.1].map((value) => open?.fits(value))).toEqual([false, true, true, false]);
+  expect(rangeOf('/** Subtracted, -2 to 2. */')).toMatchObject({ low: -2, high: 2 });
+  expect(rangeOf('/** From 0.01 to 100; more. */')).toMatchObject({ low: 0.01, high: 100 });
   expect(rangeOf('/** Nothing said. */')).toBeUndefined();
   expect(optionsOf(source, 'LoadOptions').map((option) => option.name)).toContain('threads');
 });

@@ -1,8 +1,15 @@
 import { describe, expect, it } from 'vitest';
 
 import { RedrafterError } from '../../lib/errors.js';
-import { copyIds, resolveAppend, resolveGenerate, resolveLoad } from '../../lib/options.js';
-import type { GenerateOptions, LoadOptions } from '../../lib/index.js';
+import {
+  copyIds,
+  resolveAppend,
+  resolveGenerate,
+  resolveGenerateMany,
+  resolveLoad,
+  seedOfSample,
+} from '../../lib/options.js';
+import type { GenerateManyOptions, GenerateOptions, LoadOptions } from '../../lib/index.js';
 
 const MODEL = { vocab: 100, contextTokens: 512, hasDrafter: true, eosTokenIds: [7] };
 
@@ -38,6 +45,10 @@ const TABLE: Record<string, { good: number[]; bad: unknown[] }> = {
   beamWidth: { good: [0, 1, 64], bad: [-1, 65, 1.5, ...NOT_NUMBERS] },
   beamLength: { good: [0, 1, 8], bad: [-1, 9, 1.5, ...NOT_NUMBERS] },
   logprobs: { good: [0, 1, 64], bad: [-1, 65, 0.5, ...NOT_NUMBERS] },
+  repetitionPenalty: { good: [0.01, 1, 1.3, 100], bad: [0, -1, 0.009, 100.1, ...NOT_NUMBERS] },
+  presencePenalty: { good: [-2, -0, 0.5, 2], bad: [-2.1, 2.1, ...NOT_NUMBERS] },
+  frequencyPenalty: { good: [-2, 0, 0.5, 2], bad: [-2.1, 2.1, ...NOT_NUMBERS] },
+  minTokens: { good: [0, 1, 2 ** 31 - 1], bad: [-1, 0.5, 2 ** 31, ...NOT_NUMBERS] },
 };
 
 describe('generate options', () => {
@@ -58,6 +69,8 @@ describe('generate options', () => {
       expect(native).toMatchObject({ priority: 0, deadlineMs: 0, bufferTokens: 64 });
       expect(native).toMatchObject({ adaptive: true, beamWidth: 0, beamLength: 0, eosTokenIds: Int32Array.of(7) });
       expect(native.stopTokenIds).toHaveLength(0);
+      expect(native).toMatchObject({ repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0, minTokens: 0 });
+      for (const key of ['bannedTokenIds', 'biasTokenIds', 'biases'] as const) expect(native[key]).toHaveLength(0);
       expect([stop, parseSpecialTokens, signal]).toEqual([[], false, undefined]);
     }
   });
@@ -135,6 +148,45 @@ describe('generate options', () => {
     }
     expect(generate({ ignoreEos: true }).native.eosTokenIds).toHaveLength(0);
     for (const ignoreEos of [1, 'true', null]) refusal(() => generate({ ignoreEos }));
+  });
+
+  it('takes biases from objects and maps', () => {
+    const of = (logitBias: unknown): [number, number][] => {
+      const { biasTokenIds, biases } = generate({ logitBias }).native;
+      return Array.from(biasTokenIds, (id, i) => [id, biases[i] ?? NaN]);
+    };
+    expect(of({ 5: -100, 99: 2.5 })).toEqual([[5, -100], [99, 2.5]]); // prettier-ignore
+    expect(of(new Map([[99, 100], [0, 0]]))).toEqual([[99, 100], [0, 0]]); // prettier-ignore
+    expect(of(Object.assign(Object.create(null) as object, { 7: 1 }))).toEqual([[7, 1]]);
+    expect(of({})).toEqual([]);
+    const bad: unknown[] = [{ 100: 1 }, { '-1': 1 }, { '1.5': 1 }, { '01': 1 }, { '1e1': 1 }, { x: 1 }, { 5: 101 }];
+    bad.push({ 5: -101 }, { 5: NaN }, { 5: Infinity }, { 5: '1' }, { 5: null }, { 5: 1n }, { 4294967296: 1 });
+    bad.push(new Map([['5', 1]]), new Map([[5.5, 1]]), new Map([[100, 1]]), new Set([5]), [1], Float32Array.of(1));
+    bad.push(null, 1, 'x', new Date(), new Map(Array.from({ length: 1025 }, (_, i) => [i, 1])));
+    for (const logitBias of bad) expect(refusal(() => generate({ logitBias }))).toContain('logitBias');
+  });
+
+  it('takes banned ids, and refuses to ban all there are', () => {
+    const all = Array.from({ length: 100 }, (_, id) => id);
+    expect(generate({ bannedTokenIds: [3, 3, 99] }).native.bannedTokenIds).toEqual(Int32Array.of(3, 3, 99));
+    expect(generate({ bannedTokenIds: all.slice(1) }).native.bannedTokenIds).toHaveLength(99);
+    expect(refusal(() => generate({ bannedTokenIds: all }))).toBe('bannedTokenIds leaves no token that can be chosen');
+    // What ends generation is held back too: id 7 is the model's.
+    const rest = all.filter((id) => id !== 7 && id !== 8);
+    const held = { bannedTokenIds: rest, stopTokenIds: [8], minTokens: 1 };
+    expect(refusal(() => generate(held))).toBe('bannedTokenIds and minTokens leave no token that can be chosen');
+    for (const open of [{ minTokens: 0 }, { stopTokenIds: [] }, { ignoreEos: true }]) generate({ ...held, ...open });
+    for (const bannedTokenIds of [[100], [-1], ['1'], 5, null, new Set([1]), new Int32Array(65_537)]) {
+      expect(refusal(() => generate({ bannedTokenIds }))).toContain('bannedTokenIds');
+    }
+  });
+
+  it('takes a number of samples, with seeds that follow each other', () => {
+    const many = (options: unknown): number => resolveGenerateMany(options as GenerateManyOptions, MODEL).n;
+    expect([many(undefined), many({}), many({ n: 5 }), many({ n: 128 })]).toEqual([1, 1, 5, 128]);
+    for (const n of [0, 129, 1.5, ...NOT_NUMBERS]) refusal(() => many({ n }));
+    expect(refusal(() => generate({ n: 2 }))).toContain('unknown option');
+    expect([seedOfSample(5n, 0), seedOfSample(5n, 3), seedOfSample((1n << 64n) - 1n, 2)]).toEqual([5n, 8n, 1n]);
   });
 
   it('refuses unknown options, with a suggestion', () => {

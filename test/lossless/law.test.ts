@@ -20,7 +20,8 @@ beforeAll(async () => {
   const shape = { vocab, hidden: 32, layers: 1, heads: 2, kvHeads: 1, headDim: 16, ffn: 32, maxPositions: 64 };
   writeTinyLlama(join(directory, 'model'), shape, 21);
   writeTinyDrafter(join(directory, 'drafter'), 'gru', vocab, 32, 22);
-  engine = await TestEngine.load(join(directory, 'model'), { drafter: join(directory, 'drafter'), threads: 1 });
+  const options = { drafter: join(directory, 'drafter'), threads: 1, maxQueuedTokens: 500 * prompt.length };
+  engine = await TestEngine.load(join(directory, 'model'), options);
 });
 
 afterAll(async () => {

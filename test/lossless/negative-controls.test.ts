@@ -21,6 +21,8 @@ interface DecodeOptions {
   beamWidth: number;
   beamLength: number;
   eos: Int32Array;
+  repetition?: number;
+  frequency?: number;
 }
 
 const decode = testing['decode'] as (options: DecodeOptions) => { ids: Int32Array; kv: Float32Array };
@@ -89,6 +91,20 @@ describe('the comparison of drafted with plain decoding', () => {
     expect(seen).toBe(true);
     expect(frequent.every((id) => differences('none', { eos: Int32Array.of(id) }).ids === 0)).toBe(true);
   }, 120_000);
+
+  it('needs no op for penalties where there are none', () => {
+    expect(differences('no-adjust')).toEqual({ ids: 0, kv: 0 });
+  }, 60_000);
+
+  it.each(['no-ancestors', 'sibling-penalties'])(
+    'sees penalties on a wrong history: %s',
+    (fault) => {
+      const penalties = { repetition: 1.2, frequency: 0.5 };
+      expect(differences('none', penalties).ids).toBe(0);
+      expect(differences(fault, penalties).ids).toBeGreaterThan(0);
+    },
+    120_000,
+  );
 
   it('sees ties that verification breaks the other way', () => {
     const directory = temporaryDirectory('ties');

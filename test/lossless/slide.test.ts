@@ -43,13 +43,13 @@ afterAll(() => engine.close());
 async function byRule(
   keep: number,
   maxTokens: number,
-  first = prompt,
+  more: GenerateOptions = {},
 ): Promise<{ ids: number[]; dropped: number; last: Outcome }> {
-  let held = [...first];
+  let held = [...prompt];
   const ids: number[] = [];
   let dropped = 0;
   for (;;) {
-    const last = await run(engine, { name: '', ids: held, options: { maxTokens: maxTokens - ids.length } });
+    const last = await run(engine, { name: '', ids: held, options: { ...more, maxTokens: maxTokens - ids.length } });
     ids.push(...last.ids);
     held.push(...last.ids);
     if (ids.length === maxTokens) return { ids, dropped, last };
@@ -71,6 +71,13 @@ describe.each(KEEPS)('that keep %i tokens', (keep) => {
     expect(outcome.ids).toEqual(expected.ids);
     expect(outcome.stats.droppedTokens).toBe(expected.dropped);
     expectLossless({ ...outcome, kv: expected.last.kv, tokens: expected.last.tokens }, outcome, 'what is held');
+  });
+
+  it('leave to a repetition penalty what they hold', async () => {
+    const penalty = { repetitionPenalty: 1.4 };
+    const { ids } = await byRule(keep, options.maxTokens ?? 0, penalty);
+    expect((await run(engine, { ...greedy, options: { ...greedy.options, ...penalty } })).ids).toEqual(ids);
+    expect(ids).not.toEqual((await run(engine, greedy)).ids);
   });
 
   it('give the same drafted, and beside others', async () => {

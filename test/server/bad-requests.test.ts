@@ -130,7 +130,7 @@ describe('headers, methods and paths', () => {
 
 describe('fields', () => {
   const both: [field: string, value: unknown][] = [
-    ['n', 2],
+    ['n', 9],
     ['n', 1e6],
     ['n', 0],
     ['best_of', 2],
@@ -158,9 +158,15 @@ describe('fields', () => {
     ['stop', 'x'.repeat(1025)],
     ['stream', 1],
     ['stream_options', { include_usage: true }],
-    ['presence_penalty', 0.5],
-    ['frequency_penalty', -1],
-    ['logit_bias', { 5: 100 }],
+    ['presence_penalty', 2.5],
+    ['frequency_penalty', -3],
+    ['repetition_penalty', 0],
+    ['logit_bias', { 5: 101 }],
+    ['logit_bias', { x: 1 }],
+    ['logit_bias', [1]],
+    ['banned_token_ids', [-1]],
+    ['banned_token_ids', 5],
+    ['min_tokens', -1],
     ['response_format', { type: 'json_object' }],
     ['tools', [{ type: 'function', function: { name: 'f' } }]],
     ['chat_template', '{{ x }}'],
@@ -188,7 +194,9 @@ describe('fields', () => {
 
   it('names the field', async () => {
     expect(await refused(COMPLETIONS, { ...good, top_p: 2 })).toEqual([400, WRONG, 'top_p']);
-    expect(await refused(CHAT, { ...chat, n: 3 })).toEqual([400, WRONG, 'n']);
+    expect(await refused(CHAT, { ...chat, n: 300 })).toEqual([400, WRONG, 'n']);
+    expect(await refused(CHAT, { ...chat, logit_bias: { 5: 'x' } })).toEqual([400, WRONG, 'logit_bias']);
+    expect(await refused(CHAT, { ...chat, banned_token_ids: [1e9] })).toEqual([400, WRONG, 'banned_token_ids']);
     expect(await refused(CHAT, { ...chat, max_token: 3 })).toEqual([400, WRONG, 'max_token']);
   });
 
