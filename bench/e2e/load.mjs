@@ -7,17 +7,15 @@ import { basename, join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 
-import { Command, InvalidArgumentError, Option } from 'commander';
 import { Model, version } from 'redrafter';
 
 import { Engine } from '../../dist/engine.js';
 import { ask, round, runCell } from './cell.mjs';
 import { settledMemory, touchMemory } from './memory.mjs';
+import { bundled, flags, python } from './options.mjs';
 import { planArrivals, planRequests } from './plan.mjs';
 import { barTable, below, equal, GOALS, loadTable, table } from './report.mjs';
 import { soak, soakBars } from './soak.mjs';
-
-const bundled = fileURLToPath(new URL('../../models/ts-declarations', import.meta.url));
 
 /** Arrivals, as parts of what plain decoding can answer; the last ones are beyond it. */
 const LOADS = [0.25, 0.5, 0.75, 1, 1.5, 2];
@@ -30,81 +28,7 @@ const [CAPACITY_REQUESTS, CAPACITY_AT_ONCE] = [128, 32];
 /** Requests of each mode, at full load, that are not counted. */
 const WARM_UP = 100;
 
-/** @typedef {'adaptive' | 'fixed' | 'off'} Mode */
-/** @type {readonly Mode[]} */
-const MODES = ['adaptive', 'fixed', 'off'];
-
-/** @param {string} text */
-function positive(text) {
-  if (!/^\d+(\.\d+)?$/.test(text) || Number(text) <= 0) throw new InvalidArgumentError('must be above 0.');
-  return Number(text);
-}
-
-/** @param {string} text */
-function whole(text) {
-  if (!/^\d{1,9}$/.test(text) || Number(text) === 0) throw new InvalidArgumentError('must be a whole number above 0.');
-  return Number(text);
-}
-
-/** @param {string} text */
-function shape(text) {
-  const [, beamWidth = '', beamLength = ''] = /^([1-9]\d?)x([1-8])$/.exec(text) ?? [];
-  if (beamWidth === '') throw new InvalidArgumentError('must be beams x tokens, as in 1x4.');
-  return { beamWidth: Number(beamWidth), beamLength: Number(beamLength) };
-}
-
-/** @param {string} text */
-function modeList(text) {
-  const modes = MODES.filter((mode) => text.split(',').includes(mode));
-  if (modes.length !== text.split(',').length) throw new InvalidArgumentError(`must be of ${MODES.join(',')}.`);
-  return modes;
-}
-
-const command = new Command('load')
-  .description('throughput and latency under load; one JSON file, one table, bars (exit code 1: one does not hold)')
-  .option('--model <dir>', 'model directory', bundled)
-  .option('--drafter <dir>', 'drafter directory (default: drafter-gru in that of the model)')
-  .option('--prompts <file>', 'JSON array of { text } (default: prompts.json of the model, or else of the bundled one)')
-  .option(
-    '--rates <list>',
-    'requests per second, by commas (default: 0.25 to 2 times what plain decoding answers)',
-    (text) => text.split(',').map(positive),
-  ) // prettier-ignore
-  .option('--requests <count>', 'requests at each rate and mode (default: as many as take 3 minutes in all)', whole)
-  .option('--modes <list>', 'adaptive, fixed, off', modeList, MODES)
-  .addOption(
-    new Option('--shape <WxL>', 'beams and tokens of fixed drafting').argParser(shape).default(shape('1x4'), '1x4'),
-  ) // prettier-ignore
-  .option('--seed <number>', 'of arrivals, prompts, lengths and sampling', whole, 1)
-  .option('--threads <count>', 'worker threads of the model', whole, availableParallelism())
-  .option('--kv-tokens <tokens>', 'size of the KV cache, which bounds how many run at once', whole, 4096)
-  .option('--max-queued <count>', 'requests that may wait; more are refused', whole, 32)
-  .option(
-    '--soak [requests]',
-    'instead: so many tiny requests (10000), a fifth of them aborted; memory must stay flat',
-    whole,
-  ) // prettier-ignore
-  .option('--json <file>', 'writes the figures')
-  .option('--plot <file>', 'draws them as SVG; needs --json, and Python with matplotlib ($PYTHON, or python3)');
-
-/**
- * @typedef {{ model: string, drafter?: string, prompts?: string, rates?: number[], requests?: number,
- *   modes: readonly Mode[], shape: { beamWidth: number, beamLength: number }, seed: number, threads: number,
- *   kvTokens: number, maxQueued: number, soak?: number | true, json?: string, plot?: string }} Flags
- */
-const flags = /** @type {Flags} */ (command.parse().opts());
-const python = process.env['PYTHON'] ?? 'python3';
-if (flags.plot !== undefined) checkPlot();
-
-/** Before minutes of measuring, not after. */
-function checkPlot() {
-  if (flags.json === undefined || flags.soak !== undefined) command.error('error: --plot needs --json and no --soak');
-  try {
-    execFileSync(python, ['-c', 'import matplotlib'], { stdio: 'ignore' });
-  } catch {
-    command.error(`error: ${python} has no matplotlib (Debian: python3-matplotlib, and PYTHON=/usr/bin/python3)`);
-  }
-}
+/** @typedef {import('./options.mjs').Mode} Mode */
 
 /** @param {string} line */
 const tell = (line) => process.stderr.write(`${line}\n`);
