@@ -39,7 +39,8 @@ export interface NativeEngineOptions {
 /**
  * Memory that a loaded model takes, in bytes. All of it is allocated while loading; the system may hand out pages of it
  * only when they are first used. Not counted, as it is small or short-lived: what reading the files takes meanwhile (some
- * MB), thread stacks, what each session and request keeps beside its KV, and the JavaScript heap.
+ * MB), thread stacks, what each session and request keeps beside its KV (with penalties, biases or bans some 16 bytes for
+ * each token id that they concern), and the JavaScript heap.
  */
 export interface NativeMemory {
   /** Weights of the model, in the dtype they are kept in. */

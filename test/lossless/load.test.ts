@@ -1,6 +1,7 @@
 /**
  * Losslessness under load: what a request gives does not depend on who shares its rounds, when the others come, in which
- * portions prompts are read, who goes first, who is aborted beside it, or how slowly it is read.
+ * portions prompts are read, whether their beginnings were read for somebody else, who goes first, who is aborted beside
+ * it, how slowly it is read, or what drafts it.
  */
 import { join } from 'node:path';
 
@@ -14,17 +15,21 @@ import { type Case, differences, type Outcome, run } from './compare.js';
 const directory = temporaryDirectory('load');
 const shape: TinyShape = { vocab: 200, hidden: 64, layers: 3, heads: 8, kvHeads: 2, headDim: 24, ffn: 112, maxPositions: 1024 }; // prettier-ignore
 const [model, drafter] = [join(directory, 'model'), join(directory, 'drafter')];
-const REQUESTS = 60;
+const REQUESTS = 200;
+const KEY = 'beginnings';
+const beginnings = [90, 160, 333].map((length, i) => [...new Random(i).integers(length, 0, shape.vocab)]);
 
 function randomCase(random: Random, i: number): Case {
-  const length = i % 4 === 0 ? random.integer(200, 600) : random.integer(1, 60);
+  const length = i % 8 === 0 ? random.integer(200, 500) : random.integer(1, 60);
+  const beginning = i % 3 === 0 ? (beginnings[random.integer(0, beginnings.length)] as number[]) : [];
   return {
     name: `request ${i}`,
-    ids: [...random.integers(length, 0, shape.vocab)],
+    ids: [...beginning, ...random.integers(length, 0, shape.vocab)],
     options: {
       maxTokens: random.integer(1, 60),
       logprobs: i % 5 === 0 ? 2 : -1,
       eos: [random.integer(0, shape.vocab)],
+      ...(i % 7 === 0 ? { repetitionPenalty: 1.3, frequencyPenalty: 0.4, minTokens: 5 } : {}),
       ...(i % 2 === 0 ? {} : { temperature: 0.5 + random.uniform(), topP: 0.95, seed: BigInt(i) }),
     },
   };
@@ -60,13 +65,25 @@ async function disturb(engine: TestEngine, random: Random): Promise<void> {
   await engine.closeSession(session);
 }
 
+type Drafting = 'adaptive' | 'fixed' | 'off';
+
+function draftingOptions(drafting: Drafting, random: Random): GenerateOptions {
+  if (drafting === 'adaptive') return { adaptive: true };
+  return drafting === 'off' ? {} : { beamWidth: random.integer(1, 12), beamLength: random.integer(1, 6) };
+}
+
 /** A request among others: what drafts it, how soon it comes, with which priority, and whether it is read slowly. */
-async function among(engine: TestEngine, c: Case, random: Random, drafts: boolean): Promise<Outcome> {
+async function among(engine: TestEngine, c: Case, random: Random, drafting: Drafting): Promise<Outcome> {
   await later(random.integer(0, 60));
-  const shapes = { beamWidth: random.integer(1, 12), beamLength: random.integer(1, 6) };
-  const options: GenerateOptions = { ...c.options, ...(drafts ? shapes : {}), priority: random.integer(-10, 11) };
-  if (random.integer(0, 3) > 0) return run(engine, { ...c, options });
-  const session = await engine.open();
+  const priority = random.integer(-10, 11);
+  const options: GenerateOptions = { ...c.options, ...draftingOptions(drafting, random), priority };
+  const session = await engine.open(KEY);
+  if (random.integer(0, 3) > 0) {
+    const generated = await engine.generate(session, c.ids, options);
+    const kv = await engine.readKv(session);
+    await engine.closeSession(session);
+    return { ...generated, kv };
+  }
   const slow = { ...options, bufferTokens: random.integer(1, 8) };
   const generated = await engine.generate(session, c.ids, slow, (soFar, _, read) => {
     const tokens = soFar.length;
@@ -83,24 +100,67 @@ async function among(engine: TestEngine, c: Case, random: Random, drafts: boolea
   return { ...generated, kv };
 }
 
-describe('60 requests among others give what they give alone', () => {
-  const runs = [1, 3, 16, 100, 256, 512].flatMap((prefillChunk) => [true, false].map((drafts) => ({ prefillChunk, drafts }))); // prettier-ignore
-  it.each(runs)('prompts in portions of $prefillChunk, drafting $drafts', async ({ prefillChunk, drafts }) => {
-    const random = new Random(prefillChunk * 2 + Number(drafts));
-    const engine = await TestEngine.load(model, { drafter, prefillChunk, kvTokens: 8192, threads: 2 });
-    let shared = 0;
-    const watch = setInterval(() => (shared = Math.max(shared, engine.kvUsage().activeRequests)), 5);
-    const order = [...random.permutation(REQUESTS)];
-    const disturbing = Promise.all(Array.from({ length: 20 }, () => disturb(engine, random)));
-    const outcomes = await Promise.all(
-      order.map(async (i) => [i, await among(engine, cases[i] as Case, random, drafts)] as const),
-    );
-    await disturbing;
-    clearInterval(watch);
-    expect(outcomes.flatMap(([i, outcome]) => differences(alone[i] as Outcome, outcome).map((what) => `${i}: ${what}`))).toEqual([]); // prettier-ignore
-    expect(shared).toBeGreaterThan(5); // they did share rounds
-    const { freeBlocks, totalBlocks, waitingRequests, activeRequests } = engine.kvUsage();
-    expect([freeBlocks, waitingRequests, activeRequests]).toEqual([totalBlocks, 0, 0]);
+/** What the outcomes have that they do not have alone. */
+const different = (outcomes: (readonly [number, Outcome])[]): string[] =>
+  outcomes.flatMap(([i, outcome]) => differences(alone[i] as Outcome, outcome).map((what) => `${i}: ${what}`));
+
+function expectIdle(engine: TestEngine): void {
+  const { freeBlocks, prefixBlocks, totalBlocks, waitingRequests, activeRequests } = engine.kvUsage();
+  expect([freeBlocks + prefixBlocks, waitingRequests, activeRequests]).toEqual([totalBlocks, 0, 0]);
+}
+
+describe('200 requests among others give what they give alone', () => {
+  const runs = [1, 3, 16, 100, 256, 512].flatMap((prefillChunk, i) =>
+    (['adaptive', 'fixed', 'off'] as const).map((drafting, j) => ({
+      prefillChunk,
+      drafting,
+      reuse: (i + j) % 2 === 0,
+    })),
+  );
+  it.each(runs)(
+    'prompts in portions of $prefillChunk, drafting $drafting, reuse of prefixes $reuse',
+    async ({ prefillChunk, drafting, reuse }) => {
+      const random = new Random(prefillChunk * 2 + drafting.length);
+      const prefixCacheBytes = reuse ? -1 : 0;
+      const options = { drafter, prefillChunk, kvTokens: 8192, maxQueuedTokens: 2 ** 20, prefixCacheBytes, threads: 2 };
+      // As planned, and in every other run by chance.
+      const engine = await TestEngine.load(model, { ...options, ...(reuse ? { shapeSeed: prefillChunk } : {}) });
+      let shared = 0;
+      const watch = setInterval(() => (shared = Math.max(shared, engine.kvUsage().activeRequests)), 5);
+      const order = [...random.permutation(REQUESTS)];
+      const disturbing = Promise.all(Array.from({ length: 20 }, () => disturb(engine, random)));
+      const outcomes = await Promise.all(
+        order.map(async (i) => [i, await among(engine, cases[i] as Case, random, drafting)] as const),
+      );
+      await disturbing;
+      clearInterval(watch);
+      expect(different(outcomes)).toEqual([]);
+      expect(shared).toBeGreaterThan(5); // they did share rounds
+      const reused = outcomes.reduce((sum, [, { stats }]) => sum + stats.reusedTokens, 0);
+      if (reuse) expect(reused).toBeGreaterThan(5000);
+      else expect(reused).toBe(0);
+      expectIdle(engine);
+      await engine.close();
+    },
+  );
+
+  it('in batches of 1 to 33', async () => {
+    const engine = await TestEngine.load(model, { drafter, kvTokens: 16384, threads: 2 });
+    const random = new Random(7);
+    let next = 0;
+    for (let batch = 1; batch <= 33; batch++) {
+      const drafting = (['adaptive', 'fixed', 'off'] as const)[batch % 3] as Drafting;
+      const members = Array.from({ length: batch }, () => next++ % REQUESTS);
+      const outcomes = await Promise.all(
+        members.map(async (i) => {
+          const options = draftingOptions(drafting, random);
+          return [i, await run(engine, cases[i] as Case, options)] as const;
+        }),
+      );
+      expect(different(outcomes), `${batch} at once`).toEqual([]);
+    }
+    expect(next).toBeGreaterThan(2 * REQUESTS);
+    expectIdle(engine);
     await engine.close();
   });
 
