@@ -15,7 +15,7 @@ import { InstalledApp } from './model-processes.js';
 
 const app = new InstalledApp();
 const options = { drafter: trainedDrafters.gru, threads: 1, device: 'cpu' } as const;
-const sampled = { maxTokens: 120, temperature: 0.8, seed: 7 } as const;
+const sampled = { maxTokens: 120, temperature: 0.8, seed: 7, beamWidth: 1, beamLength: 4 } as const;
 /** Goes on until something ends it: wide beams make its rounds slow, so that the end of the context is far away. */
 const endless = { maxTokens: 3000, ignoreEos: true, beamWidth: 32, beamLength: 8 } as const;
 const [first, second] = [at(prompts, 0).text, at(prompts, 9).text];
