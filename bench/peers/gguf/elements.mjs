@@ -19,7 +19,7 @@ export function toF16(value) {
   if (magnitude >= 0x477ff000) return sign | 0x7c00; // 65520 and above
   if (magnitude < 0x38800000) {
     // Subnormal: a multiple of 2^-24. Rounding up to 2^-14 gives the bits of that.
-    const units = Math.abs(float[0] ?? 0) * 2 ** 24;
+    const units = Math.abs(float[0]) * 2 ** 24;
     const low = Math.floor(units);
     const up = units - low > 0.5 || (units - low === 0.5 && low % 2 === 1);
     return sign | (low + (up ? 1 : 0));
