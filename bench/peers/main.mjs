@@ -33,6 +33,9 @@ const command = new Command('peers')
   .option('--dtypes <list>', `of ${Object.keys(DTYPES).join(',')} (default: f32,bf16)`, listOf(Object.keys(DTYPES)))
   .option('--only <list>', `of ${CASES.join(',')} (default: all)`, listOf(CASES))
   .option('--threads <n>', 'of each engine (default: one per processor)', whole)
+  .option('--peer-threads <list>', 'tries the peer with each of these (default: --threads)', (text) =>
+    text.split(',').map(whole),
+  )
   .option('--prompts <file>', 'JSON array of { text } (default: prompts.json of the model, or else of the bundled one)')
   .option('--count <n>', 'prompts taken from it (default: 4)', whole)
   .option('--tokens <n>', 'to decode after each prompt (default: 64)', whole)
