@@ -17,7 +17,14 @@ export type RedrafterOptions = Pick<
   /** As in {@link GenerateOptions}. */
   bannedTokenIds?: number[];
   /** As in {@link GenerateOptions}. */
-  contextPolicy?: 'error' | { slide: true; keepTokens?: number };
+  contextPolicy?:
+    | 'error'
+    | {
+        /** As in {@link SlidePolicy}. */
+        slide: true;
+        /** As in {@link SlidePolicy}. */
+        keepTokens?: number;
+      };
   /** As in {@link SessionOptions}: calls of one key share what they compute of equal beginnings. */
   prefixKey?: string;
 };

@@ -230,9 +230,8 @@ Napi::Object from_message(Napi::Env env, const Message& m) {
       o.Set("stats", from_stats(env, m.stats));
       [[fallthrough]];
     case MessageType::kDone:
-      o.Set("tokens", static_cast<double>(m.tokens));
-      o.Set("kvTokens", static_cast<double>(m.kv_tokens));
-      o.Set("reusedTokens", static_cast<double>(m.stats.reused_tokens));
+      set_numbers(o, {number("tokens", m.tokens), number("kvTokens", m.kv_tokens),
+                      number("reusedTokens", m.stats.reused_tokens)});
       break;
     case MessageType::kKv:
       o.Set("data", typed<Napi::Float32Array>(env, m.kv));
