@@ -14,7 +14,7 @@ constexpr auto kProgressInterval = std::chrono::milliseconds(50);
 constexpr int64_t kDefaultQueuedRequests = 1024;
 
 // What finding out what rounds cost may add to a load.
-constexpr double kMeasureMs = 120.0;
+constexpr double kMeasureMs = 1500.0;
 
 }  // namespace
 
