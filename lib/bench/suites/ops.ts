@@ -1,6 +1,6 @@
 /**
- * Kernels beside what the machine can do. The measuring program is native (bench/ops) and is built by CMake, so this suite
- * needs a clone with its tools.
+ * Kernels beside what the machine can do. The measuring programs are native (bench/ops, bench/lab) and built by CMake, so this
+ * suite needs a clone with its tools.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -55,11 +55,22 @@ interface MatmulRow {
   cost: number;
 }
 
-const TARGET = 'redrafter_bench_ops';
-const PROGRAM = join(packageRoot, 'build/testing', process.platform === 'win32' ? 'bench-ops.exe' : 'bench-ops');
+/** What `lab kernels --device cpu` writes of one kernel. */
+interface LabRow {
+  kernel: string;
+  shape: string;
+  rows: number;
+  bytes: number;
+  flops: number;
+  us: number;
+}
+
+const TARGETS = ['redrafter_bench_ops', 'redrafter_lab'];
+const programOf = (name: string): string =>
+  join(packageRoot, 'build/testing', process.platform === 'win32' ? `${name}.exe` : name);
 
 function whyNot({ load }: Settings): string | undefined {
-  if (!isClone() || !existsSync(join(packageRoot, 'bench/ops'))) {
+  if (!isClone()) {
     return 'it measures by a native program that is built from the sources in a clone of the repository, and this is an installed package';
   }
   if (!existsSync(join(packageRoot, 'build/CMakeCache.txt'))) return 'native code is not built yet: npm run build';
@@ -86,12 +97,33 @@ function rowOf(row: MatmulRow): OpsRow {
   };
 }
 
-function argsOf(settings: Settings, json: string): string[] {
-  const { load, quick } = settings;
-  const dtype = load.dtype === undefined || load.dtype === 'auto' ? [] : ['--dtypes', load.dtype];
-  const small = quick ? ['--rows', '1,4,16', '--megabytes', '40', '--seconds', '0.02'] : [];
-  const threads = String(load.threads ?? availableParallelism());
-  return ['--levels', levelOf(settings), '--threads', threads, ...dtype, ...small, '--json', json];
+/** Other kernels than the product have no limits of their own in the file: those that were measured beside the product count. */
+function labRows(
+  found: readonly LabRow[],
+  { level, threads, readBytesPerSecond, peakFlopPerSecond }: OpsRow,
+): OpsRow[] {
+  return found.map(({ kernel, shape, rows, bytes, flops, us }) => {
+    const least = found.find((other) => other.kernel === kernel && other.shape === shape);
+    const [bytesPerSecond, flopPerSecond] = [(bytes / us) * 1e6, (flops / us) * 1e6];
+    const [ofBandwidth, ofPeak] = [bytesPerSecond / readBytesPerSecond, flopPerSecond / peakFlopPerSecond];
+    return {
+      ...{ kernel, shape, level, dtype: 'bf16', threads, rows, ms: us / 1000, bytesPerSecond, flopPerSecond },
+      ...{ readBytesPerSecond, peakFlopPerSecond, ofBandwidth, ofPeak, ofLimit: Math.max(ofBandwidth, ofPeak) },
+      cost: us / (least?.us ?? us),
+    };
+  });
+}
+
+/** Runs a program that writes JSON to the file that --json names. */
+async function measured<T>(name: string, args: readonly string[], signal: AbortSignal): Promise<T> {
+  const directory = mkdtempSync(join(tmpdir(), 'redrafter-ops-'));
+  try {
+    const file = join(directory, 'ops.json');
+    await runProgram(programOf(name), [...args, '--json', file], signal);
+    return JSON.parse(readFileSync(file, 'utf8')) as T;
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
 }
 
 export async function runOps(
@@ -101,17 +133,22 @@ export async function runOps(
 ): Promise<OpsSuite | NotAvailable> {
   const reason = whyNot(settings);
   if (reason !== undefined) return { notAvailable: reason };
-  progress.start('ops', 0);
+  const { load, quick } = settings;
+  const [level, threads] = [levelOf(settings), String(load.threads ?? availableParallelism())];
+  progress.start('ops', 3);
   progress.begin('building');
-  await runProgram('cmake', ['--build', 'build', '--config', 'Release', '--target', TARGET], signal);
-  const directory = mkdtempSync(join(tmpdir(), 'redrafter-ops-'));
-  try {
-    progress.begin('measuring');
-    const file = join(directory, 'ops.json');
-    await runProgram(PROGRAM, argsOf(settings, file), signal);
-    const { matmul } = JSON.parse(readFileSync(file, 'utf8')) as { matmul: MatmulRow[] };
-    return { rows: matmul.map(rowOf) };
-  } finally {
-    rmSync(directory, { recursive: true, force: true });
-  }
+  await runProgram('cmake', ['--build', 'build', '--config', 'Release', '--target', ...TARGETS], signal);
+  progress.begin('matrix products');
+  const dtype = load.dtype === undefined || load.dtype === 'auto' ? [] : ['--dtypes', load.dtype];
+  const small = quick ? ['--rows', '1,4,16', '--megabytes', '40', '--seconds', '0.02'] : [];
+  const args = ['--levels', level, '--threads', threads, ...dtype, ...small];
+  const { matmul } = await measured<{ matmul: MatmulRow[] }>('bench-ops', args, signal);
+  const rows = matmul.map(rowOf);
+  const [first] = rows;
+  if (first === undefined) throw new RedrafterError('ERR_INTERNAL', 'bench-ops measured nothing');
+  progress.begin('other kernels');
+  const size = quick ? ['--model', 'tiny', '--seconds', '0.001'] : ['--model', 'small'];
+  const lab = ['kernels', '--device', `cpu:${level}`, '--threads', threads, ...size];
+  const { kernels } = await measured<{ kernels: LabRow[] }>('lab', lab, signal);
+  return { rows: [...rows, ...labRows(kernels, first)] };
 }
