@@ -93,7 +93,10 @@ export async function runProgram(
     throw new RedrafterError('ERR_FILE', `cannot run ${command}`, { cause: error });
   }
   if (code !== 0) {
-    throw new RedrafterError('ERR_INTERNAL', `${command} ended with ${code ?? 'a signal'}: ${tail(errors + output)}`);
+    const remedy = `run it by itself to see all that it says: ${[command, ...args].join(' ')}`;
+    throw new RedrafterError('ERR_INTERNAL', `${command} ended with ${code ?? 'a signal'}: ${tail(errors + output)}`, {
+      remedy,
+    });
   }
   return output;
 }

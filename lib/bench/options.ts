@@ -57,6 +57,8 @@ export interface Settings {
   isBundled: boolean;
   drafters: Named[];
   prompts: Prompt[];
+  /** Where they are from, when that was said. */
+  promptFiles: readonly string[] | undefined;
   load: Pick<MemoryOptions, 'device' | 'dtype' | 'threads'>;
   beamShapes: Shape[] | undefined;
   widen: number | undefined;
@@ -139,6 +141,7 @@ export function checkOptions(options: BenchOptions): Settings {
     isBundled,
     drafters,
     prompts: promptsOf(options.prompts, model, isBundled),
+    promptFiles: options.prompts,
     load,
     beamShapes: checkShapes(options.beamShapes),
     widen: widen === 0 ? undefined : widen,

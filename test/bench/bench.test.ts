@@ -235,9 +235,15 @@ describe('other models', () => {
 
   it('give the errors of loading and of text, from the process that met them', async () => {
     const model = ['--model', tiny.idsOnly, '--drafter', tiny.drafter, '--quick'];
-    expect(await bench(...model)).toMatchObject({ code: 1, stderr: expect.stringContaining('error [ERR_TOKENIZER]') });
+    expect(await bench(...model)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('error [ERR_TOKENIZER]') as string,
+    });
     const wrong = ['--drafter', tiny.drafter, '--quick', ...ONE_THREAD];
-    expect(await bench(...wrong)).toMatchObject({ code: 1, stderr: expect.stringContaining('error [ERR_DRAFTER]') });
+    expect(await bench(...wrong)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('error [ERR_DRAFTER]') as string,
+    });
   });
 });
 
