@@ -190,7 +190,8 @@ function studyCharts(points: readonly StudyPoint[]): Chart[] {
   ];
 }
 
-function opsChart({ rows }: OpsSuite): Chart {
+function opsChart({ rows: all }: OpsSuite): Chart {
+  const rows = all.filter(({ kernel }) => kernel === 'matmul');
   const ways = [...new Set(rows.map(({ kernel, level, dtype }) => `${kernel} ${level} ${dtype}`))];
   const option = {
     legend: LEGEND,
@@ -205,7 +206,7 @@ function opsChart({ rows }: OpsSuite): Chart {
         .map((row) => [row.rows, rounded(100 * row.ofLimit, 1)]),
     })),
   };
-  return { suite: 'ops', title: 'Share of the larger of both limits, by rows', svg: draw(option) };
+  return { suite: 'ops', title: 'Matrix products: share of the nearer limit, by rows', svg: draw(option) };
 }
 
 /** The charts of every suite that ran. */

@@ -128,13 +128,13 @@ function studyTable({ points }: StudySuite): Table {
 function opsTable({ rows }: OpsSuite): Table {
   return {
     title: 'Kernels',
-    head: ['kernel', 'shape', 'level', 'dtype', 'rows', 'ms', 'GB/s', 'of read', 'GFLOP/s', 'of peak', 'of limit', 'cost'], // prettier-ignore
+    head: ['kernel', 'shape', 'level', 'dtype', 'rows', 'us', 'GB/s', 'of read', 'GFLOP/s', 'of peak', 'of limit', 'cost'], // prettier-ignore
     rows: rows.map((row) => [
-      ...[row.kernel, row.shape, row.level, row.dtype, String(row.rows), row.ms.toFixed(3)],
+      ...[row.kernel, row.shape, row.level, row.dtype, String(row.rows), (1000 * row.ms).toFixed(2)],
       ...[giga(row.bytesPerSecond), percent(row.ofBandwidth), giga(row.flopPerSecond), percent(row.ofPeak)],
       ...[percent(row.ofLimit), row.cost.toFixed(2)],
     ]),
-    note: [...new Set(rows.map((row) => `${row.level} ${row.dtype}: read ${giga(row.readBytesPerSecond)} GB/s, peak ${giga(row.peakFlopPerSecond)} GFLOP/s.`))].join(' '), // prettier-ignore
+    note: [...new Set(rows.map((row) => `${row.level} ${row.dtype}, ${row.threads} threads: read ${giga(row.readBytesPerSecond)} GB/s, peak ${giga(row.peakFlopPerSecond)} GFLOP/s.`))].join(' '), // prettier-ignore
   };
 }
 

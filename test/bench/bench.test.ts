@@ -13,6 +13,7 @@ import { type BenchOptions, checkOptions } from '../../lib/bench/options.js';
 import { Progress } from '../../lib/bench/progress.js';
 import { choosePrompts, readPrompts, setsOf } from '../../lib/bench/prompts.js';
 import type { Report } from '../../lib/bench/report.js';
+import type { OpsSuite } from '../../lib/bench/suites/ops.js';
 import { median, spreadOf } from '../../lib/bench/statistics.js';
 import { differing, type Measured, plainWay, speedOf } from '../../lib/bench/ways.js';
 import { at } from '../kit/arrays.js';
@@ -199,6 +200,34 @@ describe('a quick run', () => {
     expect(loaded(page)).toEqual([]);
     expect(unbalanced(page)).toEqual([]);
     expect(page).toContain('&lt;script&gt;');
+  });
+});
+
+describe('suites that need sources', () => {
+  const root = join(import.meta.dirname, '../..');
+
+  it('ops: kernels beside limits, or why not', async () => {
+    const json = join(directory, 'ops.json');
+    const { code, stdout } = await bench('ops', '--quick', '--threads', '1', '--json', json);
+    const { ops } = (read(json) as Report).suites;
+    expect(code).toBe(0);
+    if (!existsSync(join(root, 'bench/ops/ops.cc'))) {
+      expect(stdout).toContain('Not available: bench/ops, the program that measures, is not in this clone.');
+      return;
+    }
+    const { rows } = ops as OpsSuite;
+    expect(new Set(rows.map(({ kernel }) => kernel))).toContain('matmul');
+    expect(new Set(rows.map(({ kernel }) => kernel))).toContain('attention');
+    for (const row of rows) {
+      expect(row).toMatchObject({ threads: 1, ms: number, readBytesPerSecond: number, peakFlopPerSecond: number });
+      expect(row.ofLimit).toBe(Math.max(row.ofBandwidth, row.ofPeak));
+      expect(row.bytesPerSecond).toBeGreaterThan(0);
+    }
+  });
+
+  it('ops: not on CUDA', async () => {
+    const { code, stdout } = await bench('ops', '--device', 'cuda');
+    expect([code, stdout]).toEqual([0, expect.stringMatching(/^Not available: .*(CUDA|clone)/m)]);
   });
 });
 

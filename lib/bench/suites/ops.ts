@@ -73,6 +73,8 @@ function whyNot({ load }: Settings): string | undefined {
   if (!isClone()) {
     return 'it measures by a native program that is built from the sources in a clone of the repository, and this is an installed package';
   }
+  if (!existsSync(join(packageRoot, 'bench/ops/ops.cc')))
+    return 'bench/ops, the program that measures, is not in this clone';
   if (!existsSync(join(packageRoot, 'build/CMakeCache.txt'))) return 'native code is not built yet: npm run build';
   if (load.device?.startsWith('cuda') === true) return 'it measures the CPU; for CUDA see bench/gpu/run.sh';
   return undefined;
