@@ -34,7 +34,8 @@ export function conditions(report: Report): [string, string][] {
     ...(engine === null ? [] : [['engine', engineText(engine)] as [string, string]]),
     ...(model === null ? [] : [['model', `${model.name}, ${megabytes(model.weightBytes)} of weights; drafters ${model.drafters.join(', ')}`] as [string, string]]), // prettier-ignore
     ...(readBytesPerSecond === null ? [] : [['memory', `${giga(readBytesPerSecond)} GB/s read`] as [string, string]]),
-    ['settings', `${settings.prompts} prompts, ${settings.tokens} tokens each, ${settings.turns} ${settings.turns === 1 ? 'turn' : 'turns'}${settings.quick ? ', quick: these figures say nothing about speed' : ''}`], // prettier-ignore
+    ...(engine === null ? [] : [['settings', `${settings.prompts} prompts, ${settings.tokens} tokens each, ${settings.turns} ${settings.turns === 1 ? 'turn' : 'turns'}`] as [string, string]]), // prettier-ignore
+    ...(settings.quick ? [['quick', 'these figures say nothing about speed'] as [string, string]] : []),
   ];
 }
 
