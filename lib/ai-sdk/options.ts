@@ -20,9 +20,9 @@ export type RedrafterOptions = Pick<
   contextPolicy?:
     | 'error'
     | {
-        /** As in {@link SlidePolicy}. */
+        /** As in `contextPolicy` of {@link GenerateOptions}. */
         slide: true;
-        /** As in {@link SlidePolicy}. */
+        /** As in `contextPolicy` of {@link GenerateOptions}. */
         keepTokens?: number;
       };
   /** As in {@link SessionOptions}: calls of one key share what they compute of equal beginnings. */

@@ -33,7 +33,8 @@ void prefer_long_turns() noexcept {
   const bool shares = attributes.policy == kNormal || attributes.policy == kBatch;
   if (!shares || attributes.runtime == 0) return;  // before Linux 6.12 no thread has a turn of its own
   attributes.size = sizeof attributes;
-  attributes.runtime *= 2;  // longer than that of others is what matters, and more costs more beside other programs
+  attributes.runtime *=
+      2;  // longer than that of others is what matters, and more costs more beside other programs
   syscall(SYS_sched_setattr, 0, &attributes, 0);  // refused: then turns stay as they are
 }
 
