@@ -32,7 +32,8 @@ export async function runPeers(bench: Bench): Promise<{ suite: PeersSuite | NotA
   });
   const answer = JSON.parse(output.trim().split('\n').at(-1) ?? '') as PeersSuite & { bars: Bar[] };
   const { rows, notes, report, bars } = answer;
-  return { suite: { rows, notes, report }, bars };
+  // A quick run says nothing about speed, so it has no bars of it.
+  return { suite: { rows, notes, report }, bars: settings.quick ? bars.filter(({ goal }) => !goal.startsWith('at least')) : bars }; // prettier-ignore
 }
 
 /** What bench/peers takes; it has its own defaults, and widens by itself. */
