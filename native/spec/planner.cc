@@ -78,11 +78,17 @@ bool Planner::fits(size_t lanes, const PlanRound& round, const Choice& c) const 
 void Planner::expect(const std::vector<PlanLane>& lanes) {
   tokens_.resize(lanes.size() * ladder_.size());
   double* tokens = tokens_.data();
+  const SharedAcceptance* shared = nullptr;
   for (const PlanLane& lane : lanes) {
+    if (&lane.acceptance->shared() != shared) {
+      shared = &lane.acceptance->shared();
+      left_.clear();
+      for (const Candidate& candidate : ladder_) left_.push_back(shared->misses_left(candidate.width));
+    }
     const Depths chain = lane.acceptance->chain();
-    for (const Candidate& candidate : ladder_) {
-      const double left = lane.acceptance->shared().misses_left(candidate.width);
-      *tokens++ = expected_tokens(chain, left, std::min(candidate.shape.length, lane.most_length));
+    for (size_t shape = 0; shape < ladder_.size(); ++shape) {
+      *tokens++ =
+          expected_tokens(chain, left_[shape], std::min(ladder_[shape].shape.length, lane.most_length));
     }
   }
 }

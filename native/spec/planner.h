@@ -81,6 +81,7 @@ class Planner {
   // The last round of each: plain decoding, [ladder] shapes, [ladder] shapes for all lanes.
   std::vector<int64_t> tried_;
   // Of the round that is planned.
+  std::vector<double> left_;    // [ladder] of the misses of a chain
   std::vector<double> tokens_;  // [lanes, ladder]
   std::vector<size_t> order_;   // lanes, those that gain most by a shape first
   std::vector<size_t> best_order_;
