@@ -168,7 +168,8 @@ Case logprob_case(const ModelShape& m, int64_t rows) {
 }
 
 Case compact_case(const ModelShape& m, int64_t path_length) {
-  const double moved = 2 * 2 * count(m.kv_element_bytes) * count(path_length * m.kv_heads * m.head_dim * m.layers);
+  const double moved =
+      2 * 2 * count(m.kv_element_bytes) * count(path_length * m.kv_heads * m.head_dim * m.layers);
   return {"kv_compact", "all layers", path_length, {moved, 0}, [=](Memory& memory) -> Run {
             const Batch batch = tree_batch(memory, 512, 64);
             KvLayer kv = cache_layer(memory, m, 576 * m.layers);

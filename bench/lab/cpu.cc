@@ -54,8 +54,8 @@ void measure_on_cpu(const Options& o) {
     std::printf("%-10s %-12s %-22s %5lld %10.2f %8.1f %9.1f\n", model.name, c.kernel.c_str(), c.shape.c_str(),
                 static_cast<long long>(c.rows), us, c.cost.bytes / us / 1e3, c.cost.flops / us / 1e3);
     std::fflush(stdout);
-    json << separator << "{\"model\":\"" << model.name << "\",\"kernel\":\"" << c.kernel
-         << "\",\"shape\":\"" << c.shape << "\",\"rows\":" << c.rows << ",\"bytes\":" << c.cost.bytes
+    json << separator << "{\"model\":\"" << model.name << "\",\"kernel\":\"" << c.kernel << "\",\"shape\":\""
+         << c.shape << "\",\"rows\":" << c.rows << ",\"bytes\":" << c.cost.bytes
          << ",\"flops\":" << c.cost.flops << ",\"us\":" << us << '}';
     separator = ",\n";
   }

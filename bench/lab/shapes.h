@@ -11,7 +11,7 @@ namespace redrafter::lab {
 struct ModelShape {
   const char* name;
   int64_t hidden, ffn, heads, kv_heads, head_dim, vocab, layers;
-  int64_t context = 512;  // committed tokens of a request in measurements of whole steps and rounds
+  int64_t context = 512;         // committed tokens of a request in measurements of whole steps and rounds
   int64_t kv_element_bytes = 2;  // the CPU's cache has 4
   int64_t qkv() const { return (heads + 2 * kv_heads) * head_dim; }
 };
