@@ -1,10 +1,12 @@
 #include "base/threads.h"
 #include "ops/matmul.h"
+#include "ops/matmul_quant.h"
 #include "ops/panel_simd.h"
 
 namespace redrafter::REDRAFTER_ISA {
 
 void matmul(const MatmulParams& p, Stream& stream) {
+  if (dtype_is_quantised(p.w.dtype)) return matmul_quant(p, stream);
   const int64_t panels = (p.w.rows + kLanes - 1) / kLanes;
   // A task is a run of panels: enough of them to balance threads, each large enough to be worth a hand-over.
   const int64_t chunk = 8;
