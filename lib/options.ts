@@ -96,7 +96,8 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     );
   }
   const dtype = read.raw('dtype', 'auto');
-  if (!DTYPES.includes(dtype)) throw invalid(`dtype must be ${DTYPES.map((name) => `'${String(name)}'`).join(', ')}, got ${describe(dtype)}`);
+  if (!DTYPES.includes(dtype))
+    throw invalid(`dtype must be ${DTYPES.map((name) => `'${String(name)}'`).join(', ')}, got ${describe(dtype)}`);
   return {
     model,
     drafter: drafter === false ? null : checkPath('drafter', drafter),

@@ -1,8 +1,9 @@
 /** Writes wider models and drafters that compute what the small ones do. */
-import { closeSync, copyFileSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, renameSync, statSync, writeFileSync, writeSync } from 'node:fs'; // prettier-ignore
+import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
-import { invalid, RedrafterError } from '../errors.js';
+import { type TensorReader, type TensorToWrite, writeCheckpoint } from '../checkpoint-files.js';
+import { invalid } from '../errors.js';
 import { inspect, type TensorInfo } from '../system.js';
 import { drafterLayout, isJoined, targetLayout, widenedDrafterConfig, widenedModelConfig, widenedShape, type Axis, type Layout } from './layout.js'; // prettier-ignore
 import { widenRows } from './rows.js';
@@ -29,44 +30,6 @@ export interface WidenedFiles {
   sourceBytes: number;
 }
 
-/** Where the tensors of a safetensors file begin, by name. */
-function offsetsOf(file: string): Map<string, number> {
-  const fd = openSync(file, 'r');
-  try {
-    const length = Buffer.alloc(8);
-    readSync(fd, length, 0, 8, 0);
-    const text = Buffer.alloc(Number(length.readBigUInt64LE()));
-    readSync(fd, text, 0, text.length, 8);
-    const header = JSON.parse(text.toString()) as Record<string, { data_offsets?: [number, number] }>;
-    return new Map(
-      Object.entries(header).map(([name, { data_offsets: offsets }]) => [name, 8 + text.length + (offsets?.[0] ?? 0)]),
-    );
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** Reads slices of the tensors of a checkpoint, whose headers were checked before. */
-class Reader {
-  private readonly files = new Map<string, { fd: number; offsets: Map<string, number> }>();
-
-  slice(tensor: TensorInfo, begin: number, length: number): Uint8Array {
-    let file = this.files.get(tensor.file);
-    if (file === undefined) {
-      file = { fd: openSync(tensor.file, 'r'), offsets: offsetsOf(tensor.file) };
-      this.files.set(tensor.file, file);
-    }
-    const bytes = new Uint8Array(length);
-    const read = readSync(file.fd, bytes, 0, length, (file.offsets.get(tensor.name) ?? NaN) + begin);
-    if (read !== length) throw new RedrafterError('ERR_FILE', `${tensor.file} ended while it was read`);
-    return bytes;
-  }
-
-  close(): void {
-    for (const { fd } of this.files.values()) closeSync(fd);
-  }
-}
-
 function plan(tensors: readonly TensorInfo[], layout: Layout, factor: number): Widened[] {
   return tensors.flatMap((source) => {
     const axes = layout(source.name);
@@ -85,84 +48,17 @@ function untied(tensors: readonly TensorInfo[], factor: number): Widened[] {
   return [...plan(others, targetLayout, factor), ...head.map((wide) => ({ ...wide, name: 'lm_head.weight' }))];
 }
 
-/** Writes the tensors as one safetensors file, which is complete or has another name. */
-function writeTensors(path: string, widened: readonly Widened[], factor: number): void {
-  let end = 0;
-  const header = Object.fromEntries(
-    widened.map(({ name, source, shape, bytes }) => {
-      const begin = end;
-      end += bytes;
-      return [name, { dtype: source.dtype.toUpperCase(), shape, data_offsets: [begin, end] }];
-    }),
-  );
-  const text = JSON.stringify(header);
-  const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(padded.length));
-  const reader = new Reader();
-  const partial = `${path}.partial`;
-  const fd = openSync(partial, 'w');
-  try {
-    const out = new Writer(fd);
-    out.write(length);
-    out.write(padded);
-    for (const { source, axes } of widened) {
-      const rows = source.shape.length > 1 ? (source.shape[0] ?? 0) : 1;
-      const rowBytes = rows === 0 ? 0 : source.bytes / rows;
-      const columns = source.shape[source.shape.length - 1] ?? 1;
-      const read = (first: number, count: number): Uint8Array =>
-        reader.slice(source, first * rowBytes, count * rowBytes);
-      const both = [axes.length > 1 ? (axes[0] ?? SAME_AXIS) : SAME_AXIS, axes[axes.length - 1] ?? SAME_AXIS] as const;
-      for (const piece of widenRows({ dtype: source.dtype, rows, columns, read }, both, factor)) out.write(piece);
-    }
-    out.flush();
-  } finally {
-    closeSync(fd);
-    reader.close();
-  }
-  renameSync(partial, path);
-}
-
-/** Gathers small writes. */
-class Writer {
-  private readonly buffer = Buffer.alloc(4 << 20);
-  private filled = 0;
-
-  constructor(private readonly fd: number) {}
-
-  write(bytes: Uint8Array): void {
-    if (this.filled + bytes.length > this.buffer.length) this.flush();
-    if (bytes.length > this.buffer.length) {
-      this.all(bytes);
-      return;
-    }
-    this.buffer.set(bytes, this.filled);
-    this.filled += bytes.length;
-  }
-
-  flush(): void {
-    this.all(this.buffer.subarray(0, this.filled));
-    this.filled = 0;
-  }
-
-  private all(bytes: Uint8Array): void {
-    for (let done = 0; done < bytes.length;) done += writeSync(this.fd, bytes, done);
-  }
-}
-
-/** Makes a directory, which must not hold anything yet. */
-function makeEmpty(out: string): void {
-  mkdirSync(out, { recursive: true });
-  if (readdirSync(out).length > 0) throw invalid(`${out} is not empty`);
-}
-
-/** The small files of a model beside its weights: tokenizer, templates, prompts. */
-function copyOthers(from: string, to: string): void {
-  for (const name of readdirSync(from)) {
-    if (name === 'config.json' || /\.(safetensors|bin|pt|pth|gguf)$/.test(name) || name.endsWith('.index.json'))
-      continue;
-    if (statSync(join(from, name)).isFile()) copyFileSync(join(from, name), join(to, name));
-  }
+/** The tensors of the widened model, to be written. */
+function written(reader: TensorReader, widened: readonly Widened[], factor: number): TensorToWrite[] {
+  return widened.map(({ name, source, axes, shape, bytes }) => {
+    const rows = source.shape.length > 1 ? (source.shape[0] ?? 0) : 1;
+    const rowBytes = rows === 0 ? 0 : source.bytes / rows;
+    const columns = source.shape[source.shape.length - 1] ?? 1;
+    const read = (first: number, count: number): Uint8Array => reader.slice(source, first * rowBytes, count * rowBytes);
+    const both = [axes.length > 1 ? (axes[0] ?? SAME_AXIS) : SAME_AXIS, axes[axes.length - 1] ?? SAME_AXIS] as const;
+    const pieces = (): Iterable<Uint8Array> => widenRows({ dtype: source.dtype, rows, columns, read }, both, factor);
+    return { name, dtype: source.dtype, shape, bytes, pieces };
+  });
 }
 
 /**
@@ -180,10 +76,7 @@ export async function widen(directory: string, factor: number, out: string): Pro
   const isModel = kind === 'model';
   const layout = isModel ? targetLayout : drafterLayout(isJoined(tensors.map(({ name }) => name)));
   const widened = config['tie_word_embeddings'] === true ? untied(tensors, factor) : plan(tensors, layout, factor);
-  makeEmpty(out);
-  copyOthers(directory, out);
   const wide = isModel ? widenedModelConfig(config, factor) : widenedDrafterConfig(config, factor);
-  writeTensors(join(out, 'model.safetensors'), widened, factor);
-  writeFileSync(join(out, 'config.json'), `${JSON.stringify(wide, undefined, 1)}\n`);
+  writeCheckpoint(directory, out, wide, (reader) => written(reader, widened, factor));
   return { bytes: widened.reduce((sum, { bytes }) => sum + bytes, 0), sourceBytes: totalBytes };
 }
