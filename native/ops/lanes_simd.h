@@ -15,16 +15,6 @@ constexpr int32_t kByteOffset = 128;
 #endif
 constexpr int32_t kNibbleOffset = 8;
 
-REDRAFTER_INLINE void prefetch(const uint8_t* p) {
-#if !defined(_MSC_VER) || defined(__clang__)
-  __builtin_prefetch(p);
-#elif defined(__AVX2__)
-  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
-#else
-  (void)p;
-#endif
-}
-
 REDRAFTER_INLINE int32_t load_four(const int8_t* p) {
   int32_t four;
   std::memcpy(&four, p, sizeof four);

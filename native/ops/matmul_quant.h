@@ -53,20 +53,4 @@ void quant_gather(const Matrix& w, int64_t n, float* to);
 
 void matmul_pack_quant(const PackParams&);
 
-namespace isa_base {
-void matmul_quant(const MatmulParams&, Stream&);
-}
-namespace isa_neon {
-void matmul_quant(const MatmulParams&, Stream&);
-}
-namespace isa_avx2 {
-void matmul_quant(const MatmulParams&, Stream&);
-}
-namespace isa_avx512 {
-void matmul_quant(const MatmulParams&, Stream&);
-}
-namespace isa_avx512vnni {
-void matmul_quant(const MatmulParams&, Stream&);
-}
-
 }  // namespace redrafter

@@ -84,7 +84,7 @@ void quant_tile(const QuantGroup* x, int64_t groups, const uint8_t* weights, int
       for (int r = 0; r < R; ++r)
         sum[r] = i16_set(-(kBytes ? kByteOffset : kNibbleOffset) * xg[r * groups].sum);
       for (int j = 0; j < kVectors; ++j) {
-        prefetch(w + kPrefetchBytes + j * 64);
+        f16_prefetch(reinterpret_cast<const char*>(w) + kPrefetchBytes + j * 64);
         const B64 bytes = b64_load(w + j * 64);
         if constexpr (kBytes) {
           for (int r = 0; r < R; ++r) sum[r] = dot_bytes(sum[r], bytes, xg[r * groups].q + 4 * j);
