@@ -9,21 +9,19 @@
 
 namespace redrafter::REDRAFTER_ISA {
 
-// How many rows take a panel together at most, and with how many panels beside each other for each number of
-// rows: more than one only where the four bytes of all rows stay in registers for them.
+// How many rows take a panel together at most. Several panels beside each other are no faster, and the
+// compiler then keeps what it loads of x for all of them, in more registers than there are.
 #if defined(__AVX512F__)
 constexpr int kQuantRows = 8;
-constexpr int kQuantPanels[kQuantRows] = {4, 2, 1, 1, 1, 1, 1, 1};
 #else
 constexpr int kQuantRows = 4;
-constexpr int kQuantPanels[kQuantRows] = {2, 1, 1, 1};
 #endif
-constexpr int kMaxQuantTile = 8;  // rows * panels of the largest tile
 
-// How far ahead of the bytes that are multiplied others are asked for. The processor does so by itself, but not
-// far enough where several rows keep it busy: without this, 8 rows take the time to read and the time to
-// multiply one after the other. 1 to 8 KiB were tried.
-constexpr int64_t kPrefetchBytes = 4096;
+// How far ahead of the bytes that are multiplied others are asked for. The processor does so by itself, but
+// not far enough where several rows keep it busy: without this, 8 rows take the time to read and the time to
+// multiply one after the other. Of 1 to 16 KiB, 8 were best. Panels lie behind each other, so it reaches into
+// the next one.
+constexpr int64_t kPrefetchBytes = 8192;
 
 namespace {
 
@@ -63,50 +61,39 @@ REDRAFTER_INLINE void quantise_group(const float* x, int64_t count, QuantGroup* 
   to->sum = sum;
 }
 
-// out[r][p] = row r times panel p, for R rows and P panels. Panels past `panels` repeat the last one; their
-// results are dropped by the caller.
+// out[r] = row r times the panel, for R rows.
 template <bool kBytes, int R>
-void quant_tile(const QuantGroup* x, int64_t groups, const uint8_t* weights, int64_t panel_stride,
-                int64_t scale_bytes, int64_t panels, float* out) {
-  constexpr int P = kQuantPanels[R - 1];
+void quant_tile(const QuantGroup* x, int64_t groups, const uint8_t* panel, int64_t scale_bytes, float* out) {
   constexpr int kVectors = kBytes ? 8 : 4;
-  const uint8_t* wp[P];
-  for (int p = 0; p < P; ++p) wp[p] = weights + (p < panels ? p : panels - 1) * panel_stride;
-  F16 acc[R][P];
-  for (int r = 0; r < R; ++r) {
-    for (int p = 0; p < P; ++p) acc[r][p] = f16_zero();
-  }
+  F16 acc[R];
+  for (int r = 0; r < R; ++r) acc[r] = f16_zero();
   for (int64_t g = 0; g < groups; ++g) {
     const QuantGroup* xg = x + g;
-    for (int p = 0; p < P; ++p) {
-      const uint8_t* w = wp[p] + scale_bytes + g * (kVectors * 64);
-      I16 sum[R];
-      for (int r = 0; r < R; ++r)
-        sum[r] = i16_set(-(kBytes ? kByteOffset : kNibbleOffset) * xg[r * groups].sum);
-      for (int j = 0; j < kVectors; ++j) {
-        f16_prefetch(reinterpret_cast<const char*>(w) + kPrefetchBytes + j * 64);
-        const B64 bytes = b64_load(w + j * 64);
-        if constexpr (kBytes) {
-          for (int r = 0; r < R; ++r) sum[r] = dot_bytes(sum[r], bytes, xg[r * groups].q + 4 * j);
-        } else {
-          const B64 low = b64_low(bytes), high = b64_high(bytes);
-          for (int r = 0; r < R; ++r) {
-            sum[r] = dot_nibbles(sum[r], low, xg[r * groups].q + 4 * j);
-            sum[r] = dot_nibbles(sum[r], high, xg[r * groups].q + kGroup / 2 + 4 * j);
-          }
+    const uint8_t* w = panel + scale_bytes + g * (kVectors * 64);
+    I16 sum[R];
+    for (int r = 0; r < R; ++r)
+      sum[r] = i16_set(-(kBytes ? kByteOffset : kNibbleOffset) * xg[r * groups].sum);
+    for (int j = 0; j < kVectors; ++j) {
+      f16_prefetch(reinterpret_cast<const char*>(w) + kPrefetchBytes + j * 64);
+      const B64 bytes = b64_load(w + j * 64);
+      if constexpr (kBytes) {
+        for (int r = 0; r < R; ++r) sum[r] = dot_bytes(sum[r], bytes, xg[r * groups].q + 4 * j);
+      } else {
+        const B64 low = b64_low(bytes), high = b64_high(bytes);
+        for (int r = 0; r < R; ++r) {
+          sum[r] = dot_nibbles(sum[r], low, xg[r * groups].q + 4 * j);
+          sum[r] = dot_nibbles(sum[r], high, xg[r * groups].q + kGroup / 2 + 4 * j);
         }
       }
-      const F16 scale = f16_load_half(reinterpret_cast<const uint16_t*>(wp[p]) + g * kLanes);
-      for (int r = 0; r < R; ++r)
-        acc[r][p] = f16_fused(f16_from(sum[r]), f16_mul(scale, f16_set(xg[r * groups].scale)), acc[r][p]);
     }
+    const F16 scale = f16_load_half(reinterpret_cast<const uint16_t*>(panel) + g * kLanes);
+    for (int r = 0; r < R; ++r)
+      acc[r] = f16_fused(f16_from(sum[r]), f16_mul(scale, f16_set(xg[r * groups].scale)), acc[r]);
   }
-  for (int r = 0; r < R; ++r) {
-    for (int p = 0; p < P; ++p) f16_store(out + (r * P + p) * kLanes, acc[r][p]);
-  }
+  for (int r = 0; r < R; ++r) f16_store(out + r * kLanes, acc[r]);
 }
 
-using QuantTile = void (*)(const QuantGroup*, int64_t, const uint8_t*, int64_t, int64_t, int64_t, float*);
+using QuantTile = void (*)(const QuantGroup*, int64_t, const uint8_t*, int64_t, float*);
 
 template <bool kBytes>
 constexpr QuantTile kQuantTiles[] = {quant_tile<kBytes, 1>, quant_tile<kBytes, 2>, quant_tile<kBytes, 3>,
@@ -145,24 +132,14 @@ REDRAFTER_INLINE void multiply(const Operand& x, int64_t rows, const Matrix& w, 
   if (x.groups == nullptr) return panel_multiply(x.x, x.stride, rows, w, first, count, store);
   const QuantTile* tiles = w.dtype == DType::kQ8_0 ? kQuantTiles<true> : kQuantTiles<false>;
   const int64_t stride = quant_panel_bytes(w.dtype, w.cols), groups = groups_of(w.cols);
-  const int64_t blocks = (rows + kQuantRows - 1) / kQuantRows, end = first + count;
-  // The widest tile's panels are taken by all rows before the next ones: they stay in the cache.
-  constexpr int64_t kWidest = kQuantPanels[0];
-  alignas(64) float out[kMaxQuantTile * kLanes];
-  for (int64_t begin = first; begin < end; begin += kWidest) {
-    const int64_t stop = begin + kWidest < end ? begin + kWidest : end;
-    for (int64_t block = 0; block < blocks; ++block) {
+  const int64_t blocks = (rows + kQuantRows - 1) / kQuantRows;
+  alignas(64) float out[kQuantRows * kLanes];
+  for (int64_t panel = first; panel < first + count; ++panel) {
+    const uint8_t* weights = static_cast<const uint8_t*>(w.data) + panel * stride;
+    for (int64_t block = 0; block < blocks; ++block) {  // as few as hold all rows, of even sizes
       const int64_t row = block * rows / blocks, n = (block + 1) * rows / blocks - row;
-      const int64_t width = kQuantPanels[n - 1];
-      for (int64_t panel = begin; panel < stop; panel += width) {
-        tiles[n - 1](x.groups + row * groups, groups,
-                     static_cast<const uint8_t*>(w.data) + panel * stride, stride, panel_scale_bytes(w.cols),
-                     stop - panel, out);
-        for (int64_t r = 0; r < n; ++r) {
-          for (int64_t p = 0; p < width && panel + p < stop; ++p)
-            store(row + r, panel + p, f16_load(out + (r * width + p) * kLanes));
-        }
-      }
+      tiles[n - 1](x.groups + row * groups, groups, weights, panel_scale_bytes(w.cols), out);
+      for (int64_t r = 0; r < n; ++r) store(row + r, panel, f16_load(out + r * kLanes));
     }
   }
 }

@@ -42,7 +42,7 @@ describe.each(QUANTISED)('the bundled model in %s', (dtype) => {
   const caseOf = (name: string, options: GenerateOptions, prompt: number): Case => ({
     name,
     ids: ids[prompt % ids.length] ?? [],
-    options: { maxTokens: 120, logprobs: 2, ...options },
+    options: { maxTokens: 80, logprobs: 2, ...options },
   });
 
   it.each(samplings)('%s', async (name, options) => {
