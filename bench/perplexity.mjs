@@ -24,9 +24,9 @@ const { values } = parseArgs({
 const window = Number(values.window);
 const device = /** @type {'cpu'} */ (values.device);
 
-/** @type {{ heldOut: string[] }} */
-const { heldOut } = JSON.parse(readFileSync(join(root, 'train/held-out.json'), 'utf8'));
-const files = heldOut.filter((file) => existsSync(join(root, file)));
+/** @type {unknown} */
+const listed = JSON.parse(readFileSync(join(root, 'train/held-out.json'), 'utf8'));
+const files = /** @type {{ heldOut: string[] }} */ (listed).heldOut.filter((file) => existsSync(join(root, file)));
 
 /**
  * The windows of all files, until there are enough tokens.

@@ -22,8 +22,7 @@ export function toHalf(value: number): number {
   const magnitude = b & 0x7fffffff;
   if (magnitude >= 0x47800000) return sign | 0x7c00;
   if (magnitude < 0x38800000) {
-    float[0] = magnitude < 0x33000000 ? 0 : Math.abs(value); // below 2^-25 nothing is left
-    float[0] = (float[0] ?? 0) + 0.5; // as f16, multiples of 2^-24, which are what this addition rounds to
+    float[0] = Math.abs(Math.fround(value)) + 0.5; // as f16, multiples of 2^-24, which are what this rounds to
     return sign | ((bits[0] ?? 0) - 0x3f000000);
   }
   return sign | ((magnitude - 0x38000000 + 0xfff + ((magnitude >>> 13) & 1)) >>> 13);

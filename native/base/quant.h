@@ -1,8 +1,9 @@
-// Quantised matrices: rows cut into groups of 32 weights, the last one filled up with zeros, each group with a
-// scale d in f16. The two forms have the numbers and bytes of the layouts known by these names:
+// Quantised matrices: rows cut into groups of 32 weights, the last one filled up with zeros, each group with
+// a scale d in f16. The two forms have the numbers and bytes of the layouts known by these names:
 //   q8_0, 34 bytes: d, then 32 int8.          d = largest magnitude / 127, q = w / d to nearest, halves away
 //                                             from zero; w is d q
-//   q4_0, 18 bytes: d, then 16 bytes, of which byte i holds weight i in its low four bits and weight i + 16 in
+//   q4_0, 18 bytes: d, then 16 bytes, of which byte i holds weight i in its low four bits and weight i + 16
+//   in
 //                   its high ones.            d = weight of largest magnitude (the first of several) / -8,
 //                                             q = w / d + 8.5 cut off, at most 15; w is d (q - 8)
 // q is computed with the reciprocal of d in fp32, before d is rounded to f16.
