@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 
-import type { GenerateOptions } from '../option-types.js';
+import type { GenerateOptions, SessionOptions } from '../option-types.js';
 import { OptionReader } from '../options.js';
 import type { CallOptions, Warning } from './spec.js';
 
@@ -10,15 +10,26 @@ import type { CallOptions, Warning } from './spec.js';
  */
 export type RedrafterOptions = Pick<
   GenerateOptions,
-  'beamWidth' | 'beamLength' | 'drafting' | 'minP' | 'repetitionPenalty' | 'minTokens'
+  'beamWidth' | 'beamLength' | 'drafting' | 'minP' | 'repetitionPenalty' | 'minTokens' | 'priority' | 'deadlineMs'
 > & {
   /** As `logitBias` of {@link GenerateOptions}, as JSON has it. */
   logitBias?: Record<string, number>;
   /** As in {@link GenerateOptions}. */
   bannedTokenIds?: number[];
+  /** As in {@link GenerateOptions}. */
+  contextPolicy?:
+    | 'error'
+    | {
+        /** As in `contextPolicy` of {@link GenerateOptions}. */
+        slide: true;
+        /** As in `contextPolicy` of {@link GenerateOptions}. */
+        keepTokens?: number;
+      };
+  /** As in {@link SessionOptions}: calls of one key share what they compute of equal beginnings. */
+  prefixKey?: string;
 };
 
-const OWN_KEYS = [
+const GENERATE_KEYS = [
   'beamWidth',
   'beamLength',
   'drafting',
@@ -27,7 +38,11 @@ const OWN_KEYS = [
   'logitBias',
   'bannedTokenIds',
   'minTokens',
+  'contextPolicy',
+  'priority',
+  'deadlineMs',
 ] as const satisfies (keyof RedrafterOptions)[];
+const OWN_KEYS = [...GENERATE_KEYS, 'prefixKey'] as const;
 
 /** A call's options as those of `session.generate`, which checks their values. Adds a warning for each without effect. */
 export function toGenerateOptions(
@@ -45,13 +60,19 @@ export function toGenerateOptions(
     frequencyPenalty: call.frequencyPenalty,
     stop: call.stopSequences,
     signal: call.abortSignal,
-    ...Object.fromEntries(OWN_KEYS.map((key) => [key, own.raw(key)])),
+    ...Object.fromEntries(GENERATE_KEYS.map((key) => [key, own.raw(key)])),
   };
   return {
     ...(Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as GenerateOptions),
     // A number that a later call can be given: JSON and the AI SDK have no 64-bit integers.
     seed: call.seed ?? randomInt(2 ** 48 - 1),
   };
+}
+
+/** Those of the session that a call gets. */
+export function toSessionOptions(call: CallOptions): SessionOptions {
+  const prefixKey = new OptionReader(call.providerOptions?.redrafter, OWN_KEYS).raw('prefixKey');
+  return prefixKey === undefined ? {} : { prefixKey: prefixKey as string };
 }
 
 /** Names of the settings that ask for something that is not done. */

@@ -2,9 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
-import { type TensorReader, type TensorToWrite, writeCheckpoint } from '../checkpoint-files.js';
+import { type TensorToWrite, writeCheckpoint } from '../checkpoint-files.js';
 import { invalid } from '../errors.js';
 import { inspect, type TensorInfo } from '../system.js';
+import type { TensorReader } from '../widen/reader.js';
 import { GROUP, quantiseRow, rowBytes, type QuantisedForm } from './groups.js';
 
 /** What was written. */

@@ -2,10 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
-import { type TensorReader, type TensorToWrite, writeCheckpoint } from '../checkpoint-files.js';
+import { type TensorToWrite, writeCheckpoint } from '../checkpoint-files.js';
 import { invalid } from '../errors.js';
 import { inspect, type TensorInfo } from '../system.js';
 import { drafterLayout, isJoined, targetLayout, widenedDrafterConfig, widenedModelConfig, widenedShape, type Axis, type Layout } from './layout.js'; // prettier-ignore
+import type { TensorReader } from './reader.js';
 import { widenRows } from './rows.js';
 
 /** The largest factor, which makes a layer 4096 times as large. */

@@ -132,6 +132,7 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.prefill_chunk = to_int(o.Get("prefillChunk"));
   options.prefix_cache_bytes = to_int(o.Get("prefixCacheBytes"));
   options.memory_budget_bytes = to_int(o.Get("memoryBudgetBytes"));
+  options.max_active_requests = to_int(o.Get("maxActiveRequests"));
   options.max_queued_requests = to_int(o.Get("maxQueuedRequests"));
   options.max_queued_tokens = to_int(o.Get("maxQueuedTokens"));
   REDRAFTER_REQUIRE(options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
@@ -229,8 +230,8 @@ Napi::Object from_message(Napi::Env env, const Message& m) {
       o.Set("stats", from_stats(env, m.stats));
       [[fallthrough]];
     case MessageType::kDone:
-      o.Set("tokens", static_cast<double>(m.tokens));
-      o.Set("kvTokens", static_cast<double>(m.kv_tokens));
+      set_numbers(o, {number("tokens", m.tokens), number("kvTokens", m.kv_tokens),
+                      number("reusedTokens", m.stats.reused_tokens)});
       break;
     case MessageType::kKv:
       o.Set("data", typed<Napi::Float32Array>(env, m.kv));
