@@ -17,7 +17,7 @@ export interface NativeEngineOptions {
   /** Drafter directory, or null for plain decoding. */
   drafter: string | null;
   device: string;
-  /** `'auto'`, `'f32'`, `'f16'` or `'bf16'`. */
+  /** `'auto'`, `'f32'`, `'f16'`, `'bf16'`, `'q8_0'` or `'q4_0'`. */
   dtype: string;
   threads: number;
   /** Most tokens of one session, 0 for the model's own limit (at most 4096 unless asked for more). */
@@ -88,7 +88,7 @@ export interface NativeModelInfo {
   /** What the model computes, as 16 hexadecimal digits: configuration and weights. Sessions are saved with it. */
   fingerprint: string;
   /**
-   * Of the matrices, as they were loaded: `'f32'`, `'f16'`, `'bf16'`, or `'mixed'` when the file mixes them and none was
+   * Of the matrices, as they were loaded: `'f32'`, `'f16'`, `'bf16'`, `'q8_0'`, `'q4_0'`, or `'mixed'` when the file mixes them and none was
    * asked for. On CUDA, matrices stored as f32 are bf16.
    */
   dtype: string;

@@ -63,7 +63,7 @@ function seedOf(value: unknown): bigint {
   throw invalid(`seed must be a bigint from 0 to 2^64-1 or an integer number from 0 to 2^53-1, got ${describe(value)}`);
 }
 
-const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16'];
+const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16', 'q8_0', 'q4_0'];
 
 const MEMORY_KEYS = [
   ...['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk', 'memoryBudgetBytes'],
@@ -97,7 +97,8 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     );
   }
   const dtype = read.raw('dtype', 'auto');
-  if (!DTYPES.includes(dtype)) throw invalid(`dtype must be 'auto', 'f32', 'f16' or 'bf16', got ${describe(dtype)}`);
+  if (!DTYPES.includes(dtype))
+    throw invalid(`dtype must be ${DTYPES.map((name) => `'${String(name)}'`).join(', ')}, got ${describe(dtype)}`);
   return {
     model,
     drafter: drafter === false ? null : checkPath('drafter', drafter),

@@ -16,7 +16,7 @@ export interface BackendStatus {
   device: string;
   /** Where it computes. */
   backend: 'cpu' | 'cuda';
-  /** Instruction-set level of the CPU backend (`'avx512'`, `'avx2'`, `'neon'`, `'base'`); null where there are none. */
+  /** Instruction-set level of the CPU backend (`'avx512vnni'`, `'avx512'`, `'avx2'`, `'neon'`, `'base'`); null where there are none. */
   level: string | null;
   /** Whether it can be used here. */
   available: boolean;

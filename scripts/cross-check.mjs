@@ -32,7 +32,7 @@ const [output = ''] = process.argv.slice(2);
 const changed = [];
 /** @type {Record<string, { ids: number[][], logprobs: number[][] }>} */
 const levels = {};
-for (const level of ['avx512', 'avx2', 'neon', 'base']) {
+for (const level of ['avx512vnni', 'avx512', 'avx2', 'neon', 'base']) {
   const name = /** @type {const} */ (`cpu:${level}`);
   const model = await load(name);
   if (model === undefined) continue;

@@ -1,13 +1,14 @@
 #include "machine.h"
 
 #include "instructions.h"
+#include "ops/matmul_quant.h"
 
 namespace redrafter::bench {
 namespace {
 
 const Instructions& instructions_of([[maybe_unused]] const std::string& level) {
 #if defined(REDRAFTER_WITH_AVX512)
-  if (level == "avx512") return isa_avx512::kInstructions;
+  if (level.rfind("avx512", 0) == 0) return isa_avx512::kInstructions;
 #endif
 #if defined(REDRAFTER_WITH_AVX2)
   if (level == "avx2") return isa_avx2::kInstructions;
@@ -60,6 +61,7 @@ double hand_over(ThreadPool& threads, double seconds) {
 }  // namespace
 
 int64_t matrix_bytes(const Matrix& w) {
+  if (dtype_is_quantised(w.dtype)) return quant_matrix_bytes(w.rows, w.cols, w.dtype);
   return ceil_to(w.rows, kPanelRows) * w.cols * static_cast<int64_t>(dtype_bytes(w.dtype));
 }
 

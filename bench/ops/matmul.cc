@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "model/weights.h"
+#include "ops/matmul_quant.h"
 #include "ops/ops.h"
 #include "report.h"
 
@@ -33,11 +34,11 @@ class Weights {
   static void fill(char* to, int64_t bytes, DType dtype) {
     // Numbers from 1 to 2 with random mantissas: 3f80...3fff in bf16.
     uint32_t state = 1;
-    const int64_t step = static_cast<int64_t>(dtype_bytes(dtype));
+    const int64_t step = dtype_is_quantised(dtype) ? 2 : static_cast<int64_t>(dtype_bytes(dtype));
     for (int64_t i = 0; i < bytes; i += step) {
       state = state * 1664525u + 1013904223u;
       const float value = bits_to_f32(0x3f800000u | state >> 9) - 1.5f;
-      const uint16_t half = dtype == DType::kF16 ? f32_to_f16(value) : f32_to_bf16(value);
+      const uint16_t half = dtype == DType::kBF16 ? f32_to_bf16(value) : f32_to_f16(value);
       std::memcpy(to + i, dtype == DType::kF32 ? static_cast<const void*>(&value) : &half,
                   static_cast<size_t>(step));
     }
@@ -59,12 +60,14 @@ void measure_matmul(const std::string& level, const std::string& dtype, const Op
   const int64_t most = *std::max_element(o.rows.begin(), o.rows.end());
   const std::vector<float> x(static_cast<size_t>(most * std::max(o.hidden, o.ffn)), 0.25f);
   std::vector<float> y(static_cast<size_t>(2 * most * std::max(o.ffn, o.hidden)));
+  std::vector<QuantGroup> room(static_cast<size_t>(quant_room(most, std::max(o.hidden, o.ffn))));
   Stream stream;
   stream.threads = &threads;
   for (const int64_t rows : o.rows) {
     report.pass(rows, shortest(o.seconds, [&] {
                   for (const Matrix& w : weights.matrices())
-                    backend.matmul({x.data(), w, nullptr, nullptr, y.data(), rows, w.cols, w.rows}, stream);
+                    backend.matmul(
+                        {x.data(), w, nullptr, nullptr, y.data(), rows, w.cols, w.rows, room.data()}, stream);
                 }));
   }
 }

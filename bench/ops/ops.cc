@@ -19,8 +19,8 @@ memory and the peak of multiply-adds, measured in the same run with the same thr
 that model with the time of each op.
 
   --rows LIST       rows of a pass             (1,2,3,4,5,6,7,8,10,12,14,16,20,24,32,48,64,128,512)
-  --levels LIST     avx512, avx2, neon, base   (all that run here)
-  --dtypes LIST     f32, f16, bf16             (bf16,f32)
+  --levels LIST     avx512vnni, avx512, avx2, neon, base   (all that run here)
+  --dtypes LIST     f32, f16, bf16, q8_0, q4_0             (bf16,f32)
   --threads N       (2)
   --model DIR       a model to load; --dtypes may be auto
   --context N       positions before the rows, with --model (256)

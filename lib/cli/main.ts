@@ -15,6 +15,7 @@ import { addInfo } from './info.js';
 import { addInspect } from './inspect.js';
 import { EXIT, printError } from './output.js';
 import { addServe } from './serve.js';
+import { addQuantize } from './quantize.js';
 import { addWiden } from './widen.js';
 
 const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
@@ -31,7 +32,18 @@ const program = new Command('redrafter')
   .showSuggestionAfterError(true)
   .exitOverride()
   .configureOutput({ writeErr: () => undefined }); // errors are printed below, in one form
-for (const add of [addDemo, addGenerate, addServe, addInspect, addEstimate, addBench, addWiden, addInfo, addBuild])
+for (const add of [
+  addDemo,
+  addGenerate,
+  addServe,
+  addInspect,
+  addEstimate,
+  addBench,
+  addQuantize,
+  addWiden,
+  addInfo,
+  addBuild,
+])
   add(program);
 
 program.parseAsync().catch((error: unknown) => {

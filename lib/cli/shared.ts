@@ -18,7 +18,7 @@ export function addDeviceFlags(command: Command): Command {
     .option('--device <device>', 'cpu, cuda, or auto: cuda if it works; a level can follow, as in cpu:avx2', 'auto')
     .addOption(
       new Option('--dtype <dtype>', 'element type of the weight matrices; auto keeps what is stored')
-        .choices(['auto', 'f32', 'f16', 'bf16'])
+        .choices(['auto', 'f32', 'f16', 'bf16', 'q8_0', 'q4_0'])
         .default('auto'),
     )
     .addOption(

@@ -1,11 +1,12 @@
 /** Writes wider models and drafters that compute what the small ones do. */
-import { closeSync, copyFileSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync, writeSync } from 'node:fs'; // prettier-ignore
+import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
+import { type TensorToWrite, writeCheckpoint } from '../checkpoint-files.js';
 import { invalid } from '../errors.js';
 import { inspect, type TensorInfo } from '../system.js';
 import { drafterLayout, isJoined, targetLayout, widenedDrafterConfig, widenedModelConfig, widenedShape, type Axis, type Layout } from './layout.js'; // prettier-ignore
-import { TensorReader } from './reader.js';
+import type { TensorReader } from './reader.js';
 import { widenRows } from './rows.js';
 
 /** The largest factor, which makes a layer 4096 times as large. */
@@ -48,84 +49,17 @@ function untied(tensors: readonly TensorInfo[], factor: number): Widened[] {
   return [...plan(others, targetLayout, factor), ...head.map((wide) => ({ ...wide, name: 'lm_head.weight' }))];
 }
 
-/** Writes the tensors as one safetensors file, which is complete or has another name. */
-function writeTensors(path: string, widened: readonly Widened[], factor: number): void {
-  let end = 0;
-  const header = Object.fromEntries(
-    widened.map(({ name, source, shape, bytes }) => {
-      const begin = end;
-      end += bytes;
-      return [name, { dtype: source.dtype.toUpperCase(), shape, data_offsets: [begin, end] }];
-    }),
-  );
-  const text = JSON.stringify(header);
-  const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(padded.length));
-  const reader = new TensorReader();
-  const partial = `${path}.partial`;
-  const fd = openSync(partial, 'w');
-  try {
-    const out = new Writer(fd);
-    out.write(length);
-    out.write(padded);
-    for (const { source, axes } of widened) {
-      const rows = source.shape.length > 1 ? (source.shape[0] ?? 0) : 1;
-      const rowBytes = rows === 0 ? 0 : source.bytes / rows;
-      const columns = source.shape[source.shape.length - 1] ?? 1;
-      const read = (first: number, count: number): Uint8Array =>
-        reader.slice(source, first * rowBytes, count * rowBytes);
-      const both = [axes.length > 1 ? (axes[0] ?? SAME_AXIS) : SAME_AXIS, axes[axes.length - 1] ?? SAME_AXIS] as const;
-      for (const piece of widenRows({ dtype: source.dtype, rows, columns, read }, both, factor)) out.write(piece);
-    }
-    out.flush();
-  } finally {
-    closeSync(fd);
-    reader.close();
-  }
-  renameSync(partial, path);
-}
-
-/** Gathers small writes. */
-class Writer {
-  private readonly buffer = Buffer.alloc(4 << 20);
-  private filled = 0;
-
-  constructor(private readonly fd: number) {}
-
-  write(bytes: Uint8Array): void {
-    if (this.filled + bytes.length > this.buffer.length) this.flush();
-    if (bytes.length > this.buffer.length) {
-      this.all(bytes);
-      return;
-    }
-    this.buffer.set(bytes, this.filled);
-    this.filled += bytes.length;
-  }
-
-  flush(): void {
-    this.all(this.buffer.subarray(0, this.filled));
-    this.filled = 0;
-  }
-
-  private all(bytes: Uint8Array): void {
-    for (let done = 0; done < bytes.length;) done += writeSync(this.fd, bytes, done);
-  }
-}
-
-/** Makes a directory, which must not hold anything yet. */
-function makeEmpty(out: string): void {
-  mkdirSync(out, { recursive: true });
-  if (readdirSync(out).length > 0) throw invalid(`${out} is not empty`);
-}
-
-/** The small files of a model beside its weights: tokenizer, templates, prompts. */
-function copyOthers(from: string, to: string): void {
-  for (const name of readdirSync(from)) {
-    if (name === 'config.json' || /\.(safetensors|bin|pt|pth|gguf)$/.test(name) || name.endsWith('.index.json'))
-      continue;
-    if (statSync(join(from, name)).isFile()) copyFileSync(join(from, name), join(to, name));
-  }
+/** The tensors of the widened model, to be written. */
+function written(reader: TensorReader, widened: readonly Widened[], factor: number): TensorToWrite[] {
+  return widened.map(({ name, source, axes, shape, bytes }) => {
+    const rows = source.shape.length > 1 ? (source.shape[0] ?? 0) : 1;
+    const rowBytes = rows === 0 ? 0 : source.bytes / rows;
+    const columns = source.shape[source.shape.length - 1] ?? 1;
+    const read = (first: number, count: number): Uint8Array => reader.slice(source, first * rowBytes, count * rowBytes);
+    const both = [axes.length > 1 ? (axes[0] ?? SAME_AXIS) : SAME_AXIS, axes[axes.length - 1] ?? SAME_AXIS] as const;
+    const pieces = (): Iterable<Uint8Array> => widenRows({ dtype: source.dtype, rows, columns, read }, both, factor);
+    return { name, dtype: source.dtype, shape, bytes, pieces };
+  });
 }
 
 /**
@@ -143,10 +77,7 @@ export async function widen(directory: string, factor: number, out: string): Pro
   const isModel = kind === 'model';
   const layout = isModel ? targetLayout : drafterLayout(isJoined(tensors.map(({ name }) => name)));
   const widened = config['tie_word_embeddings'] === true ? untied(tensors, factor) : plan(tensors, layout, factor);
-  makeEmpty(out);
-  copyOthers(directory, out);
   const wide = isModel ? widenedModelConfig(config, factor) : widenedDrafterConfig(config, factor);
-  writeTensors(join(out, 'model.safetensors'), widened, factor);
-  writeFileSync(join(out, 'config.json'), `${JSON.stringify(wide, undefined, 1)}\n`);
+  writeCheckpoint(directory, out, wide, (reader) => written(reader, widened, factor));
   return { bytes: widened.reduce((sum, { bytes }) => sum + bytes, 0), sourceBytes: totalBytes };
 }

@@ -1,4 +1,4 @@
-// Element types of stored weights, and conversions between them.
+// Element types of stored weights, and conversions between them. Those of quantised matrices: base/quant.h.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +7,10 @@
 
 namespace redrafter {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kI64 };
+// kU8: bytes as such, in files alone. kQ8_0 and kQ4_0 have no elements of their own, but groups.
+enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kI64, kU8, kQ8_0, kQ4_0 };
 
+// Of an element; 0 where there are groups of them (dtype_row_bytes knows both).
 static inline size_t dtype_bytes(DType t) {
   switch (t) {
     case DType::kF32:
@@ -19,6 +21,11 @@ static inline size_t dtype_bytes(DType t) {
     case DType::kF16:
     case DType::kBF16:
       return 2;
+    case DType::kU8:
+      return 1;
+    case DType::kQ8_0:
+    case DType::kQ4_0:
+      return 0;
   }
   return 0;
 }
@@ -35,6 +42,12 @@ static inline const char* dtype_name(DType t) {
       return "i32";
     case DType::kI64:
       return "i64";
+    case DType::kU8:
+      return "u8";
+    case DType::kQ8_0:
+      return "q8_0";
+    case DType::kQ4_0:
+      return "q4_0";
   }
   return "?";
 }

@@ -22,8 +22,10 @@
 #define REDRAFTER_INLINE static inline __attribute__((always_inline))
 #endif
 
-// The namespace of this compilation: isa_avx512, isa_avx2, isa_neon or isa_base.
-#if defined(REDRAFTER_ISA_AVX512)
+// The namespace of this compilation: isa_avx512vnni, isa_avx512, isa_avx2, isa_neon or isa_base.
+#if defined(REDRAFTER_ISA_AVX512VNNI)
+#define REDRAFTER_ISA isa_avx512vnni
+#elif defined(REDRAFTER_ISA_AVX512)
 #define REDRAFTER_ISA isa_avx512
 #elif defined(REDRAFTER_ISA_AVX2)
 #define REDRAFTER_ISA isa_avx2

@@ -24,10 +24,15 @@ Reason too_little_memory(const LoadPlan& plan) {
 
 // Why a backend that works cannot have this load, though another may.
 Reason dtype_reason(const EngineOptions& options, const Backend& backend) {
-  const MatrixDType dtype = parse_matrix_dtype(options.dtype);
-  if (!dtype || backend.takes(*dtype)) return {};
-  return {"UNSUPPORTED_DTYPE",
-          std::string(backend.name) + " has no matrices of dtype \"" + options.dtype + "\""};
+  const MatrixDType stored = read_model_config(options.model).quantised;
+  const MatrixDType drafter =
+      options.drafter.empty() ? MatrixDType() : read_drafter_config(options.drafter).quantised;
+  for (const MatrixDType dtype : {parse_matrix_dtype(options.dtype), stored, drafter}) {
+    if (!dtype || backend.takes(*dtype)) continue;
+    return {"UNSUPPORTED_DTYPE",
+            std::string(backend.name) + " has no matrices of dtype \"" + dtype_name(*dtype) + "\""};
+  }
+  return {};
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/quant.h"
 #include "spec/round.h"
 
 namespace redrafter {
@@ -23,8 +24,11 @@ int64_t threads_for(const Backend& backend, int64_t asked) {
   return asked > 0 ? asked : default_threads();
 }
 
-MatrixDType dtype_for(const Backend& backend, const EngineOptions& options) {
+MatrixDType dtype_for(const Backend& backend, const EngineOptions& options, const ModelConfig& config) {
   const MatrixDType dtype = parse_matrix_dtype(options.dtype);
+  REDRAFTER_REQUIRE(!dtype || !config.quantised || dtype == config.quantised, "ERR_INVALID_ARGUMENT",
+                    "the weights in ", options.model, " are stored as ", dtype_name(config.quantised.value_or(DType::kQ8_0)),
+                    ", which cannot be loaded as ", options.dtype, "; leave dtype \"auto\"");
   REDRAFTER_REQUIRE(!dtype || backend.takes(*dtype), "ERR_INVALID_ARGUMENT", "device \"", options.device,
                     "\" has no matrices of dtype \"", options.dtype,
                     "\"; load with dtype \"bf16\" or \"f16\", or with device \"cpu\"");
@@ -69,8 +73,8 @@ void fit_budget(const EngineOptions& options, LoadPlan& plan) {
 }  // namespace
 
 LoadPlan plan_on(const EngineOptions& options, const Backend& backend) {
-  const MatrixDType dtype = dtype_for(backend, options);
   const ModelConfig config = read_model_config(options.model);
+  const MatrixDType dtype = dtype_for(backend, options, config);
   const int64_t context_tokens = options.context_tokens > 0
                                      ? options.context_tokens
                                      : std::min(config.max_positions, kDefaultContextTokens);
@@ -81,8 +85,9 @@ LoadPlan plan_on(const EngineOptions& options, const Backend& backend) {
   const int64_t threads = threads_for(backend, options.threads);
   Checkpoint checkpoint = Checkpoint::open(options.model);
   const TensorEntry* embedding = checkpoint.find("model.embed_tokens.weight");
-  const DType stored =
-      embedding == nullptr ? DType::kF32 : embedding->dtype;  // if missing, loading will say so
+  const DType stored = config.quantised     ? *config.quantised
+                       : embedding == nullptr ? DType::kF32  // loading will say that it is missing
+                                              : embedding->dtype;
   LoadPlan plan = {backend,
                    dtype,
                    config,

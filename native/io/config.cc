@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "io/config_object.h"
+#include "io/config_quantised.h"
 #include "io/config_rope.h"
 #include "io/file.h"
 #include "io/text.h"
@@ -68,15 +69,6 @@ const Family& read_family(const ConfigObject& config) {
   config.fail("architectures", "names " + quote(name) +
                                    ", which is not supported (LlamaForCausalLM, MistralForCausalLM, "
                                    "Qwen2ForCausalLM and Qwen3ForCausalLM are)");
-}
-
-void reject_quantized(const ConfigObject& config) {
-  for (const char* key : {"quantization_config", "compression_config", "quantization"}) {
-    if (config.has(key)) {
-      config.fail(key,
-                  "is present: quantized checkpoints are not supported, use the F32, F16 or BF16 weights");
-    }
-  }
 }
 
 void read_shape(const ConfigObject& config, const Family& family, ModelConfig& model) {
@@ -187,7 +179,7 @@ ModelConfig parse_model_config(const std::string& directory) {
   ModelConfig model;
   model.architecture = family.architecture;
   model.family = family.name;
-  reject_quantized(config);
+  model.quantised = read_quantised(config);
   read_shape(config, family, model);
   read_blocks(config, family, model);
   read_positions(config, family, model);

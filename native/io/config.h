@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,7 @@ struct ModelConfig {
   bool qkv_bias = false;  // bias on q, k and v
   bool o_bias = false;    // bias on the attention output (Llama's attention_bias sets both)
   bool mlp_bias = false;
+  std::optional<DType> quantised;  // how matrices are stored, if they are quantised
   bool qk_norm = false;  // RMS norm on each head of q and k before rope
   RopeConfig rope;
   std::vector<int32_t> eos;  // from generation_config.json, else config.json; may be empty
@@ -52,6 +54,7 @@ struct DrafterConfig {
   Cell cell = Cell::kSum;
   bool apple_format = false;
   int64_t vocab = 0, hidden = 0, exit = 0, blocks = 0;
+  std::optional<DType> quantised;  // how matrices are stored, if they are quantised
 };
 
 // Reads config.json (and generation_config.json for eos) of a model directory. Throws ERR_FILE, ERR_CONFIG.

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "io/config.h"
 #include "io/config_object.h"
+#include "io/config_quantised.h"
 #include "io/file.h"
 #include "io/text.h"
 
@@ -56,6 +57,7 @@ DrafterConfig parse_drafter_config(const std::string& directory) {
   } else {
     drafter.cell = read_cell(config);
   }
+  drafter.quantised = read_quantised(config);
   drafter.vocab = config.integer("vocab_size", 1, kMaxVocab);
   drafter.hidden = config.integer("hidden_size", 1, kMaxHidden);
   drafter.exit = config.has("exit_dim") ? config.integer("exit_dim", 1, kMaxExit) : 2 * drafter.hidden;

@@ -31,7 +31,7 @@ const StoredType kStoredTypes[] = {
     {"I32", 32, DType::kI32},
     {"I64", 64, DType::kI64},
     {"BOOL", 8, {}},
-    {"U8", 8, {}},
+    {"U8", 8, DType::kU8},
     {"I8", 8, {}},
     {"U16", 16, {}},
     {"I16", 16, {}},
@@ -225,7 +225,7 @@ std::vector<SafetensorsTensor> parse_safetensors_header(const uint8_t* header, u
 
 std::string unusable_dtype_message(const std::string& name, const char* stored) {
   return "tensor " + quote(name) + " has dtype " + stored +
-         ", which redrafter cannot use (it reads F32, F16, BF16, I32 and I64)";
+         ", which redrafter cannot use (it reads F32, F16, BF16, I32 and I64, and U8 where a configuration says what the bytes are)";
 }
 
 }  // namespace redrafter

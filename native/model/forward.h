@@ -52,6 +52,7 @@ class Model {
   float* scratch_ = nullptr;     // [limits.threads, attention_stride_]
   float* hidden_out_ = nullptr;  // [rows, hidden]
   float* logits_ = nullptr;      // [rows, vocab]
+  QuantGroup* room_ = nullptr;   // for rows of any product; null where no matrix is quantised
 };
 
 }  // namespace redrafter

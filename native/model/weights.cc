@@ -1,8 +1,10 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
+#include "base/quant.h"
 
 namespace redrafter {
 namespace {
@@ -17,14 +19,42 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 
 MatrixDType parse_matrix_dtype(const std::string& name) {
   if (name == "auto") return std::nullopt;
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
     if (name == dtype_name(dtype)) return dtype;
   }
-  fail("ERR_INVALID_ARGUMENT", "unknown dtype \"", name, "\"; expected auto, f32, f16 or bf16");
+  fail("ERR_INVALID_ARGUMENT", "unknown dtype \"", name,
+       "\"; expected auto, f32, f16, bf16, q8_0 or q4_0");
 }
 
 DType matrix_dtype(const Backend& backend, MatrixDType asked, DType stored) {
+  if (dtype_is_quantised(stored)) return stored;
   return asked.value_or(backend.takes(stored) ? stored : DType::kBF16);
+}
+
+MatrixDType drafter_dtype(MatrixDType target) {
+  return target == DType::kQ4_0 ? MatrixDType(DType::kQ8_0) : target;
+}
+
+// What the tensor of a matrix must be, if config.json says that matrices are quantised: rows of groups.
+const TensorEntry& WeightLoader::require_matrix(const std::string& name, int64_t rows, int64_t cols) const {
+  if (!quantised_) return require(name, {rows, cols});
+  const TensorEntry* tensor = checkpoint_.find(name);
+  if (tensor == nullptr) return require(name, {rows, cols});  // which says so
+  REDRAFTER_REQUIRE(tensor->dtype == DType::kU8, "ERR_MODEL_FORMAT", "tensor \"", name, "\" is ",
+                    dtype_name(tensor->dtype), ", but config.json says that matrices are quantised as ",
+                    dtype_name(*quantised_), ", which is stored as u8");
+  const std::vector<int64_t> shape = {rows, dtype_row_bytes(*quantised_, cols)};
+  REDRAFTER_REQUIRE(tensor->shape == shape, "ERR_MODEL_FORMAT", "tensor \"", name, "\" has shape ",
+                    shape_text(tensor->shape), ", but a ", dtype_name(*quantised_), " matrix of ", rows,
+                    " x ", cols, " has ", shape_text(shape));
+  REDRAFTER_REQUIRE(backend_.takes(*quantised_), "ERR_INVALID_ARGUMENT", "weights are stored as ",
+                    dtype_name(*quantised_), ", which ", backend_.name,
+                    " has no matrices of; load them with device \"cpu\"");
+  return *tensor;
+}
+
+DType WeightLoader::stored_dtype(const TensorEntry& matrix) const {
+  return matrix.dtype == DType::kU8 ? *quantised_ : matrix.dtype;
 }
 
 const TensorEntry& WeightLoader::require(const std::string& name, const std::vector<int64_t>& shape) const {
@@ -67,8 +97,8 @@ Matrix WeightLoader::matrix(const std::vector<Part>& parts, int64_t cols) {
   Matrix w;
   w.cols = cols;
   for (const Part& part : parts) {
-    const TensorEntry& tensor = require(part.name, {part.rows, cols});
-    const DType dtype = matrix_dtype(backend_, dtype_, tensor.dtype);
+    const TensorEntry& tensor = require_matrix(part.name, part.rows, cols);
+    const DType dtype = matrix_dtype(backend_, dtype_, stored_dtype(tensor));
     if (w.rows == 0) w.dtype = dtype;
     REDRAFTER_REQUIRE(dtype == w.dtype, "ERR_MODEL_FORMAT", "tensors \"", parts.front().name, "\" (",
                       dtype_name(w.dtype), ") and \"", part.name, "\" (", dtype_name(dtype),
@@ -79,45 +109,65 @@ Matrix WeightLoader::matrix(const std::vector<Part>& parts, int64_t cols) {
   if (w.data == nullptr) return w;
   int64_t first = 0;
   for (const Part& part : parts) {
-    pack(require(part.name, {part.rows, cols}), first, w);
+    pack(require_matrix(part.name, part.rows, cols), first, w);
     first += part.rows;
   }
   return w;
 }
 
 void WeightLoader::pack(const TensorEntry& tensor, int64_t first_row, const Matrix& w) {
-  const size_t widest = std::max(dtype_bytes(tensor.dtype), dtype_bytes(w.dtype));
-  const int64_t slice =
-      std::max<int64_t>(kPanelRows, Staging::kSliceBytes / (w.cols * static_cast<int64_t>(widest)));
+  const int64_t stored = dtype_row_bytes(stored_dtype(tensor), w.cols);
+  const int64_t slice = std::max<int64_t>(
+      kPanelRows, Staging::kSliceBytes / std::max(stored, dtype_row_bytes(w.dtype, w.cols)));
   for (int64_t row = 0; row < tensor.shape[0]; row += slice) {
     const int64_t rows = std::min(slice, tensor.shape[0] - row);
     const void* source = stage(tensor, row, rows, w);
     staging_.send([&] { backend_.matmul_pack({source, first_row + row, rows, w}, stream_); });
-    report(static_cast<uint64_t>(rows * w.cols) * dtype_bytes(tensor.dtype));
+    report(static_cast<uint64_t>(rows * stored));
   }
 }
 
 const void* WeightLoader::stage(const TensorEntry& tensor, int64_t row, int64_t rows, const Matrix& w) {
-  const int64_t count = rows * w.cols;
-  const uint64_t offset = static_cast<uint64_t>(row * w.cols) * dtype_bytes(tensor.dtype);
-  const uint64_t bytes = static_cast<uint64_t>(count) * dtype_bytes(tensor.dtype);
-  void* staged = staging_.take(count * static_cast<int64_t>(dtype_bytes(w.dtype)));
-  if (tensor.dtype == w.dtype) {
-    read(tensor, offset, staged, bytes);
+  const DType stored = stored_dtype(tensor);
+  const int64_t row_bytes = dtype_row_bytes(stored, w.cols);
+  const auto offset = static_cast<uint64_t>(row * row_bytes), bytes = static_cast<uint64_t>(rows * row_bytes);
+  void* staged = staging_.take(rows * dtype_row_bytes(w.dtype, w.cols));
+  if (stored != w.dtype) {
+    raw_.resize(std::max<size_t>(raw_.size(), bytes));
+    read(tensor, offset, raw_.data(), bytes);
+    convert(tensor, row, rows, w, staged);
     return staged;
   }
-  raw_.resize(std::max<size_t>(raw_.size(), bytes));
-  read(tensor, offset, raw_.data(), bytes);
-  const int64_t overflow = convert_elements(raw_.data(), tensor.dtype, staged, w.dtype, count);
-  if (overflow >= 0) {
-    float value = 0.0f;
-    convert_elements(raw_.data() + static_cast<size_t>(overflow) * dtype_bytes(tensor.dtype), tensor.dtype,
-                     &value, DType::kF32, 1);
-    fail("ERR_INVALID_ARGUMENT", "dtype \"", dtype_name(w.dtype), "\" cannot hold element [",
-         row + overflow / w.cols, ", ", overflow % w.cols, "] of tensor \"", tensor.name, "\": ", value,
-         " is too large");
-  }
+  read(tensor, offset, staged, bytes);
+  if (!dtype_is_quantised(stored)) return staged;
+  const int64_t groups = groups_of(w.cols);
+  const int64_t bad = find_bad_group(static_cast<const uint8_t*>(staged), rows * groups, stored);
+  REDRAFTER_REQUIRE(bad < 0, "ERR_MODEL_FORMAT", "tensor \"", tensor.name, "\": the scale of group ",
+                    bad % groups, " of row ", row + bad / groups, " is not a finite number");
   return staged;
+}
+
+void WeightLoader::convert(const TensorEntry& tensor, int64_t row, int64_t rows, const Matrix& w,
+                           void* staged) {
+  const auto size = static_cast<int64_t>(dtype_bytes(tensor.dtype));
+  int64_t overflow = -1;
+  if (!dtype_is_quantised(w.dtype)) {
+    overflow = convert_elements(raw_.data(), tensor.dtype, staged, w.dtype, rows * w.cols);
+  } else {
+    floats_.resize(static_cast<size_t>(w.cols));
+    auto* groups = static_cast<uint8_t*>(staged);
+    for (int64_t r = 0; r < rows && overflow < 0; ++r, groups += dtype_row_bytes(w.dtype, w.cols)) {
+      convert_elements(raw_.data() + r * w.cols * size, tensor.dtype, floats_.data(), DType::kF32, w.cols);
+      const int64_t column = quantise_row(floats_.data(), w.cols, w.dtype, groups);
+      if (column >= 0) overflow = r * w.cols + column;
+    }
+  }
+  if (overflow < 0) return;
+  float value = 0.0f;
+  convert_elements(raw_.data() + overflow * size, tensor.dtype, &value, DType::kF32, 1);
+  fail("ERR_INVALID_ARGUMENT", "dtype \"", dtype_name(w.dtype), "\" cannot hold element [",
+       row + overflow / w.cols, ", ", overflow % w.cols, "] of tensor \"", tensor.name, "\": ", value,
+       std::isfinite(value) ? " is too large" : " is not finite");
 }
 
 const float* WeightLoader::vector(const std::vector<Part>& parts) {
@@ -206,7 +256,7 @@ LayerWeights load_layer(const ModelConfig& c, WeightLoader& loader, int64_t inde
 
 ModelWeights load_model_weights(const ModelConfig& c, const Checkpoint& checkpoint, const Backend& backend,
                                 Stream& stream, const LoadProgress& progress, MatrixDType dtype) {
-  WeightLoader loader(checkpoint, backend, stream, progress, dtype);
+  WeightLoader loader(checkpoint, backend, stream, progress, dtype, c.quantised);
   ModelWeights w{};
   w.embedding = loader.matrix({{"model.embed_tokens.weight", c.vocab}}, c.hidden);
   for (int64_t i = 0; i < c.layers; ++i) w.layers.push_back(load_layer(c, loader, i));
@@ -216,6 +266,15 @@ ModelWeights load_model_weights(const ModelConfig& c, const Checkpoint& checkpoi
   w.checksum = loader.checksum();
   w.memory = loader.take_memory();
   return w;
+}
+
+bool any_quantised(const ModelWeights& weights) {
+  bool any = dtype_is_quantised(weights.head.dtype);
+  for (const LayerWeights& layer : weights.layers) {
+    for (const Matrix* w : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
+      any = any || dtype_is_quantised(w->dtype);
+  }
+  return any;
 }
 
 const char* matrix_dtype_name(const ModelWeights& weights) {

@@ -19,12 +19,15 @@ using LoadProgress = std::function<bool(uint64_t bytes)>;
 // What matrices are converted to while they are read; absent: kept as they are stored.
 using MatrixDType = std::optional<DType>;
 
-// "auto" (absent), "f32", "f16" or "bf16". Throws ERR_INVALID_ARGUMENT.
+// "auto" (absent), "f32", "f16", "bf16", "q8_0" or "q4_0". Throws ERR_INVALID_ARGUMENT.
 MatrixDType parse_matrix_dtype(const std::string& name);
 
-// The dtype of a matrix that is stored as `stored`: what was asked for, or as it is stored, or bf16 where the
-// backend does not take that.
+// The dtype of a matrix that is stored as `stored`: that where it is quantised, else what was asked for, or as
+// it is stored, or bf16 where the backend does not take that.
 DType matrix_dtype(const Backend& backend, MatrixDType asked, DType stored);
+
+// The dtype of a drafter's matrices: as the target's, but of 8 bits where those have 4.
+MatrixDType drafter_dtype(MatrixDType target);
 
 // Reads tensors slice by slice into backend memory: nothing is ever held twice, and the next slice is read
 // while the backend copies the one before. On a measuring backend tensors are checked and counted, but not
@@ -32,18 +35,20 @@ DType matrix_dtype(const Backend& backend, MatrixDType asked, DType stored);
 class WeightLoader {
  public:
   WeightLoader(const Checkpoint& checkpoint, const Backend& backend, Stream& stream, LoadProgress progress,
-               MatrixDType dtype)
+               MatrixDType dtype, MatrixDType quantised)
       : checkpoint_(checkpoint),
         backend_(backend),
         stream_(stream),
         progress_(std::move(progress)),
         dtype_(dtype),
+        quantised_(quantised),
         staging_(backend, stream) {}
 
   bool has(const std::string& name) const { return checkpoint_.find(name) != nullptr; }
 
   // The rows of several [rows_i, cols] tensors under each other, packed. Unless they are converted, all must
-  // be stored in one dtype. Throws ERR_INVALID_ARGUMENT when a finite weight would become infinite.
+  // be stored in one dtype. Throws ERR_INVALID_ARGUMENT when a finite weight would become infinite, and when
+  // one that is quantised has no finite scale.
   struct Part {
     std::string name;
     int64_t rows;
@@ -70,10 +75,14 @@ class WeightLoader {
 
  private:
   const TensorEntry& require(const std::string& name, const std::vector<int64_t>& shape) const;
+  const TensorEntry& require_matrix(const std::string& name, int64_t rows, int64_t cols) const;
+  DType stored_dtype(const TensorEntry& matrix) const;
   void* allocate(int64_t bytes);  // null on a measuring backend
   void read(const TensorEntry& tensor, uint64_t offset, void* to, uint64_t bytes);
   void* read_whole(const TensorEntry& tensor);  // into raw_
   void pack(const TensorEntry& tensor, int64_t first_row, const Matrix& w);
+  // Rows of `tensor` in raw_ to those of `staged`, which have the dtype of w.
+  void convert(const TensorEntry& tensor, int64_t row, int64_t rows, const Matrix& w, void* staged);
   // The `rows` rows from `row` on of a tensor, in the dtype of w and in memory that may be sent.
   const void* stage(const TensorEntry& tensor, int64_t row, int64_t rows, const Matrix& w);
   // Copies what staging_.take() gave, for a vector of `bytes` bytes.
@@ -85,6 +94,8 @@ class WeightLoader {
   Stream& stream_;
   LoadProgress progress_;
   const MatrixDType dtype_;
+  const MatrixDType quantised_;  // how matrices are stored, if they are quantised
+  std::vector<float> floats_;    // a row on its way to be quantised
   std::vector<uint8_t> raw_;  // as stored, where that is not how it is sent
   std::vector<DeviceBuffer> memory_;
   int64_t bytes_ = 0;
@@ -122,7 +133,10 @@ ModelWeights load_model_weights(const ModelConfig& config, const Checkpoint& che
                                 const Backend& backend, Stream& stream, const LoadProgress& progress,
                                 MatrixDType dtype = {});
 
-// The dtype of the target's matrices: "f32", "f16", "bf16", or "mixed" as stored.
+// Whether any product needs room for quantised rows.
+bool any_quantised(const ModelWeights& weights);
+
+// The dtype of the target's matrices: "f32", "f16", "bf16", "q8_0", "q4_0", or "mixed" as stored.
 const char* matrix_dtype_name(const ModelWeights& weights);
 
 }  // namespace redrafter

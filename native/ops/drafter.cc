@@ -23,6 +23,7 @@ float weight(const Matrix& w, int64_t n, int64_t k) {
 }
 
 float dot(const Matrix& w, int64_t n, const float* x) {
+  if (dtype_is_quantised(w.dtype)) return quant_dot(w, n, x);
   float sum = 0.0f;
   for (int64_t k = 0; k < w.cols; ++k) sum = std::fma(weight(w, n, k), x[k], sum);
   return sum;

@@ -5,6 +5,8 @@
 
 namespace redrafter {
 
+struct QuantGroup;  // ops/matmul_quant.h. The room below is for rows of inputs where weights are quantised.
+
 // The recurrent state after consuming one token. Its embedding e is given as such, or looked up: row token[r]
 // of an embedding table. A folded table spares the product with W: its rows are W e + w_bias of every token,
 // [vocab, hidden] for elman and [vocab, 3 hidden] for gru; w and w_bias are empty then. Looking e up gives
@@ -26,6 +28,7 @@ struct CellParams {
   int64_t rows, hidden;
   float* scratch;  // [rows, 7 * hidden]
   int64_t token_stride = 1;
+  QuantGroup* room = nullptr;  // [quant_room(2 * rows, hidden)]
 
   constexpr bool folded() const { return e == nullptr && cell != Cell::kSum && w.data == nullptr; }
 };
@@ -42,6 +45,7 @@ struct MixParams {
   // Rows are beams of lanes, `rows_per_lane` of each; lane l has row h_row[l] of h. Null: row 0, all of them.
   const int32_t* h_row = nullptr;
   int64_t rows_per_lane = 1;
+  QuantGroup* room = nullptr;  // [quant_room(rows, 2 * hidden)]
 };
 
 // z' = z + SiLU(A z + a)
@@ -51,6 +55,7 @@ struct ResidualParams {
   Matrix a;           // [exit, exit]
   const float* bias;  // [exit] or null
   int64_t rows, exit;
+  QuantGroup* room = nullptr;  // [quant_room(rows, exit)]
 };
 
 // Logits of the draft head reduced to what beam search needs: per row the `top` best, descending, ties by
@@ -64,6 +69,7 @@ struct HeadTopParams {
   float* logit;        // [rows, top] out
   float* log_sum_exp;  // [rows] out
   float* scratch;      // [rows, head_top_scratch(draft_vocab)]
+  QuantGroup* room = nullptr;  // [quant_room(rows, exit)]
 };
 
 // Floats per row: on the CPU the logits; on CUDA, for each 128 of them, up to 64 keys of 8 bytes and a sum.
@@ -101,6 +107,9 @@ namespace isa_avx2 {
 REDRAFTER_DRAFTER_OPS
 }
 namespace isa_avx512 {
+REDRAFTER_DRAFTER_OPS
+}
+namespace isa_avx512vnni {
 REDRAFTER_DRAFTER_OPS
 }
 #undef REDRAFTER_DRAFTER_OPS

@@ -2,7 +2,7 @@
 #include "ops/drafter.h"
 #include "ops/math_simd.h"
 #include "ops/panel.h"
-#include "ops/panel_simd.h"
+#include "ops/quant_simd.h"
 #include "ops/top.h"
 
 namespace redrafter::REDRAFTER_ISA {
@@ -22,9 +22,9 @@ void over_panels(const Matrix& w, int64_t rows, Stream& stream, const Body& body
 }
 
 // y = x W^T + bias for one run of panels.
-REDRAFTER_INLINE void affine(const float* x, int64_t x_stride, int64_t rows, const Matrix& w,
-                             const float* bias, float* y, int64_t y_stride, int64_t first, int64_t count) {
-  panel_multiply(x, x_stride, rows, w, first, count, [&](int64_t row, int64_t panel, F16 sum) {
+REDRAFTER_INLINE void affine(const Operand& x, int64_t rows, const Matrix& w, const float* bias, float* y,
+                             int64_t y_stride, int64_t first, int64_t count) {
+  multiply(x, rows, w, first, count, [&](int64_t row, int64_t panel, F16 sum) {
     const int64_t n = panel * kLanes, valid = w.rows - n;
     if (bias != nullptr) sum = f16_add(sum, f16_load_n(bias + n, valid));
     f16_store_n(y + row * y_stride + n, sum, valid);
@@ -66,13 +66,16 @@ void cell(const CellParams& p, Stream& stream) {
     for (int64_t i = 0; i < p.rows * h; ++i) p.s_next[i] = p.s[i] + e[i];
     return;
   }
+  const Operand of_e = p.folded() ? Operand{} : operand(p.w, e, h, p.rows, p.room, stream);
+  QuantGroup* more = p.room == nullptr ? nullptr : p.room + quant_room(p.rows, h);
+  const Operand of_s = operand(p.u, p.s, h, p.rows, more, stream);
   over_panels(p.u, 2 * p.rows, stream, [&](int64_t first, int64_t count) {
-    if (!p.folded()) affine(e, h, p.rows, p.w, p.w_bias, p.scratch, 6 * h, first, count);
+    if (!p.folded()) affine(of_e, p.rows, p.w, p.w_bias, p.scratch, 6 * h, first, count);
     if (p.cell == Cell::kGru) {
-      affine(p.s, h, p.rows, p.u, p.u_bias, p.scratch + 3 * h, 6 * h, first, count);
+      affine(of_s, p.rows, p.u, p.u_bias, p.scratch + 3 * h, 6 * h, first, count);
       return;
     }
-    panel_multiply(p.s, h, p.rows, p.u, first, count, [&](int64_t row, int64_t panel, F16 sum) {
+    multiply(of_s, p.rows, p.u, first, count, [&](int64_t row, int64_t panel, F16 sum) {
       const int64_t n = panel * kLanes, valid = h - n;
       sum = f16_add(sum, f16_load_n(p.scratch + row * 6 * h + n, valid));
       if (p.u_bias != nullptr) sum = f16_add(sum, f16_load_n(p.u_bias + n, valid));
@@ -91,14 +94,16 @@ void mix(const MixParams& p, Stream& stream) {
     std::memcpy(joined + row * 2 * h + h, p.s + row * h, static_cast<size_t>(h) * sizeof(float));
   }
   if (p.projection.data == nullptr) return;
+  const Operand x = operand(p.projection, joined, 2 * h, p.rows, p.room, stream);
   over_panels(p.projection, p.rows, stream, [&](int64_t first, int64_t count) {
-    affine(joined, 2 * h, p.rows, p.projection, p.bias, p.z, p.exit, first, count);
+    affine(x, p.rows, p.projection, p.bias, p.z, p.exit, first, count);
   });
 }
 
 void residual(const ResidualParams& p, Stream& stream) {
+  const Operand x = operand(p.a, p.z, p.exit, p.rows, p.room, stream);
   over_panels(p.a, p.rows, stream, [&](int64_t first, int64_t count) {
-    panel_multiply(p.z, p.exit, p.rows, p.a, first, count, [&](int64_t row, int64_t panel, F16 sum) {
+    multiply(x, p.rows, p.a, first, count, [&](int64_t row, int64_t panel, F16 sum) {
       const int64_t n = panel * kLanes, valid = p.exit - n;
       if (p.bias != nullptr) sum = f16_add(sum, f16_load_n(p.bias + n, valid));
       const F16 z = f16_load_n(p.z + row * p.exit + n, valid);
@@ -109,8 +114,9 @@ void residual(const ResidualParams& p, Stream& stream) {
 
 void head_top(const HeadTopParams& p, Stream& stream) {
   const int64_t vocab = p.head.rows;
+  const Operand x = operand(p.head, p.z, p.head.cols, p.rows, p.room, stream);
   over_panels(p.head, p.rows, stream, [&](int64_t first, int64_t count) {
-    affine(p.z, p.head.cols, p.rows, p.head, nullptr, p.scratch, vocab, first, count);
+    affine(x, p.rows, p.head, nullptr, p.scratch, vocab, first, count);
   });
   stream.threads->run(p.rows, 4 * p.rows * vocab, [&p, vocab](int64_t row, int) {
     const float* logits = p.scratch + row * vocab;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/threads.h"
+#include "ops/matmul_quant.h"
 
 namespace redrafter {
 namespace {
@@ -40,11 +41,12 @@ void pack(const PackParams& p) {
 }  // namespace
 
 void matmul_cpu(const MatmulParams& p, Stream& stream) {
-  stream.threads->run(p.w.rows, p.rows * p.w.rows * p.w.cols, [&p](int64_t n, int) {
+  const bool quantised = dtype_is_quantised(p.w.dtype);
+  stream.threads->run(p.w.rows, p.rows * p.w.rows * p.w.cols, [&p, quantised](int64_t n, int) {
     for (int64_t m = 0; m < p.rows; ++m) {
       const float* x = p.x + m * p.x_stride;
-      float sum = 0.0f;
-      for (int64_t k = 0; k < p.w.cols; ++k) sum = std::fma(element(p.w, n, k), x[k], sum);
+      float sum = quantised ? quant_dot(p.w, n, x) : 0.0f;
+      for (int64_t k = 0; !quantised && k < p.w.cols; ++k) sum = std::fma(element(p.w, n, k), x[k], sum);
       if (p.bias != nullptr) sum += p.bias[n];
       if (p.residual != nullptr) sum += p.residual[m * p.y_stride + n];
       p.y[m * p.y_stride + n] = sum;
@@ -53,7 +55,9 @@ void matmul_cpu(const MatmulParams& p, Stream& stream) {
 }
 
 void matmul_pack_cpu(const PackParams& p, Stream&) {
-  if (dtype_bytes(p.w.dtype) == 4) {
+  if (dtype_is_quantised(p.w.dtype)) {
+    matmul_pack_quant(p);
+  } else if (dtype_bytes(p.w.dtype) == 4) {
     pack<uint32_t>(p);
   } else {
     pack<uint16_t>(p);

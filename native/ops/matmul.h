@@ -1,7 +1,8 @@
 // y[m, n] = sum_k x[m, k] * w[n, k] (+ bias[n]) (+ residual[m, n]), fp32 accumulation.
 // Row invariance: the order of summation is a function of the shape of w alone, so y[m] has the same bits
 // whatever the other rows are and however many. A NaN or infinity in a row of x stays in that row of y.
-// CPU: one chain per output, k ascending from 0, fused multiply-add; then bias, then residual.
+// CPU: one chain per output, k ascending from 0, fused multiply-add; then bias, then residual. Quantised w:
+// matmul_quant.h.
 // CUDA: x is rounded to the dtype of w, to nearest; in f16 what rounds to more than 65504 becomes infinite. K
 // is cut into tiles of 16 and those into matmul_splits(N, K) slices, slice s of S being tiles [s T / S, (s +
 // 1) T / S). A slice is one chain of 16 x 8 x 16 matrix instructions from zero, tiles ascending. The sums of
@@ -11,6 +12,8 @@
 
 namespace redrafter {
 
+struct QuantGroup;  // ops/matmul_quant.h
+
 struct MatmulParams {
   const float* x;         // [rows, w.cols], rows x_stride apart
   Matrix w;               // [N, K]
@@ -18,6 +21,7 @@ struct MatmulParams {
   const float* residual;  // [rows, N], rows y_stride apart, or null; may be y
   float* y;               // [rows, N], rows y_stride apart; must not overlap x
   int64_t rows, x_stride, y_stride;
+  QuantGroup* room = nullptr;  // [quant_room(rows, K)] where w is quantised
 };
 
 // Slices of K of a matrix of `rows` outputs: as few as give about one block of 256 outputs to each of 128
@@ -43,13 +47,16 @@ void matmul(const MatmulParams&, Stream&);
 namespace isa_avx512 {
 void matmul(const MatmulParams&, Stream&);
 }
+namespace isa_avx512vnni {
+void matmul(const MatmulParams&, Stream&);
+}
 
 // Packs rows [first_row, first_row + rows) of a row-major matrix into w. `source` has the dtype of w. The
 // call that brings the last row also zeroes the padding of N, every call that of K in its rows. The source
 // may be read until the stream has been waited for; the host goes on meanwhile if it is memory of
 // allocate_host.
 struct PackParams {
-  const void* source;  // [rows, w.cols], host memory, any alignment
+  const void* source;  // [rows, w.cols] (rows of groups where quantised), host memory, any alignment
   int64_t first_row, rows;
   Matrix w;
 };

@@ -1,6 +1,6 @@
 #include "base/threads.h"
 #include "ops/matmul.h"
-#include "ops/panel_simd.h"
+#include "ops/quant_simd.h"
 
 namespace redrafter::REDRAFTER_ISA {
 namespace {
@@ -30,14 +30,15 @@ constexpr int64_t kTaskWeights = 32 << 10;
 }  // namespace
 
 void matmul(const MatmulParams& p, Stream& stream) {
+  const Operand x = operand(p.w, p.x, p.x_stride, p.rows, p.room, stream);
   const int64_t needed = (kTaskWeights + p.w.cols * kLanes - 1) / (p.w.cols * kLanes);
   const Runs runs{(p.w.rows + kLanes - 1) / kLanes, stream.threads->size(), ceil_to(needed, 2)};
   int64_t none = 0;
   stream.threads->run(
-      runs.find(-1, none, none), p.rows * p.w.rows * p.w.cols, [&p, &runs](int64_t task, int) {
+      runs.find(-1, none, none), p.rows * p.w.rows * p.w.cols, [&p, &x, &runs](int64_t task, int) {
         int64_t first = 0, count = 0;
         runs.find(task, first, count);
-        panel_multiply(p.x, p.x_stride, p.rows, p.w, first, count, [&p](int64_t row, int64_t panel, F16 sum) {
+        multiply(x, p.rows, p.w, first, count, [&p](int64_t row, int64_t panel, F16 sum) {
           const int64_t n = panel * kLanes;
           const int64_t valid = p.w.rows - n;
           if (p.bias != nullptr) sum = f16_add(sum, f16_load_n(p.bias + n, valid));

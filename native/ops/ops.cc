@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/cpu.h"
 #include "ops/companion.h"
+#include "ops/matmul_quant.h"
 
 namespace redrafter {
 namespace {
@@ -38,6 +39,7 @@ void host_copy(void* to, const void* from, size_t bytes, Stream&) {
 }
 
 int64_t panel_bytes(int64_t rows, int64_t cols, DType dtype) {
+  if (dtype_is_quantised(dtype)) return quant_matrix_bytes(rows, cols, dtype);
   return ceil_to(rows, kPanelRows) * cols * static_cast<int64_t>(dtype_bytes(dtype));
 }
 KvLayer float_kv(int64_t kv_heads, int64_t head_dim, DType) {
@@ -49,6 +51,7 @@ KvLayer float_kv(int64_t kv_heads, int64_t head_dim, DType) {
           kv_heads,
           head_dim};
 }
+bool takes(DType dtype) { return dtype_is_float(dtype) || dtype_is_quantised(dtype); }
 void open_nothing(Stream&, StreamUse) {}
 void nothing(Stream&) {}
 
@@ -66,7 +69,7 @@ constexpr Backend oracle() {
   b.keep_hidden = keep_hidden_cpu;
   b.kv_compact = kv_compact_cpu, b.kv_copy_block = kv_copy_block_cpu;
   b.kv_export = kv_export_cpu, b.kv_import = kv_import_cpu;
-  b.matrix_bytes = panel_bytes, b.kv_layout = float_kv, b.takes = dtype_is_float;
+  b.matrix_bytes = panel_bytes, b.kv_layout = float_kv, b.takes = takes;
   b.host_memory = true;
   b.allocate = host_allocate, b.release = host_release;
   b.upload = host_copy, b.download = host_copy, b.copy = host_copy;
@@ -95,6 +98,16 @@ struct Level {
 std::vector<Level> cpu_levels() {
   std::vector<Level> levels;
 #if defined(REDRAFTER_WITH_AVX512)
+  static const Backend avx512vnni = [] {
+    Backend level = REDRAFTER_LEVEL(isa_avx512, "avx512vnni");
+    level.matmul = isa_avx512vnni::matmul, level.cell = isa_avx512vnni::cell;
+    level.mix = isa_avx512vnni::mix, level.residual = isa_avx512vnni::residual;
+    level.head_top = isa_avx512vnni::head_top;
+    return level;
+  }();
+  static const bool has_vnni = cpu_has({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"});
+  levels.push_back(
+      {avx512vnni, has_vnni ? nullptr : "this processor has no AVX-512 (F, BW, VL, DQ) with VNNI"});
   static const Backend avx512 = REDRAFTER_LEVEL(isa_avx512, "avx512");
   static const bool has_avx512 = cpu_has({"avx512f", "avx512bw", "avx512vl", "avx512dq"});
   levels.push_back({avx512, has_avx512 ? nullptr : "this processor has no AVX-512 (F, BW, VL, DQ)"});

@@ -33,7 +33,7 @@ enum class StreamUse { kOps, kCopies };
 
 struct Backend {
   const char* name;   // "cpu"; the CUDA companion adds "cuda"
-  const char* level;  // "avx512", "avx2", "neon", "base", "oracle"
+  const char* level;  // "avx512vnni", "avx512", "avx2", "neon", "base", "oracle"
 
   Op<PackParams> matmul_pack;
   Op<EmbedParams> embed;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/tensor.h"
+#include "ops/matmul_quant.h"
 
 namespace redrafter {
 
@@ -15,6 +16,9 @@ static inline void gather_elements(const Matrix& table, int64_t n, float* to, co
 // to[0 .. table.cols) = row n of the table.
 static inline void gather_row(const Matrix& table, int64_t n, float* to) {
   switch (table.dtype) {
+    case DType::kQ8_0:
+    case DType::kQ4_0:
+      return quant_gather(table, n, to);
     case DType::kF32:
       return gather_elements<float>(table, n, to, [](float v) { return v; });
     case DType::kF16:

@@ -43,10 +43,11 @@ Napi::Value cell(OpCall& call) {
     token = p.indices("token", (rows - 1) * stride + 1, 0, table.rows);
   }
   float* next = call.out<float>(rows * h);
+  const Matrix u = optional_matrix(p, "u", gates, h);
   call.backend().cell({kind, p.optional<float>("e", rows * h), token, table, p.in<float>("s", rows * h), next,
-                       optional_matrix(p, "w", gates, h), optional_matrix(p, "u", gates, h),
+                       optional_matrix(p, "w", gates, h), u,
                        p.optional<float>("wBias", gates), p.optional<float>("uBias", gates), rows, h,
-                       call.scratch(rows * 7 * h), stride},
+                       call.scratch(rows * 7 * h), stride, call.room(u, 2 * rows)},
                       call.stream());
   return call.take(next);
 }
@@ -68,7 +69,7 @@ Napi::Value mix(OpCall& call) {
   float* z = call.out<float>(rows * exit);
   call.backend().mix(
       {p.in<float>("h", h_rows * h), p.in<float>("s", rows * h), projection, p.optional<float>("bias", exit),
-       z, rows, h, exit, call.scratch(rows * 2 * h), h_row, rows_per_lane},
+       z, rows, h, exit, call.scratch(rows * 2 * h), h_row, rows_per_lane, call.room(projection, rows)},
       call.stream());
   return call.take(z);
 }
@@ -79,8 +80,9 @@ Napi::Value residual(OpCall& call) {
   const int64_t rows = p.integer("rows"), exit = p.integer("exit");
   REDRAFTER_REQUIRE(p.has("a"), "ERR_INVALID_ARGUMENT", "a is missing");
   float* next = call.out<float>(rows * exit);
-  call.backend().residual({p.in<float>("z", rows * exit), next, optional_matrix(p, "a", exit, exit),
-                           p.optional<float>("bias", exit), rows, exit},
+  const Matrix a = optional_matrix(p, "a", exit, exit);
+  call.backend().residual({p.in<float>("z", rows * exit), next, a, p.optional<float>("bias", exit), rows, exit,
+                           call.room(a, rows)},
                           call.stream());
   return call.take(next);
 }
@@ -94,7 +96,7 @@ Napi::Value head_top(OpCall& call) {
   int32_t* token = call.out<int32_t>(rows * top);
   float *logit = call.out<float>(rows * top), *sum = call.out<float>(rows);
   call.backend().head_top({p.in<float>("z", rows * head.cols), head, rows, top, token, logit, sum,
-                           call.scratch(rows * head_top_scratch(head.rows))},
+                           call.scratch(rows * head_top_scratch(head.rows)), call.room(head, rows)},
                           call.stream());
   auto result = Napi::Object::New(call.env());
   result["token"] = call.take(token);

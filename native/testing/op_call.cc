@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/quant.h"
 #include "testing/levels.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -56,7 +57,7 @@ int thread_count(const std::string& level, const Napi::Value& threads) {
 }  // namespace
 
 DType dtype_of(const std::string& name) {
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
     if (name == dtype_name(dtype)) return dtype;
   }
   fail("ERR_INVALID_ARGUMENT", "unknown dtype ", name);
@@ -116,7 +117,7 @@ Matrix Fields::matrix(const char* key) const {
   w.rows = fields.integer("rows");
   w.cols = fields.integer("cols");
   const bool single = w.dtype == DType::kF32;
-  const int64_t count = w.rows * w.cols;
+  const int64_t count = w.rows * dtype_row_bytes(w.dtype, w.cols) / (single ? 4 : 2);
   REDRAFTER_REQUIRE((single ? fields.length<float>("source") : fields.length<uint16_t>("source")) == count,
                     "ERR_INVALID_ARGUMENT", key, " has the wrong size");
   const void* source = single ? static_cast<const void*>(fields.array<float>("source").Data())
@@ -124,8 +125,7 @@ Matrix Fields::matrix(const char* key) const {
   w.data = call_.allocate(static_cast<size_t>(call_.backend().matrix_bytes(w.rows, w.cols, w.dtype)));
   const int64_t step = fields.has("chunk") ? std::max<int64_t>(fields.integer("chunk"), 1) : w.rows;
   for (int64_t row = 0; row < w.rows; row += step) {
-    const char* from =
-        static_cast<const char*>(source) + row * w.cols * static_cast<int64_t>(dtype_bytes(w.dtype));
+    const char* from = static_cast<const char*>(source) + row * dtype_row_bytes(w.dtype, w.cols);
     call_.pack({from, row, std::min(step, w.rows - row), w});
   }
   return w;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/threads.h"
+#include "ops/matmul_quant.h"
 #include "ops/ops.h"
 #include "testing/testing.h"
 
@@ -16,7 +17,7 @@ namespace redrafter::testing {
 
 class OpCall;
 
-DType dtype_of(const std::string& name);  // f32, f16, bf16
+DType dtype_of(const std::string& name);  // of a matrix
 
 template <typename T>
 constexpr napi_typedarray_type array_type() {
@@ -60,7 +61,8 @@ class Fields {
   }
   // As in<int32_t>, and every element lies in [low, high).
   int32_t* indices(const char* key, int64_t count, int64_t low, int64_t high) const;
-  // {source, dtype, rows, cols}: row-major weights, packed by the backend.
+  // {source, dtype, rows, cols}: row-major weights, packed by the backend; of quantised ones the groups, as a
+  // Uint16Array.
   Matrix matrix(const char* key) const;
 
  private:
@@ -98,6 +100,10 @@ class OpCall {
     return static_cast<T*>(allocate(static_cast<size_t>(count) * sizeof(T)));
   }
   float* scratch(int64_t count) { return out<float>(count); }
+  // Of a product of so many rows with w; null where it needs none.
+  QuantGroup* room(const Matrix& w, int64_t rows) {
+    return dtype_is_quantised(w.dtype) ? out<QuantGroup>(quant_room(rows, w.cols)) : nullptr;
+  }
   void upload(void* to, const void* from, size_t bytes) {
     backend_.upload(to, from, bytes, stream());
     check_stream();

@@ -13,7 +13,7 @@ namespace {
 Napi::Value levels(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     auto names = Napi::Array::New(info.Env());
-    for (const char* name : {"oracle", "base", "avx2", "avx512"}) {
+    for (const char* name : {"oracle", "base", "avx2", "avx512", "avx512vnni"}) {
       try {
         names[names.Length()] = Napi::String::New(info.Env(), find_backend(std::string("cpu:") + name).level);
       } catch (const Error&) {  // not on this processor
@@ -108,7 +108,8 @@ Napi::Value matmul(OpCall& call) {
   const float* bias = p.optional<float>("bias", w.rows);
   float* residual = p.optional<float>("residual", rows * y_stride);
   float* y = p.flag("residualInPlace") && residual != nullptr ? residual : call.out<float>(rows * y_stride);
-  call.backend().matmul({x, w, bias, residual, y, rows, x_stride, y_stride}, call.stream());
+  call.backend().matmul({x, w, bias, residual, y, rows, x_stride, y_stride, call.room(w, rows)},
+                        call.stream());
   return call.take(y);
 }
 

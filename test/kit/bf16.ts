@@ -45,7 +45,8 @@ export function encode(dtype: DType, values: Float32Array): Float32Array | Uint1
   return Uint16Array.from(values, dtype === 'f16' ? toF16 : toBf16);
 }
 
-export function decode(dtype: DType, source: Float32Array | Uint16Array): Float32Array {
+export function decode(dtype: MatrixArg['dtype'], source: Float32Array | Uint16Array): Float32Array {
+  if (dtype === 'q8_0' || dtype === 'q4_0') throw new Error(`${dtype} has groups, see quantised.ts`);
   if (dtype === 'f32') return Float32Array.from(source);
   return Float32Array.from(source, dtype === 'f16' ? fromF16 : fromBf16);
 }

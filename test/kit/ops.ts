@@ -4,11 +4,12 @@
  */
 
 export type DType = 'f32' | 'f16' | 'bf16';
+export type QuantisedDType = 'q8_0' | 'q4_0';
 
-/** Row-major weights; f16 and bf16 as their bit patterns. */
+/** Row-major weights; f16 and bf16 as their bit patterns, quantised ones as the bytes of their groups. */
 export interface MatrixArg {
   source: Float32Array | Uint16Array;
-  dtype: DType;
+  dtype: DType | QuantisedDType;
   rows: number;
   cols: number;
   /** Rows handed to the packing op at a time; all of them when missing. */

@@ -17,7 +17,7 @@ function writeLongHeader(): string {
   cpSync(join(model, 'config.json'), join(directory, 'config.json'));
   const header: Record<string, unknown> = {};
   for (let i = 0; i < 20_000; i++) {
-    header[`model.layers.${i}.self_attn.q_proj.weight`] = { dtype: 'U8', shape: [1], data_offsets: [i, i + 1] };
+    header[`model.layers.${i}.self_attn.q_proj.weight`] = { dtype: 'I8', shape: [1], data_offsets: [i, i + 1] };
   }
   const json = Buffer.from(JSON.stringify(header));
   const size = Buffer.alloc(8);

@@ -1,10 +1,12 @@
 import { execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { beforeAll, describe, expect, it } from 'vitest';
 
 import { type BackendStatus, estimateMemory, getBackends } from '../../lib/index.js';
+import { temporaryDirectory } from '../kit/checkpoint.js';
 import { writeTinyModel } from './tiny.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -120,6 +122,17 @@ describe('redrafter generate --json', () => {
     const [f32, bf16] = [await logprob('f32'), await logprob('bf16')];
     expect(bf16).toBeCloseTo(f32 ?? NaN, 1);
     expect(bf16).not.toBe(f32);
+  });
+
+  it('quantises a model, which then gives what loading with the dtype gives', async () => {
+    const out = join(temporaryDirectory('cli'), 'out');
+    const { stdout } = await redrafter('quantize', paths.model, '--dtype', 'q8_0', '--out', out);
+    expect(stdout).toMatch(/ of weights became .* in /);
+    const logprob = async (...flags: string[]): Promise<number | undefined> =>
+      (await json(...flags, ...IDS, '--logprobs', '0')).logprobs?.[0]?.logprob;
+    const stored = await logprob('--model', out);
+    expect(stored).toBe(await logprob('--model', paths.model, '--dtype', 'q8_0'));
+    expect(stored).not.toBe(await logprob('--model', paths.model, '--dtype', 'f32'));
   });
 
   it('takes penalties, biases, bans and a minimal length', async () => {

@@ -248,8 +248,10 @@ describe('load options', () => {
     for (const device of ['auto', 'cpu', 'cuda', 'cpu:avx2', 'cpu:base', 'cuda:sm_90']) {
       expect(load({ device }).native.device).toBe(device);
     }
-    for (const dtype of ['auto', 'f32', 'f16', 'bf16']) expect(load({ dtype }).native.dtype).toBe(dtype);
-    for (const dtype of ['', 'F32', 'fp16', 'f64', 'mixed', 16, null, ['f32']]) refusal(() => load({ dtype }));
+    for (const dtype of ['auto', 'f32', 'f16', 'bf16', 'q8_0', 'q4_0'])
+      expect(load({ dtype }).native.dtype).toBe(dtype);
+    for (const dtype of ['', 'q8', 'q4_1', 'F32', 'fp16', 'f64', 'mixed', 16, null, ['f32']])
+      refusal(() => load({ dtype }));
     for (const device of ['', 'gpu', 'CPU', 'cpu:', 'cpu:../x', 'auto:x', 1, null]) refusal(() => load({ device }));
     for (const key of ['threads', 'contextTokens', 'kvTokens', 'prefillChunk']) {
       for (const bad of [0, -1, 1.5, 2 ** 31, ...NOT_NUMBERS]) refusal(() => load({ [key]: bad }));

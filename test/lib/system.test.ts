@@ -30,6 +30,7 @@ describe('getBackends', () => {
     const missing = (level: string): boolean =>
       getBackends().find((status) => status.level === level)?.reason?.code === 'NO_CPU_FEATURE';
     const has = cpuFeatures();
+    expect(missing('avx512vnni')).toBe(missing('avx512') || !has.includes('avx512vnni'));
     expect(missing('avx512')).toBe(!['avx512f', 'avx512bw', 'avx512vl', 'avx512dq'].every((f) => has.includes(f)));
     expect(missing('avx2')).toBe(!['avx2', 'fma'].every((f) => has.includes(f)));
   });

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "ops/matmul_quant.h"
+
 namespace redrafter {
 
 RecurrentDrafter::RecurrentDrafter(RecurrentWeights weights, Matrix embedding, const Backend& backend,
@@ -36,6 +38,10 @@ void RecurrentDrafter::carve(Arena& arena) {
   beam_scratch_ = arena.take<float>(rows * (kMaxBeamWidth + 2));
   unpack_ = arena.take<int32_t>(rows * columns);
   pack_scratch_ = arena.take<int32_t>(2 * max_tree_nodes(kMaxBeamWidth, kMaxBeamLength));
+  if (any_quantised(weights_)) {
+    const int64_t cell = quant_room(2 * rows, c.hidden), mix = quant_room(rows, 2 * c.hidden);
+    room_ = arena.take<QuantGroup>(std::max({cell, mix, quant_room(rows, c.exit)}));
+  }
 }
 
 void RecurrentDrafter::step(const Proposal& proposal, int64_t beams, int64_t step) {
@@ -43,16 +49,17 @@ void RecurrentDrafter::step(const Proposal& proposal, int64_t beams, int64_t ste
   const int64_t hidden = r.config.hidden, exit = r.config.exit, columns = proposal.length + 1;
   const int64_t rows = proposal.lanes * beams;
   backend_.cell({r.config.cell, nullptr, beams_ + step - 1, embedding_, state_, state_next_, r.w, r.u,
-                 r.w_bias, r.u_bias, rows, hidden, cell_scratch_, columns},
+                 r.w_bias, r.u_bias, rows, hidden, cell_scratch_, columns, room_},
                 stream_);
   backend_.mix({proposal.hidden, state_next_, r.projection, r.projection_bias, z_, rows, hidden, exit,
-                mix_scratch_, proposal.hidden_row, beams},
+                mix_scratch_, proposal.hidden_row, beams, room_},
                stream_);
   for (const auto& block : r.blocks) {
-    backend_.residual({z_, z_next_, block.a, block.bias, rows, exit}, stream_);
+    backend_.residual({z_, z_next_, block.a, block.bias, rows, exit, room_}, stream_);
     std::swap(z_, z_next_);
   }
-  backend_.head_top({z_, r.head, rows, proposal.width, top_token_, top_logit_, log_sum_exp_, head_scratch_},
+  backend_.head_top({z_, r.head, rows, proposal.width, top_token_, top_logit_, log_sum_exp_, head_scratch_,
+                     room_},
                     stream_);
   backend_.beam(
       {top_token_, top_logit_, log_sum_exp_, r.id_map, scores_, beams_, state_next_, beams, proposal.width,

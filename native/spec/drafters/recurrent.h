@@ -52,6 +52,7 @@ class RecurrentDrafter final : public Drafter {
   float* beam_scratch_ = nullptr;
   int32_t* unpack_ = nullptr;  // [1 + L]
   int32_t* pack_scratch_ = nullptr;
+  QuantGroup* room_ = nullptr;  // for rows of any product; null where no matrix is quantised
 };
 
 }  // namespace redrafter

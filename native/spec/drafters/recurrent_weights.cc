@@ -3,6 +3,7 @@
 #include <initializer_list>
 
 #include "base/check.h"
+#include "base/quant.h"
 
 namespace redrafter {
 namespace {
@@ -87,13 +88,21 @@ RecurrentWeights load_recurrent_weights(const std::string& directory, const Mode
                     " was trained for a vocabulary of ", r.config.vocab, " ids, the target has ",
                     target.vocab);
   const Checkpoint checkpoint = Checkpoint::open(directory);
-  WeightLoader loader(checkpoint, backend, stream, progress, dtype);
+  WeightLoader loader(checkpoint, backend, stream, progress, drafter_dtype(dtype), r.config.quantised);
   load_cell(r, loader);
   load_mixer(r, loader);
   load_head(r, loader);
   r.bytes = loader.bytes();
   r.memory = loader.take_memory();
   return r;
+}
+
+bool any_quantised(const RecurrentWeights& weights) {
+  bool any = false;
+  for (const Matrix* w : {&weights.w, &weights.u, &weights.projection, &weights.head})
+    any = any || dtype_is_quantised(w->dtype);
+  for (const RecurrentWeights::Block& block : weights.blocks) any = any || dtype_is_quantised(block.a.dtype);
+  return any;
 }
 
 uint64_t drafter_bytes(const std::string& directory) { return Checkpoint::open(directory).total_bytes(); }

@@ -26,7 +26,10 @@ struct RecurrentWeights {
   std::vector<DeviceBuffer> memory;
 };
 
-// Throws ERR_DRAFTER when the drafter was made for another target (hidden size, vocabulary), ERR_MODEL_FORMAT
+// Whether any product needs room for quantised rows.
+bool any_quantised(const RecurrentWeights& weights);
+
+// `dtype`: of the target, see drafter_dtype. Throws ERR_DRAFTER when the drafter was made for another target (hidden size, vocabulary), ERR_MODEL_FORMAT
 // when its tensors do not fit its own configuration.
 RecurrentWeights load_recurrent_weights(const std::string& directory, const ModelConfig& target,
                                         const Backend& backend, Stream& stream, const LoadProgress& progress,

@@ -265,7 +265,7 @@ describe('C02 what kind of model', () => {
     [
       'quantized',
       { quantization_config: { quant_method: 'gptq' } },
-      /"quantization_config" is present: quantized checkpoints are not supported/,
+      /"quantization_config" is present: of quantized checkpoints only those that redrafter quantize has written are supported/,
     ],
     ['quantized for MLX', { quantization: { bits: 4 } }, /"quantization" is present/],
   ])('%s', (_, more, message) => {

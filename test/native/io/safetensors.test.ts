@@ -93,7 +93,7 @@ describe('what must load', () => {
     ['I32', 4, true],
     ['I64', 8, true],
     ['BOOL', 1, false],
-    ['U8', 1, false],
+    ['U8', 1, true],
     ['I8', 1, false],
     ['U16', 2, false],
     ['I16', 2, false],

@@ -6,9 +6,9 @@ import { KERNELS, LEVELS, PROPERTIES } from './levels.js';
 import type { CellArgs, DType, RopeTableArgs } from '../../kit/ops.js';
 
 /** Levels whose results are the oracle's bit for bit where an op is one chain of fused multiply-adds. */
-export const FUSED = LEVELS.filter((level) => ['avx2', 'avx512', 'neon'].includes(level));
+export const FUSED = LEVELS.filter((level) => ['avx2', 'avx512', 'avx512vnni', 'neon'].includes(level));
 /** Whether two vector levels run here that must agree bit for bit. */
-const PAIR = FUSED.length === 2;
+const PAIR = FUSED.length >= 2;
 /** What two such levels must agree on; reported as skipped where only one runs. */
 export function describePair(name: string, body: () => void): void {
   if (!KERNELS) describe.runIf(PAIR)(name, body);

@@ -3,7 +3,8 @@ import { at, columns, joinBytes, range, rowOf } from '../../kit/arrays.js';
 import { encode, randomMatrix } from '../../kit/bf16.js';
 import { differingBytes } from '../../kit/compare.js';
 import { NEIGHBOURS, surround } from '../../kit/poison.js';
-import type { DType } from '../../kit/ops.js';
+import type { MatrixArg } from '../../kit/ops.js';
+import { quantised } from '../../kit/quantised.js';
 import { Random } from '../../kit/random.js';
 import { DTYPES, FINEST } from './cases.js';
 import { KERNELS, ops, PROPERTIES, withWorkspace } from './levels.js';
@@ -74,8 +75,8 @@ export function rowFaults(
 
 const weights = new Random(99);
 
-export function matmulOp(dtype: DType, n: number, k: number): RowOp {
-  const w = randomMatrix(weights, dtype, n, k);
+export function matmulOp(dtype: MatrixArg['dtype'], n: number, k: number): RowOp {
+  const w = dtype === 'q8_0' || dtype === 'q4_0' ? quantised(weights, dtype, n, k) : randomMatrix(weights, dtype, n, k);
   const bias = weights.floats(n);
   return {
     name: `matmul ${dtype} ${n} x ${k}`,

@@ -6,7 +6,7 @@
 import { describe } from 'vitest';
 
 import { decode, encode } from '../../kit/bf16.js';
-import type { DType } from '../../kit/ops.js';
+import type { DType, MatrixArg } from '../../kit/ops.js';
 import { testing } from '../../kit/testing.js';
 
 export const ops = testing.ops;
@@ -111,8 +111,8 @@ export function withWorkspace<T>(bytes: number | null, body: () => T): T {
 }
 
 /** The values as a product with a matrix of this dtype takes them. */
-export function rounded(dtype: DType, values: Float32Array): Float32Array {
-  return PROPERTIES.roundsInputs ? decode(dtype, encode(dtype, values)) : values;
+export function rounded(dtype: MatrixArg['dtype'], values: Float32Array): Float32Array {
+  return PROPERTIES.roundsInputs ? decode(dtype, encode(dtype as DType, values)) : values;
 }
 
 /** Half a unit in the last place, relative; below 2^-14 f16 has a fixed one, so also an absolute part. */
