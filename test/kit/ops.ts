@@ -121,6 +121,9 @@ export interface SampleArgs {
   nodeToken?: Int32Array;
   nodeParent?: Int32Array;
   begin?: Int32Array;
+  /** Bits of the ids that may be chosen, [masks, words of 32 ids], and the mask of each row, -1 for none. */
+  mask?: Int32Array;
+  maskIndex?: Int32Array;
 }
 
 /** Inputs `e`, or their rows in a table; a table without `w` is folded (drafter.h). */
