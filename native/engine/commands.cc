@@ -210,6 +210,7 @@ std::unique_ptr<Request> EngineThread::make_request(Command& command, Session& t
     if (g.adaptive && adaptive_ != nullptr) adaptive_->adopt(lane);
     request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
+    if (g.matcher != 0) lane.grammar = std::make_unique<LaneGrammar>(g.matcher);
     add_control(lane, command, request->prompt_end - static_cast<int64_t>(command.ids.size()));
   }
   const int64_t needed = (slots_wanted(lane, request->prompt_end) + kBlockTokens - 1) / kBlockTokens;

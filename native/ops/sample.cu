@@ -27,9 +27,9 @@ __global__ void __launch_bounds__(kArgmaxThreads)
   const int64_t end = segment + 1 < segments ? begin + kSegment : p.vocab;
   const uint32_t* mask = mask_of(p, row);
   uint64_t best = 0;
-  visit_row<4>(
-      p.logits + row * p.vocab, begin, end, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x),
-      [&](int64_t id, float logit) { best = Larger{}(best, top_key(masked(mask, id, logit), id)); });
+  visit_row<4>(p.logits + row * p.vocab, begin, end, static_cast<int>(threadIdx.x),
+               static_cast<int>(blockDim.x),
+               [&](int64_t id, float logit) { best = Larger{}(best, top_key(masked(mask, id, logit), id)); });
   best = block_reduce(best, Larger{}, 0, parts);
   if (segments > 1) {
     if (threadIdx.x == 0) {
@@ -114,7 +114,8 @@ __device__ int32_t find_id(const Row& row, const Measure& measure, const Target&
     if (end - begin > step) end = begin + step;
   }
   const int64_t id = begin + lane_index();
-  return static_cast<int32_t>(begin + first_past(id < end ? measure(masked(row.mask, id, row.logits[id])) : 0, rest).at);
+  return static_cast<int32_t>(
+      begin + first_past(id < end ? measure(masked(row.mask, id, row.logits[id])) : 0, rest).at);
 }
 
 // --- search in order of falling weight
@@ -147,7 +148,8 @@ class Order {
     visit_row<2>(row.logits, 0, row.vocab, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x),
                  [&](int64_t id, float logit) {
                    if (logit < row.least) return;
-                   if (const uint32_t w = row.weight(masked(row.mask, id, logit)); w != 0) add(octave_of(w), w);
+                   if (const uint32_t w = row.weight(masked(row.mask, id, logit)); w != 0)
+                     add(octave_of(w), w);
                  });
     total(s.octaves);
   }

@@ -187,9 +187,9 @@ Napi::Value adjust(OpCall& call) {
   return result;
 }
 
-// sample {logits, vocab, temperature, topK, topP, minP, seed, position, nodeToken?, nodeParent?, begin?, mask?,
-// maskIndex?}: arrays with one entry per row, but for begin, with one per lane and one more, and mask, with the
-// words of each mask
+// sample {logits, vocab, temperature, topK, topP, minP, seed, position, nodeToken?, nodeParent?, begin?,
+// mask?, maskIndex?}: arrays with one entry per row, but for begin, with one per lane and one more, and mask,
+// with the words of each mask
 Napi::Value sample(OpCall& call) {
   const Fields& p = call.params();
   const int64_t rows = p.length<int32_t>("position"), vocab = p.integer("vocab");
