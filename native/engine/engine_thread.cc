@@ -46,6 +46,7 @@ void EngineThread::run() {
     post(std::move(message));
     flush();
   }
+  engine_.masks_->release();
   // Whatever is open or comes before the host lets go is answered.
   end_jobs(end);
   for (auto* queue : {&active_, &waiting_}) {

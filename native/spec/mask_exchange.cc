@@ -141,8 +141,13 @@ std::vector<int32_t> MaskExchange::next(const std::vector<int32_t>& answer,
   lock.unlock();
   report_change();
   lock.lock();
-  const auto asked = [this] { return open_question_ || closed_; };
-  while (!to_provider_.wait_for(lock, patience, asked) && claimed_) {
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (!open_question_ && !closed_) {
+    if (claimed_) {
+      to_provider_.wait(lock);
+    } else if (to_provider_.wait_until(lock, end) == std::cv_status::timeout && !claimed_) {
+      break;
+    }
   }
   waiting_ = false;
   if (closed_) return {-1};

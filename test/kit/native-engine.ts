@@ -106,6 +106,7 @@ export function generateOptions(options: GenerateOptions = {}): NativeGenerateOp
     bannedTokenIds: new Int32Array(0),
     biasTokenIds: new Int32Array(0),
     biases: new Float32Array(0),
+    matcher: 0,
     beamWidth: 0,
     beamLength: 0,
     adaptive: false,
