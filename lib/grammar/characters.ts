@@ -55,9 +55,33 @@ function escaped(code: number): string {
   return code <= 0xffff ? `\\u${hex(code, 4)}` : `\\U${hex(code, 8)}`;
 }
 
-/** A class of EBNF; the set must not be empty. */
-export function ebnfClass(set: Characters): string {
-  return `[${set.map(([a, b]) => (a === b ? escaped(a) : `${escaped(a)}-${escaped(b)}`)).join('')}]`;
+const ASCII: Characters = [[0, 0x7f]];
+const BEYOND = without(ALL, ASCII);
+/** Characters beyond ASCII that are written out. */
+const MOST_BEYOND = 256;
+
+const size = (set: Characters): number => set.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+const range = ([first, last]: readonly [number, number]): string =>
+  first === last ? escaped(first) : `${escaped(first)}-${escaped(last)}`;
+
+/**
+ * One character of a set that is not empty. Classes of the library are right for ASCII alone, and where they are negated, for
+ * all else together; so others are written out, and undefined is the answer where they are too many.
+ */
+export function ebnfCharacter(set: Characters): string | undefined {
+  const beyond = common(set, BEYOND);
+  if (size(beyond) === size(BEYOND)) {
+    const missing = without(ASCII, set);
+    return missing.length === 0 ? '([^a] | "a")' : `[^${missing.map(range).join('')}]`;
+  }
+  if (size(beyond) > MOST_BEYOND) return undefined;
+  const parts: string[] = [];
+  const ascii = common(set, ASCII);
+  if (ascii.length > 0) parts.push(`[${ascii.map(range).join('')}]`);
+  for (const [first, last] of beyond) {
+    for (let code = first; code <= last; code++) parts.push(ebnfString(String.fromCodePoint(code)));
+  }
+  return parts.length === 1 ? parts[0] : `(${parts.join(' | ')})`;
 }
 
 /** A string of EBNF. */

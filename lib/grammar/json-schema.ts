@@ -5,7 +5,7 @@ import {
   charactersOf,
   type Characters,
   common,
-  ebnfClass,
+  ebnfCharacter,
   ebnfString,
   without,
 } from './characters.js';
@@ -20,6 +20,7 @@ const MOST_SPACES = 32;
 const MOST_DEPTH = 64;
 
 const RAW = without(ALL, characters([0, 0x1f], [0x22, 0x22], [0x5c, 0x5c]));
+const RAW_CHARACTER = ebnfCharacter(RAW) ?? '';
 const SHORT: Record<string, string> = { '"': '\\"', '\\': '\\\\', '\b': '\\b', '\f': '\\f', '\n': '\\n', '\r': '\\r', '\t': '\\t' }; // prettier-ignore
 const NAMED = charactersOf(Object.keys(SHORT).join(''));
 
@@ -30,8 +31,11 @@ const NAMED = charactersOf(Object.keys(SHORT).join(''));
 const JSON_RULES = [
   `ws ::= [ \\n\\r\\t]{0,${MOST_SPACES}}`,
   'hex ::= [0-9A-Fa-f]',
-  `char ::= ${ebnfClass(RAW)} | "\\\\" (["\\\\/bfnrt] | "u" ([0-9A-Ca-cEFef] hex hex hex | [Dd] [0-7] hex hex))`,
-  'string ::= "\\"" char* "\\""',
+  'escape ::= ["\\\\/bfnrt] | "u" ([0-9A-Ca-cEFef] hex hex hex | [Dd] [0-7] hex hex)',
+  // Recursion at the end, as then what is allowed inside of a string is known without trying every token.
+  `chars ::= "" | ${RAW_CHARACTER} chars | "\\\\" escape chars`,
+  `rest ::= "\\"" | ${RAW_CHARACTER} rest | "\\\\" escape rest`,
+  'string ::= "\\"" rest',
   `integer ::= "-"? ("0" | [1-9] [0-9]{0,${MOST_DIGITS - 1}})`,
   `fraction ::= ("." [0-9]{1,${MOST_DIGITS}})? ([Ee] [+-]? [0-9]{1,2})?`,
   'number ::= integer fraction',
@@ -85,10 +89,14 @@ function typeOf(value: unknown): string {
 }
 
 /** A set of characters inside of a JSON string. */
-function inString(set: Characters): string {
+function inString(set: Characters): string | undefined {
   const parts: string[] = [];
   const raw = common(set, RAW);
-  if (raw.length > 0) parts.push(ebnfClass(raw));
+  if (raw.length > 0) {
+    const written = ebnfCharacter(raw);
+    if (written === undefined) return undefined;
+    parts.push(written);
+  }
   for (const [text, written] of Object.entries(SHORT)) {
     if (common(set, charactersOf(text)).length > 0) parts.push(ebnfString(written));
   }
@@ -273,18 +281,20 @@ class Converter {
     if (pattern !== undefined && typeof pattern !== 'string') this.fail(path, 'pattern must be a string');
     const regex = pattern ?? (format === undefined ? undefined : FORMATS[format]);
     if (regex !== undefined) {
-      const parsed = this.regex(regex, path);
-      const body = regexToEbnf(parsed.regex, inString);
-      return `"\\"" ${parsed.fromStart ? '' : 'char*'} ${body} ${parsed.toEnd ? '' : 'char*'} "\\""`;
+      const parsed = this.located(path, () => parseRegex(regex));
+      const body = this.located(path, () => regexToEbnf(parsed.regex, inString));
+      return `"\\"" ${parsed.fromStart ? '' : 'chars'} ${body} ${parsed.toEnd ? '' : 'chars'} "\\""`;
     }
     if (least === undefined && most === undefined) return 'string';
     if ((least ?? 0) > (most ?? Infinity)) this.fail(path, 'minLength is above maxLength');
-    return `"\\"" ${repeated('char', least ?? 0, most ?? Infinity)} "\\""`;
+    // Without escapes, which would make every mask a search.
+    return `"\\"" ${repeated(RAW_CHARACTER, least ?? 0, most ?? Infinity)} "\\""`;
   }
 
-  private regex(pattern: string, path: string): ReturnType<typeof parseRegex> {
+  /** Says of an error where in the schema it is. */
+  private located<T>(path: string, work: () => T): T {
     try {
-      return parseRegex(pattern);
+      return work();
     } catch (error) {
       this.fail(path, (error as Error).message);
     }

@@ -1,6 +1,6 @@
 import { invalid, RedrafterError } from '../errors.js';
 import { describe, OptionReader } from '../option-reader.js';
-import { ebnfClass, type Characters } from './characters.js';
+import { ebnfCharacter } from './characters.js';
 import { jsonSchemaToEbnf } from './json-schema.js';
 import { parseRegex, regexToEbnf } from './regex.js';
 
@@ -59,7 +59,7 @@ export function resolveGrammar(value: unknown): string | undefined {
     case 'schema':
       return jsonSchemaToEbnf(plain(read.raw('schema')));
     case 'pattern':
-      return `root ::= ${regexToEbnf(parseRegex(text('pattern', read.raw('pattern'))).regex, (set: Characters) => ebnfClass(set))}`;
+      return `root ::= ${regexToEbnf(parseRegex(text('pattern', read.raw('pattern'))).regex, ebnfCharacter)}`;
     case 'grammar':
       return text('grammar', read.raw('grammar'));
   }

@@ -21,8 +21,9 @@ const MOST_DEPTH = 100;
 
 const DIGITS = charactersOf('0123456789');
 const WORD = characters([0x30, 0x39], [0x41, 0x5a], [0x5f, 0x5f], [0x61, 0x7a]);
-const SPACE = characters([9, 13], [0x20, 0x20], [0xa0, 0xa0], [0x1680, 0x1680], [0x2000, 0x200a], [0x2028, 0x2029], [0x202f, 0x202f], [0x205f, 0x205f], [0x3000, 0x3000], [0xfeff, 0xfeff]); // prettier-ignore
-const LINE_ENDS = characters([10, 10], [13, 13], [0x2028, 0x2029]);
+// As for borders of lines and \w, of ASCII alone.
+const SPACE = characters([9, 13], [0x20, 0x20]);
+const LINE_ENDS = characters([10, 10], [13, 13]);
 const CLASSES: Record<string, Characters> = {
   ...{ d: DIGITS, w: WORD, s: SPACE },
   ...{ D: without(ALL, DIGITS), W: without(ALL, WORD), S: without(ALL, SPACE) },
@@ -188,11 +189,14 @@ export function parseRegex(pattern: string): ParsedRegex {
   return new Parser(pattern).parse();
 }
 
-/** `set` writes a set of characters that is not empty. */
-export function regexToEbnf(regex: Regex, set: (characters: Characters) => string): string {
+/** `set` writes a set of characters that is not empty, or gives undefined where it cannot. Throws ERR_GRAMMAR then. */
+export function regexToEbnf(regex: Regex, set: (characters: Characters) => string | undefined): string {
   switch (regex.kind) {
-    case 'set':
-      return set(regex.set);
+    case 'set': {
+      const written = set(regex.set);
+      if (written !== undefined) return written;
+      throw new RedrafterError('ERR_GRAMMAR', 'a class of a regular expression has some of the characters beyond ASCII, and too many to write out; all or none can be had'); // prettier-ignore
+    }
     case 'sequence':
       return regex.parts.length === 0 ? '""' : `(${regex.parts.map((part) => regexToEbnf(part, set)).join(' ')})`;
     case 'choice':
