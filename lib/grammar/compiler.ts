@@ -8,6 +8,21 @@ import { hasBit } from './masks.js';
 /** Compiled grammars that are kept for later requests. */
 const MOST_COMPILED = 64;
 
+/** A compiler for a vocabulary of texts, and an id behind it that stands for the end of a text. */
+async function compilerFor(library: Library, texts: readonly string[]): Promise<LibraryCompiler> {
+  const size = texts.length + 1;
+  const all = [...texts, '<end>'];
+  const info = await library.TokenizerInfo.createTokenizerInfo(all, 'byte_level', false, size, [texts.length]);
+  return library.GrammarCompiler.createGrammarCompiler(info, false);
+}
+
+async function compileWith(library: Library, compiler: LibraryCompiler, ebnf: string): Promise<Compiled> {
+  const grammar = await library.Grammar.fromEBNF(ebnf);
+  const compiled = await compiler.compileGrammar(grammar);
+  grammar.dispose();
+  return compiled;
+}
+
 type Compiled = Awaited<ReturnType<LibraryCompiler['compileGrammar']>>;
 
 /** A matcher of a request, whose own ids end its text. */
@@ -53,7 +68,7 @@ export type { GrammarMatcher };
 export class Compiler {
   private readonly compiled = new Map<string, Compiled>();
   /** Reads grammars that may be wrong, as an error is the end of an instance. */
-  private checker: { library: Library; lines: string[] } | undefined;
+  private checker: { library: Library; compiler: LibraryCompiler; lines: string[] } | undefined;
 
   private constructor(
     private readonly library: Library,
@@ -68,10 +83,7 @@ export class Compiler {
     }
     const library = loadLibrary(() => undefined);
     const texts = Array.from({ length: vocab }, (_, id) => byteLevelText(tokenizer.tokenBytes(id)));
-    // One id more stands for the end of a text, so that it is no token of the vocabulary.
-    texts.push('<end>');
-    const info = await library.TokenizerInfo.createTokenizerInfo(texts, 'byte_level', false, texts.length, [vocab]);
-    return new Compiler(library, await library.GrammarCompiler.createGrammarCompiler(info, false), vocab);
+    return new Compiler(library, await compilerFor(library, texts), vocab);
   }
 
   /** `endings`: ids that may follow a complete text, and nothing else. Throws ERR_GRAMMAR. */
@@ -85,9 +97,7 @@ export class Compiler {
 
   private async compile(ebnf: string): Promise<Compiled> {
     await this.check(ebnf);
-    const grammar = await this.library.Grammar.fromEBNF(ebnf);
-    const compiled = await this.compiler.compileGrammar(grammar);
-    grammar.dispose();
+    const compiled = await compileWith(this.library, this.compiler, ebnf);
     for (const [text, oldest] of this.compiled) {
       if (this.compiled.size < MOST_COMPILED) break;
       oldest.dispose();
@@ -96,15 +106,17 @@ export class Compiler {
     return compiled;
   }
 
+  /** Compiles for a vocabulary of one token, which takes next to no time. */
   private async check(ebnf: string): Promise<void> {
     if (this.checker === undefined) {
       const lines: string[] = [];
-      this.checker = { library: loadLibrary((line) => lines.push(line)), lines };
+      const library = loadLibrary((line) => lines.push(line));
+      this.checker = { library, compiler: await compilerFor(library, ['a']), lines };
     }
-    const { library, lines } = this.checker;
+    const { library, compiler, lines } = this.checker;
     lines.length = 0;
     try {
-      (await library.Grammar.fromEBNF(ebnf)).dispose();
+      (await compileWith(library, compiler, ebnf)).dispose();
     } catch (cause) {
       this.checker = undefined;
       const why = lines[0]?.replace(/^\[FATAL\] \S+: (EBNF )?/, '').split('\n')[0] ?? 'it cannot be read';

@@ -127,8 +127,12 @@ class Converter {
     return name;
   }
 
-  /** The rule of a schema, which may be under way: so schemas can contain themselves. */
-  private ruleOf(schema: unknown, path: string): string {
+  /**
+   * The rule of a schema, which may be under way: so schemas can contain themselves. `chain`: those that are nothing but this
+   * one, or one of several.
+   */
+  private ruleOf(schema: unknown, path: string, chain: readonly unknown[] = []): string {
+    if (chain.includes(schema)) this.fail(path, 'a schema that consists of itself');
     const known = this.names.get(schema);
     if (known !== undefined) return known;
     if (schema === true) return 'value';
@@ -139,12 +143,12 @@ class Converter {
     const name = `r${index}`;
     this.rules.push('');
     this.names.set(schema, name);
-    this.rules[index] = `${name} ::= ${this.body(schema, path)}`;
+    this.rules[index] = `${name} ::= ${this.body(schema, path, [...chain, schema])}`;
     this.depth--;
     return name;
   }
 
-  private body(schema: Schema, path: string): string {
+  private body(schema: Schema, path: string, chain: readonly unknown[]): string {
     const keys = Object.keys(schema).filter((key) => schema[key] !== undefined && !ANNOTATIONS.has(key));
     const alone = (key: string): void => {
       const other = keys.find((one) => one !== key && !(one === 'type' && (key === 'enum' || key === 'const')));
@@ -153,7 +157,7 @@ class Converter {
     for (const key of ['$ref', 'anyOf', 'oneOf', 'allOf', 'enum', 'const'] as const) {
       if (!keys.includes(key)) continue;
       alone(key);
-      if (key === '$ref') return this.ruleOf(this.resolve(schema.$ref, path), String(schema.$ref));
+      if (key === '$ref') return this.ruleOf(this.resolve(schema.$ref, path), String(schema.$ref), chain);
       if (key === 'const') return this.literals([schema.const], schema.type, path);
       const list: unknown = schema[key];
       if (!Array.isArray(list) || list.length === 0) this.fail(path, `${key} must be an array that is not empty`);
@@ -162,7 +166,7 @@ class Converter {
       if (key === 'oneOf' && !this.exclude(list)) {
         this.fail(path, 'oneOf is supported where the schemas differ in type, or in a required property with const or enum; use anyOf where several may hold'); // prettier-ignore
       }
-      return list.map((one, i) => this.ruleOf(one, `${path}/${key}/${i}`)).join(' | ');
+      return list.map((one, i) => this.ruleOf(one, `${path}/${key}/${i}`, chain)).join(' | ');
     }
     return this.typed(schema, keys, path);
   }

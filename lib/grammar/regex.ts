@@ -1,5 +1,5 @@
 import { RedrafterError } from '../errors.js';
-import { ALL, characters, charactersOf, type Characters, common, union, without } from './characters.js';
+import { ALL, characters, LAST, charactersOf, type Characters, common, union, without } from './characters.js';
 
 /** A regular expression without what only some texts have: look-around, references, borders of words. */
 export type Regex =
@@ -151,7 +151,7 @@ class Parser {
     if (code !== null) {
       this.at += code[0].length;
       const value = parseInt(code[1] ?? code[2] ?? '', 16);
-      if (common([[value, value]], ALL).length === 0) this.fail('a surrogate, or no code point');
+      if ((value >= 0xd800 && value <= 0xdfff) || value > LAST) this.fail('a surrogate, or no code point');
       return characters([value, value]);
     }
     if (/[A-Za-z0-9]/.test(unit)) this.fail(`\\${unit} is not supported`);
