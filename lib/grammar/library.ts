@@ -41,11 +41,11 @@ let source: string | undefined;
 
 /** The file, but for its only `import()`: text that is compiled apart from files has none. */
 function readSource(): string {
-  const [before, after, ...more] = readFileSync(file, 'utf8').split("import('module')");
+  const [before, after, ...more] = readFileSync(file, 'utf8').split(/import\('module'\)/);
   if (before === undefined || after === undefined || more.length > 0) {
     throw new RedrafterError('ERR_INTERNAL', '@mlc-ai/web-xgrammar is not the version that redrafter was built for');
   }
-  return `${before}require('module')${after}`;
+  return `${before}require('node:module')${after}`;
 }
 
 /**
