@@ -166,6 +166,17 @@ REDRAFTER_INLINE F16 f16_load_half(const uint16_t* p) {
 
 #endif
 
+// Asks for a line of memory that will be read soon, any address; nothing depends on whether it comes.
+REDRAFTER_INLINE void f16_prefetch(const char* p) {
+#if defined(__AVX512F__) || defined(__AVX2__)
+  _mm_prefetch(p, _MM_HINT_T0);
+#elif defined(_MSC_VER) && !defined(__clang__)
+  (void)p;
+#else
+  __builtin_prefetch(p);
+#endif
+}
+
 // Weight element types, as tags that pick the load.
 struct WF32 {
   using Store = float;

@@ -14,7 +14,7 @@ constexpr auto kProgressInterval = std::chrono::milliseconds(50);
 constexpr int64_t kDefaultQueuedRequests = 1024;
 
 // What finding out what rounds cost may add to a load.
-constexpr double kMeasureMs = 120.0;
+constexpr double kMeasureMs = 1500.0;
 
 }  // namespace
 
@@ -70,10 +70,11 @@ void EngineThread::load() {
 void EngineThread::load_planner() {
   if (drafter_ == nullptr) return;
   const MakePlanner make = planners_made_with();
-  auto planner =
-      make != nullptr
-          ? make()
-          : std::make_unique<Planner>(measure_costs(*model_, *cache_, *drafter_, stream_->get(), kMeasureMs));
+  const auto measure = [this] {
+    return measure_costs(*model_, *cache_, *drafter_, stream_->get(), kMeasureMs,
+                         [this] { return !engine_.closing_.load(); });
+  };
+  auto planner = make != nullptr ? make() : std::make_unique<Planner>(measure());
   adaptive_ = std::make_unique<AdaptiveDrafting>(std::move(planner), backend_->host_memory);
 }
 

@@ -3,24 +3,49 @@
 #include "ops/panel_simd.h"
 
 namespace redrafter::REDRAFTER_ISA {
+namespace {
+
+// Panels [0, panels) as tasks that shrink: each takes two thirds of a thread's share of what is left, so that
+// few are handed over and yet threads end together, even when one of them is held up. None has less than
+// `least` panels but the last.
+struct Runs {
+  int64_t panels, threads, least;
+  // The number of runs; where run `wanted` begins and how long it is.
+  int64_t find(int64_t wanted, int64_t& first, int64_t& count) const {
+    int64_t run = 0, at = 0;
+    for (; at < panels; ++run) {
+      int64_t n = (panels - at) * 2 / (3 * threads) / 2 * 2;
+      if (n < least) n = least;
+      if (n > panels - at) n = panels - at;
+      if (run == wanted) first = at, count = n;
+      at += n;
+    }
+    return run;
+  }
+};
+
+// Weights worth a hand-over: reading 64 KB of them takes microseconds.
+constexpr int64_t kTaskWeights = 32 << 10;
+
+}  // namespace
 
 void matmul(const MatmulParams& p, Stream& stream) {
-  const int64_t panels = (p.w.rows + kLanes - 1) / kLanes;
-  // A task is a run of panels: enough of them to balance threads, each large enough to be worth a hand-over.
-  const int64_t chunk = 8;
-  const int64_t tasks = (panels + chunk - 1) / chunk;
-  stream.threads->run(tasks, p.rows * p.w.rows * p.w.cols, [&p, panels](int64_t task, int) {
-    const int64_t first = task * chunk;
-    const int64_t count = first + chunk < panels ? chunk : panels - first;
-    panel_multiply(p.x, p.x_stride, p.rows, p.w, first, count, [&p](int64_t row, int64_t panel, F16 sum) {
-      const int64_t n = panel * kLanes;
-      const int64_t valid = p.w.rows - n;
-      if (p.bias != nullptr) sum = f16_add(sum, f16_load_n(p.bias + n, valid));
-      float* y = p.y + row * p.y_stride + n;
-      if (p.residual != nullptr) sum = f16_add(sum, f16_load_n(p.residual + row * p.y_stride + n, valid));
-      f16_store_n(y, sum, valid);
-    });
-  });
+  const int64_t needed = (kTaskWeights + p.w.cols * kLanes - 1) / (p.w.cols * kLanes);
+  const Runs runs{(p.w.rows + kLanes - 1) / kLanes, stream.threads->size(), ceil_to(needed, 2)};
+  int64_t none = 0;
+  stream.threads->run(
+      runs.find(-1, none, none), p.rows * p.w.rows * p.w.cols, [&p, &runs](int64_t task, int) {
+        int64_t first = 0, count = 0;
+        runs.find(task, first, count);
+        panel_multiply(p.x, p.x_stride, p.rows, p.w, first, count, [&p](int64_t row, int64_t panel, F16 sum) {
+          const int64_t n = panel * kLanes;
+          const int64_t valid = p.w.rows - n;
+          if (p.bias != nullptr) sum = f16_add(sum, f16_load_n(p.bias + n, valid));
+          float* y = p.y + row * p.y_stride + n;
+          if (p.residual != nullptr) sum = f16_add(sum, f16_load_n(p.residual + row * p.y_stride + n, valid));
+          f16_store_n(y, sum, valid);
+        });
+      });
 }
 
 }  // namespace redrafter::REDRAFTER_ISA

@@ -11,7 +11,7 @@ constexpr double kKeep = 0.98, kKeepShared = 0.997;
 // While a request decodes plainly, what is known of it becomes less certain, but not unknown.
 constexpr double kKeepPlain = 0.98, kLeastPlain = 10.0;
 // What a prior weighs, in observations.
-constexpr double kPrior = 12.0, kFirstPrior = 3.0, kWidthPrior = 8.0;
+constexpr double kFirstPrior = 3.0, kWidthPrior = 8.0;
 // How much of a request's difference at one depth is expected at the next.
 constexpr double kShift = 0.5;
 // Before anything is known: that drafts pay, so that they are tried.

@@ -28,23 +28,17 @@ CostCurve::CostCurve(std::vector<Point> points) : points_(std::move(points)) {
 
 // Neighbours that fall become their mean, until none does: the nearest monotone curve.
 void CostCurve::smooth() {
-  struct Run {
-    double sum;
-    size_t count;
-  };
-  std::vector<Run> runs;
+  runs_.clear();
   for (const Point& point : points_) {
     Run run{point.ms, 1};
-    while (!runs.empty() && runs.back().sum * static_cast<double>(run.count) >
-                                run.sum * static_cast<double>(runs.back().count)) {
-      run = {run.sum + runs.back().sum, run.count + runs.back().count};
-      runs.pop_back();
+    while (!runs_.empty() && runs_.back().mean() > run.mean()) {
+      run = {run.sum + runs_.back().sum, run.count + runs_.back().count};
+      runs_.pop_back();
     }
-    runs.push_back(run);
+    runs_.push_back(run);
   }
   smooth_.clear();
-  for (const Run& run : runs)
-    smooth_.insert(smooth_.end(), run.count, run.sum / static_cast<double>(run.count));
+  for (const Run& run : runs_) smooth_.insert(smooth_.end(), run.count, run.mean());
 }
 
 double CostCurve::at(int64_t size) const {

@@ -29,9 +29,15 @@ class CostCurve {
  private:
   void smooth();
   void move(size_t point, double log_ratio, double share);
+  struct Run {
+    double sum;
+    size_t count;
+    double mean() const { return sum / static_cast<double>(count); }
+  };
   std::vector<Point> points_;   // as measured and corrected
   std::vector<double> known_;   // how many recent corrections each stands for
   std::vector<double> smooth_;  // their times made monotone
+  std::vector<Run> runs_;       // of neighbours; kept, as every round corrects
 };
 
 // A round as far as its time goes. Lanes of one shape draft together.

@@ -5,104 +5,173 @@
 #include <limits>
 #include <utility>
 
+#include "base/check.h"
 #include "spec/round_batch.h"
 
 namespace redrafter {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using KeepGoing = std::function<bool()>;
 
 double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
 // The sizes that say most come first: what time does not suffice for is read off its neighbours.
-constexpr int64_t kRows[] = {1, 8, 3, 16, 2, 5, 32, 4, 12, 6, 64, 24, 10, 48, 128, 96, 256, 192};
+constexpr int64_t kRows[] = {1,  8,  4,  16, 2,  32, 12, 6,   24, 3,   5,
+                             20, 10, 64, 48, 14, 28, 40, 128};
 constexpr int64_t kBeams[] = {1, 4, 16, 2, 8, 64, 32};
 constexpr size_t kAtLeast = 2;  // sizes of each, however long they take
 constexpr int kMostRuns = 9;
+// However small the model is, and as passes of one row.
+constexpr double kAlwaysMs = 100.0, kPasses = 60.0;
 
-// The shortest of some runs within `limit_ms`, of two at least: the first finds nothing in caches, and what
-// comes between only ever makes a run longer.
-template <typename Run>
-double shortest_ms(const Run& run, double limit_ms) {
-  const auto start = Clock::now();
-  double shortest = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < kMostRuns && (i < 2 || ms_since(start) < limit_ms); ++i) {
-    const auto begin = Clock::now();
-    run();
-    shortest = std::min(shortest, ms_since(begin));
+// Times of some sizes. The shortest counts: what comes between only ever makes a run longer.
+class Times {
+ public:
+  template <size_t count>
+  Times(const int64_t (&sizes)[count], int64_t most) {
+    for (const int64_t size : sizes) {
+      if (size <= most) points_.push_back({size, kUnknown});
+    }
   }
-  return std::max(shortest, 1e-6);
-}
+  size_t sizes() const { return points_.size(); }
+  int64_t size(size_t i) const { return points_[i].size; }
+  size_t known() const {
+    return static_cast<size_t>(
+        std::count_if(points_.begin(), points_.end(), [](const auto& p) { return p.ms < kUnknown; }));
+  }
+  // At most, by the largest size that is known.
+  double expected_ms(size_t i) const {
+    CostCurve::Point largest{1, 0.0};
+    for (const auto& p : points_) {
+      if (p.ms < kUnknown && p.size >= largest.size) largest = p;
+    }
+    return largest.ms * std::max(1.0, static_cast<double>(size(i)) / static_cast<double>(largest.size));
+  }
+  void add(size_t i, double ms) { points_[i].ms = std::min(points_[i].ms, std::max(ms, 1e-6)); }
+  // Of `steps` runs each.
+  CostCurve curve(double steps) const {
+    std::vector<CostCurve::Point> points;
+    for (const auto& p : points_) {
+      if (p.ms < kUnknown) points.push_back({p.size, p.ms / steps});
+    }
+    std::sort(points.begin(), points.end(), [](const auto& a, const auto& b) { return a.size < b.size; });
+    // More cannot take less: where it seems to, the smaller one was held up.
+    for (size_t i = points.size() - 1; i-- > 0;) points[i].ms = std::min(points[i].ms, points[i + 1].ms);
+    return CostCurve(std::move(points));
+  }
 
-// Times by size in ascending order. Stops in time when at least kAtLeast are there.
-template <size_t count, typename Run>
-CostCurve curve(const int64_t (&sizes)[count], int64_t most, double limit_ms, const Run& run) {
-  const auto start = Clock::now();
-  std::vector<CostCurve::Point> points;
-  for (const int64_t size : sizes) {
-    if (size > most) continue;
-    if (points.size() >= kAtLeast && ms_since(start) >= limit_ms) break;
-    points.push_back({size, shortest_ms([&] { run(size); }, limit_ms / static_cast<double>(count))});
-  }
-  std::sort(points.begin(), points.end(), [](const auto& a, const auto& b) { return a.size < b.size; });
-  // More cannot take less: where it seems to, the smaller one was held up.
-  for (size_t i = points.size() - 1; i-- > 0;) points[i].ms = std::min(points[i].ms, points[i + 1].ms);
-  return CostCurve(std::move(points));
-}
+ private:
+  static constexpr double kUnknown = std::numeric_limits<double>::infinity();
+  std::vector<CostCurve::Point> points_;
+};
 
 // Rows of one sequence, each of which sees those before it and gets logits.
-CostCurve forward_curve(Model& model, KvCache& cache, Stream& stream, double limit_ms) {
-  const ForwardLimits& limits = model.limits();
-  const int64_t most = std::min({limits.rows, limits.positions, cache.free_blocks() * kBlockTokens});
-  const Backend& backend = model.backend();
-  RoundBatch batch({most, 1, most / kBlockTokens + 1}, backend);
-  KvSequence kv(cache);
-  return curve(kRows, most, limit_ms, [&](int64_t rows) {
-    kv.reserve(rows);
-    batch.clear();
-    batch.add_lane(0, 0, 0, kv.blocks());
+class Passes {
+ public:
+  Passes(Model& model, KvCache& cache, Stream& stream)
+      : model_(model),
+        cache_(cache),
+        stream_(stream),
+        most_(std::min({model.limits().rows, model.limits().positions, cache.free_blocks() * kBlockTokens})),
+        batch_({most_, 1, most_ / kBlockTokens + 1}, model.backend()),
+        kv_(cache) {}
+  int64_t most() const { return most_; }
+  void run(int64_t rows) {
+    kv_.reserve(rows);
+    batch_.clear();
+    batch_.add_lane(0, 0, 0, kv_.blocks());
     for (int64_t row = 0; row < rows; ++row) {
-      batch.add_prompt_row(0, row);
-      batch.add_output({});
+      batch_.add_prompt_row(0, row);
+      batch_.add_output({});
     }
-    batch.end_lane();
-    batch.upload(stream);
-    const RoundBatch::Arrays& b = batch.device();
-    model.forward(batch.batch(), cache.layers(), b.output, rows, stream);
-    backend.wait(stream);
-  });
-}
+    batch_.end_lane();
+    batch_.upload(stream_);
+    model_.forward(batch_.batch(), cache_.layers(), batch_.device().output, rows, stream_);
+    model_.backend().wait(stream_);
+  }
 
-// Chains, so that both steps of a draft extend equally many beams.
-CostCurve draft_curve(Model& model, Drafter& drafter, Stream& stream, double limit_ms) {
-  constexpr int64_t kSteps = 2;
-  const Backend& backend = model.backend();
-  const auto lanes_of = [&](size_t bytes) { return DeviceBuffer(backend, kMaxBeamWidth * bytes); };
-  const size_t id = sizeof(int32_t), tree = static_cast<size_t>(max_tree_nodes(1, kSteps)) * id;
-  const DeviceBuffer hidden(backend, static_cast<size_t>(model.config().hidden) * sizeof(float));
-  const DeviceBuffer row = lanes_of(id), root = lanes_of(id), nodes = lanes_of(id), token = lanes_of(tree),
-                     parent = lanes_of(tree), depth = lanes_of(tree);
-  const std::vector<float> zeros(std::max<size_t>(kMaxBeamWidth, static_cast<size_t>(model.config().hidden)));
-  backend.upload(hidden.as<void>(), zeros.data(), hidden.bytes(), stream);
-  backend.upload(row.as<void>(), zeros.data(), row.bytes(), stream);
-  backend.upload(root.as<void>(), zeros.data(), root.bytes(), stream);
-  CostCurve both = curve(kBeams, kMaxBeamWidth, limit_ms, [&](int64_t beams) {
-    drafter.propose({hidden.as<float>(), row.as<int32_t>(), root.as<int32_t>(), beams, 1, kSteps,
-                     max_tree_nodes(1, kSteps), -std::numeric_limits<float>::infinity()},
-                    {token.as<int32_t>(), parent.as<int32_t>(), depth.as<int32_t>(), nodes.as<int32_t>()});
-    backend.wait(stream);
-  });
-  both.scale(1.0 / kSteps);
-  return both;
-}
+ private:
+  Model& model_;
+  KvCache& cache_;
+  Stream& stream_;
+  int64_t most_;
+  RoundBatch batch_;
+  KvSequence kv_;
+};
+
+// Chains, so that all steps of a draft extend equally many beams.
+class Drafts {
+ public:
+  static constexpr int64_t kSteps = 2;
+  Drafts(Model& model, Drafter& drafter, Stream& stream)
+      : backend_(model.backend()),
+        drafter_(drafter),
+        stream_(stream),
+        hidden_(backend_, static_cast<size_t>(model.config().hidden) * sizeof(float)),
+        row_(backend_, kLaneBytes),
+        root_(backend_, kLaneBytes),
+        nodes_(backend_, kLaneBytes),
+        token_(backend_, kTreeBytes),
+        parent_(backend_, kTreeBytes),
+        depth_(backend_, kTreeBytes) {
+    const std::vector<float> zeros(
+        std::max<size_t>(kMaxBeamWidth, static_cast<size_t>(model.config().hidden)));
+    backend_.upload(hidden_.as<void>(), zeros.data(), hidden_.bytes(), stream_);
+    backend_.upload(row_.as<void>(), zeros.data(), row_.bytes(), stream_);
+    backend_.upload(root_.as<void>(), zeros.data(), root_.bytes(), stream_);
+    backend_.wait(stream_);
+  }
+  void run(int64_t beams) {
+    drafter_.propose(
+        {hidden_.as<float>(), row_.as<int32_t>(), root_.as<int32_t>(), beams, 1, kSteps,
+         max_tree_nodes(1, kSteps), -std::numeric_limits<float>::infinity()},
+        {token_.as<int32_t>(), parent_.as<int32_t>(), depth_.as<int32_t>(), nodes_.as<int32_t>()});
+    backend_.wait(stream_);
+  }
+
+ private:
+  static constexpr size_t kLaneBytes = kMaxBeamWidth * sizeof(int32_t);
+  static constexpr size_t kTreeBytes = kLaneBytes * static_cast<size_t>(max_tree_nodes(1, kSteps));
+  const Backend& backend_;
+  Drafter& drafter_;
+  Stream& stream_;
+  DeviceBuffer hidden_, row_, root_, nodes_, token_, parent_, depth_;
+};
 
 }  // namespace
 
-RoundCosts measure_costs(Model& model, KvCache& cache, Drafter& drafter, Stream& stream, double limit_ms) {
-  CostCurve forward = forward_curve(model, cache, stream, 0.7 * limit_ms);
-  return RoundCosts(std::move(forward), draft_curve(model, drafter, stream, 0.3 * limit_ms));
+// A pass and a draft in turn, as in rounds: what one has left in caches is not there for the other. All sizes
+// once before any a second time, so that what holds up the machine for a while spoils few of them.
+RoundCosts measure_costs(Model& model, KvCache& cache, Drafter& drafter, Stream& stream, double limit_ms,
+                         const KeepGoing& keep_going) {
+  Passes passes(model, cache, stream);
+  Drafts drafts(model, drafter, stream);
+  Times rows(kRows, passes.most()), beams(kBeams, kMaxBeamWidth);
+  const auto time = [&](const auto& run) {
+    REDRAFTER_REQUIRE(keep_going(), "ERR_ABORTED", "loading was aborted");
+    const auto begin = Clock::now();
+    run();
+    return ms_since(begin);
+  };
+  const auto start = Clock::now();
+  const auto pass = [&](size_t i) { return time([&] { passes.run(rows.size(i)); }); };
+  pass(0);  // the first finds nothing in caches
+  rows.add(0, pass(0));
+  const double limit = std::min(limit_ms, std::max(kAlwaysMs, kPasses * rows.expected_ms(0)));
+  size_t drafted = 0;
+  for (int run = 0; run < kMostRuns; ++run) {
+    for (size_t i = 0; i < rows.sizes(); ++i) {
+      const bool enough = rows.known() >= kAtLeast && beams.known() >= kAtLeast;
+      if (enough && ms_since(start) + rows.expected_ms(i) > limit) continue;
+      rows.add(i, pass(i));
+      const size_t next = drafted++ % beams.sizes();
+      beams.add(next, time([&] { drafts.run(beams.size(next)); }));
+    }
+  }
+  return RoundCosts(rows.curve(1.0), beams.curve(Drafts::kSteps));
 }
 
 }  // namespace redrafter

@@ -46,7 +46,7 @@ Planner::Planner(RoundCosts costs) : costs_(std::move(costs)) {
     add(nodes);
     if (beams.width > 1 && nodes / 2 > beams.length) add(nodes / 2);
   }
-  tried_.assign(1 + ladder_.size(), 0);
+  tried_.assign(1 + 2 * ladder_.size(), 0);
 }
 
 void Planner::learn_rows(const DraftShape& shape, int64_t rows) {
@@ -78,11 +78,17 @@ bool Planner::fits(size_t lanes, const PlanRound& round, const Choice& c) const 
 void Planner::expect(const std::vector<PlanLane>& lanes) {
   tokens_.resize(lanes.size() * ladder_.size());
   double* tokens = tokens_.data();
+  const SharedAcceptance* shared = nullptr;
   for (const PlanLane& lane : lanes) {
+    if (&lane.acceptance->shared() != shared) {
+      shared = &lane.acceptance->shared();
+      left_.clear();
+      for (const Candidate& candidate : ladder_) left_.push_back(shared->misses_left(candidate.width));
+    }
     const Depths chain = lane.acceptance->chain();
-    for (const Candidate& candidate : ladder_) {
-      const double left = lane.acceptance->shared().misses_left(candidate.width);
-      *tokens++ = expected_tokens(chain, left, std::min(candidate.shape.length, lane.most_length));
+    for (size_t shape = 0; shape < ladder_.size(); ++shape) {
+      *tokens++ =
+          expected_tokens(chain, left_[shape], std::min(ladder_[shape].shape.length, lane.most_length));
     }
   }
 }
@@ -101,7 +107,7 @@ Planner::Choice Planner::choose(size_t lanes, const PlanRound& round) {
   best.rate = static_cast<double>(lanes) / time(lanes, round, best);
   double bar = kMargin * best.rate;
   plain_ = best;
-  found_.assign(ladder_.size(), {});
+  found_.assign(2 * ladder_.size(), {});
   for (size_t shape = 0; shape < ladder_.size(); ++shape) {
     rank(shape, lanes);
     double tokens = static_cast<double>(lanes);
@@ -113,6 +119,7 @@ Planner::Choice Planner::choose(size_t lanes, const PlanRound& round) {
       if (!fits(lanes, round, choice)) break;
       choice.rate = tokens / time(lanes, round, choice);
       if (choice.rate > found_[shape].rate) found_[shape] = choice;
+      found_[ladder_.size() + shape] = choice;
     }
     if (found_[shape].rate <= bar) continue;
     best = found_[shape];
@@ -147,20 +154,22 @@ void Planner::refine(Choice& best, size_t lanes, const PlanRound& round) {
 // Now and then what does not seem to be best, as what is known of it may be wrong or old: of all shapes,
 // plain decoding among them, the one that was tried longest ago for what it is expected to lose, which is at
 // most another round; but more for plain decoding and the shortest drafts, without which nothing that was
-// measured wrong would ever heal. The losses come out of savings.
+// measured wrong would ever heal. A shape for all that can draft counts as another: what passes of many rows
+// cost shows in no round of few. The losses come out of savings.
 void Planner::explore(const std::vector<PlanLane>& lanes, const PlanRound& round, Choice& best) {
   const double usual = time(lanes.size(), round, best);
   savings_ms_ = std::min(savings_ms_ + kExploring * usual, kDearest * usual);
   ++rounds_;
   Choice chosen = best;
   double most = 0.0, price = 0.0;
-  for (size_t i = 0; i <= ladder_.size(); ++i) {
+  for (size_t i = 0; i < tried_.size(); ++i) {
     const Choice& choice = i == 0 ? plain_ : found_[i - 1];
     const int64_t age = rounds_ - tried_[i];
     if (!(choice.rate > 0.0) || age < kRecent) continue;
+    if (i > ladder_.size() && choice.drafting == found_[i - 1 - ladder_.size()].drafting) continue;
     const double loss = std::max(0.0, time(lanes.size(), round, choice) * (1.0 - choice.rate / best.rate));
     const double worth = static_cast<double>(age * age) / (loss + 0.005 * usual);
-    if (loss > (i <= 1 ? kDearest : 1.0) * usual || worth <= most) continue;
+    if (loss > (i <= 1 || i == 1 + ladder_.size() ? kDearest : 1.0) * usual || worth <= most) continue;
     most = worth;
     price = loss;
     chosen = choice;
@@ -179,8 +188,12 @@ void Planner::explore(const std::vector<PlanLane>& lanes, const PlanRound& round
     });
   }
   if (best.drafting == 0) tried_[0] = rounds_;
-  if (best.drafting > best.second) tried_[1 + best.shape] = rounds_;
-  if (best.second > 0) tried_[1 + best.other] = rounds_;
+  const auto mark = [&](size_t shape, size_t count) {
+    tried_[1 + shape] = rounds_;
+    if (count >= found_[ladder_.size() + shape].drafting) tried_[1 + ladder_.size() + shape] = rounds_;
+  };
+  if (best.drafting > best.second) mark(best.shape, best.drafting - best.second);
+  if (best.second > 0) mark(best.other, best.second);
 }
 
 const std::vector<DraftShape>& Planner::plan(const std::vector<PlanLane>& lanes, const PlanRound& round) {

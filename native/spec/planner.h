@@ -78,13 +78,16 @@ class Planner {
   std::vector<Candidate> ladder_;
   double savings_ms_ = 0.0;  // that may be spent on trying what does not seem to pay
   int64_t rounds_ = 0;
-  std::vector<int64_t> tried_;  // [1 + ladder] the last round of each shape, plain decoding first
+  // The last round of each: plain decoding, [ladder] shapes, [ladder] shapes for all lanes.
+  std::vector<int64_t> tried_;
   // Of the round that is planned.
+  std::vector<double> left_;    // [ladder] of the misses of a chain
   std::vector<double> tokens_;  // [lanes, ladder]
   std::vector<size_t> order_;   // lanes, those that gain most by a shape first
   std::vector<size_t> best_order_;
   Choice plain_;
-  std::vector<Choice> found_;  // [ladder] the best of each shape; a rate of 0 where it drafts nothing
+  // [ladder] the best of each shape, [ladder] each for all lanes; a rate of 0 where it drafts nothing.
+  std::vector<Choice> found_;
   std::vector<DraftShape> shapes_;
 };
 

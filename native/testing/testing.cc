@@ -7,6 +7,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   redrafter::testing::add_engine(env, exports);
   redrafter::testing::add_faults(env, exports);
   redrafter::testing::add_io(env, exports);
+  redrafter::testing::add_measure(env, exports);
   redrafter::testing::add_ops(env, exports);
   redrafter::testing::add_planner(env, exports);
   redrafter::testing::add_scheduler(env, exports);

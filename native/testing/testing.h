@@ -14,6 +14,7 @@ void add_drafter(Napi::Env env, Napi::Object exports);    // drafter_bindings.cc
 void add_engine(Napi::Env env, Napi::Object exports);     // engine_bindings.cc
 void add_faults(Napi::Env env, Napi::Object exports);     // fault_bindings.cc
 void add_io(Napi::Env env, Napi::Object exports);         // io_bindings.cc
+void add_measure(Napi::Env env, Napi::Object exports);    // measure_bindings.cc
 void add_planner(Napi::Env env, Napi::Object exports);    // planner_bindings.cc
 void add_ops(Napi::Env env, Napi::Object exports);        // ops_bindings.cc
 void add_scheduler(Napi::Env env, Napi::Object exports);  // scheduler_bindings.cc

@@ -202,6 +202,16 @@ describe.each(FUSED)('matmul %s', (level) => {
       expectSameBytes(ops.matmul(level, 1, args), ops.matmul('oracle', 1, args), JSON.stringify(c));
     });
   });
+  it.each(DTYPES)('%s does so for every number of rows: all tiles, blocks of K and groups of panels', (dtype) => {
+    const [most, n, k] = [70, 200, 530];
+    const c = { rows: most, n, k, dtype, bias: false, residual: 'none', gap: 0 } as const;
+    const args = matmulArgs(c, new Random(7));
+    const expected = ops.matmul('oracle', 1, args);
+    for (const rows of range(most).map((row) => row + 1)) {
+      const y = ops.matmul(level, 2, { ...args, x: args.x.slice(0, rows * k), rows });
+      expectSameBytes(y, expected.subarray(0, rows * n), `${rows} rows`);
+    }
+  });
   it('does so for f16 subnormals, infinities and cancellation', () => {
     const values = [2 ** -24, -(2 ** -24), 2 ** -14, 65504, -65504, Infinity, 1, -1];
     const random = new Random(3);
