@@ -40,7 +40,6 @@ void MaskBatch::add_lane(LaneGrammar& grammar, int64_t first, int64_t nodes, con
 
 void MaskBatch::ask() { exchange_->ask(question_); }
 
-// Without an answer the lanes have no masks, and their error.
 MaskAnswer MaskBatch::answer() {
   MaskAnswer answer = exchange_->wait();
   if (answer.error.empty() &&

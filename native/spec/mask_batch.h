@@ -37,8 +37,9 @@ class MaskBatch {
                 const int32_t* parent);
   bool any() const { return !lanes_.empty(); }
   void ask();
-  // Waits for the answer and sends the masks, for `rows` rows that choose. Lanes without an answer get their
-  // error.
+  // Waits for the answer, with the trees in the order of their lanes. Lanes without one get their error.
+  MaskAnswer answer();
+  // The same, and sends the masks, for `rows` rows that choose.
   void receive(int64_t rows, Stream& stream);
   // Whether the text of a row is complete and nothing but its end may follow. Such a row chooses -1.
   bool ends(int64_t row) const;
@@ -51,7 +52,6 @@ class MaskBatch {
 
  private:
   int32_t* words(int64_t mask) const;
-  MaskAnswer answer();
 
   struct Lane {
     LaneGrammar* grammar;

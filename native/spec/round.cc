@@ -43,6 +43,7 @@ Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, Mas
       hidden_(model.backend(), model.limits().rows, model.config().hidden),
       control_(model.backend(), model.limits().rows),
       masks_(model.backend(), model.limits().rows, model.config().vocab, exchange),
+      draft_masks_(model.backend(), model.limits().rows, model.config().vocab),
       host_results_(model.backend(), results_capacity(model)),
       logprobs_(model.backend(), model.limits().rows, model.config().vocab),
       graphs_(model.backend()) {
@@ -200,11 +201,54 @@ void Round::draft() {
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
     if (g.width == 0) continue;
+    const std::function<DraftMask(const BeamsSoFar&)> between = [this, &g](const BeamsSoFar& beams) {
+      return mask_beams(g, beams);
+    };
     drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length,
-                       g.nodes, -std::numeric_limits<float>::infinity()},
+                       g.nodes, -std::numeric_limits<float>::infinity(), draft_masks_.from(g.first), 0,
+                       model_.backend().host_memory ? &between : nullptr},
                       {device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
                        device_.tree_depth + g.first_node, device_results_.nodes + g.first});
   }
+}
+
+// What the grammars of lanes allow behind each of their beams, as far as there are any. Behind the end of a
+// text nothing is chosen, so anything may be drafted there, and the beams stay as long as the others.
+DraftMask Round::mask_beams(const Group& group, const BeamsSoFar& b) {
+  masks_.clear();
+  std::vector<std::vector<int64_t>> leaves;  // by lane that is asked for: nodes of its beams
+  std::vector<int64_t> first_row;
+  for (int64_t i = 0; i < b.lanes; ++i) {
+    const Lane* lane = order_[static_cast<size_t>(group.first + b.first_lane + i)];
+    if (lane == nullptr || lane->grammar == nullptr || !lane->grammar->error.empty()) continue;
+    std::vector<int32_t> token{kRoot}, parent{kNoParent};
+    leaves.emplace_back();
+    first_row.push_back(i * b.beams);
+    for (int64_t beam = 0; beam < (b.live == nullptr ? 1 : b.live[i]); ++beam) {
+      int32_t node = 0;
+      for (int64_t column = 1; column < b.step; ++column) {
+        token.push_back(b.tokens[(i * b.beams + beam) * b.columns + column]);
+        parent.push_back(node);
+        node = static_cast<int32_t>(token.size()) - 1;
+      }
+      leaves.back().push_back(node);
+    }
+    masks_.add_lane(*lane->grammar, 0, static_cast<int64_t>(token.size()), token.data(), parent.data());
+  }
+  if (!masks_.any()) return {};
+  masks_.ask();
+  const MaskAnswer found = masks_.answer();
+  const int64_t words = mask_words(model_.config().vocab);
+  draft_masks_.begin_beams(group.first + b.first_lane, b.lanes, b.beams);
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    for (size_t beam = 0; found.trees[i].known && beam < leaves[i].size(); ++beam) {
+      const int32_t mask = found.trees[i].mask[static_cast<size_t>(leaves[i][beam])];
+      if (mask >= 0)
+        draft_masks_.allow(first_row[i] + static_cast<int64_t>(beam),
+                           &found.words[static_cast<size_t>(mask * words)]);
+    }
+  }
+  return draft_masks_.beams();
 }
 
 void Round::add_prompt(const Lane& lane) {
@@ -255,6 +299,16 @@ void Round::fill_control() {
     }
   }
   control_.upload(stream_);
+}
+
+// What must not be drafted. Sent like control, and before the lanes draft.
+void Round::fill_draft_masks() {
+  draft_masks_.clear();
+  for (int64_t i = 0; i < drafting_; ++i) {
+    const Lane* lane = order_[static_cast<size_t>(i)];
+    draft_masks_.add_lane(lane == nullptr ? nullptr : lane->control.get());
+  }
+  draft_masks_.upload(stream_);
 }
 
 void Round::place_trees() {
@@ -388,7 +442,8 @@ void Round::ask_masks() {
 // Control works on arrays that may have moved since the graphs that know them were recorded.
 RoundGraphs::Shape Round::shape(Part part) const {
   RoundGraphs::Shape shape{positions_bound(), control_.any() ? control_.moves() : 0,
-                           control_.keeps_logits() ? 1 : 0, static_cast<int64_t>(part)};
+                           control_.keeps_logits() ? 1 : 0, static_cast<int64_t>(part),
+                           draft_masks_.any() ? 1 : 0};
   for (const Group& g : groups_) shape.insert(shape.end(), {g.lanes, g.width, g.length, g.nodes});
   return shape;
 }
@@ -485,6 +540,7 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes, const std::function<void(
   place_groups();
   place_results();
   fill_lanes();
+  fill_draft_masks();
   masks_.clear();
   const RoundTimes times = model_.backend().host_memory ? run_in_steps() : run_at_once(meanwhile);
   logprobs_.clear();

@@ -13,6 +13,7 @@
 #include "spec/acceptance.h"
 #include "spec/control_batch.h"
 #include "spec/costs.h"
+#include "spec/draft_masks.h"
 #include "spec/drafter.h"
 #include "spec/hidden_rows.h"
 #include "spec/logprobs.h"
@@ -91,6 +92,7 @@ class Round {
   HiddenRows& hidden() { return hidden_; }
   ControlBatch& control() { return control_; }
   MaskBatch& masks() { return masks_; }
+  DraftMasks& draft_masks() { return draft_masks_; }
 
   // Backend memory that a round over this model takes beside those of model, drafter and cache.
   static int64_t workspace_bytes(const Model& model);
@@ -136,6 +138,7 @@ class Round {
   void fill_lanes();
   void fill_rows(const int32_t* nodes);
   void fill_control();
+  void fill_draft_masks();
   void add_prompt(const Lane& lane);
   RoundTimes run_in_steps();
   RoundTimes run_at_once(const std::function<void()>& meanwhile);
@@ -147,6 +150,7 @@ class Round {
   void launch(Part part);
   bool has_masks() const;
   void ask_masks();
+  DraftMask mask_beams(const Group& group, const BeamsSoFar& beams);
   void draft();
   void place_trees();
   void forward();
@@ -170,6 +174,7 @@ class Round {
   HiddenRows hidden_;
   ControlBatch control_;
   MaskBatch masks_;
+  DraftMasks draft_masks_;
   DeviceBuffer workspace_;
   Arrays device_{};
   HostBuffer host_results_;

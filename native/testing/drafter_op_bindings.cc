@@ -85,7 +85,7 @@ Napi::Value residual(OpCall& call) {
   return call.take(next);
 }
 
-// headTop {z, head, rows, top}: {token, logit, logSumExp}
+// headTop {z, head, rows, top, mask?, maskIndex?, maskWords?, idMap?}: {token, logit, logSumExp}
 Napi::Value head_top(OpCall& call) {
   const Fields& p = call.params();
   const int64_t rows = p.integer("rows"), top = p.integer("top");
@@ -93,9 +93,25 @@ Napi::Value head_top(OpCall& call) {
   const Matrix head = p.matrix("head");
   int32_t* token = call.out<int32_t>(rows * top);
   float *logit = call.out<float>(rows * top), *sum = call.out<float>(rows);
-  call.backend().head_top({p.in<float>("z", rows * head.cols), head, rows, top, token, logit, sum,
-                           call.scratch(rows * head_top_scratch(head.rows))},
-                          call.stream());
+  HeadTopParams params{p.in<float>("z", rows * head.cols),
+                       head,
+                       rows,
+                       top,
+                       token,
+                       logit,
+                       sum,
+                       call.scratch(rows * head_top_scratch(head.rows))};
+  if (p.has("mask")) {
+    params.mask_words = p.integer("maskWords");
+    const int64_t words = p.length<int32_t>("mask"), masked = p.length<int32_t>("maskIndex");
+    REDRAFTER_REQUIRE(params.mask_words > 0 && masked > 0 && rows % masked == 0, "ERR_INVALID_ARGUMENT",
+                      "mask");
+    params.mask = reinterpret_cast<const uint32_t*>(p.in<int32_t>("mask", words));
+    params.mask_index = p.indices("maskIndex", masked, -1, words / params.mask_words);
+    params.mask_rows = rows / masked;
+    if (p.has("idMap")) params.id_map = p.indices("idMap", head.rows, 0, 32 * params.mask_words);
+  }
+  call.backend().head_top(params, call.stream());
   auto result = Napi::Object::New(call.env());
   result["token"] = call.take(token);
   result["logit"] = call.take(logit);

@@ -189,6 +189,35 @@ describeLevels('masks', (level) => {
     }
   });
 
+  it('drafts nothing that is banned, and on the CPU nothing that may not follow', async () => {
+    const own = await TestEngine.load(paths.model, { device, drafter: paths.drafter, contextTokens: 256 });
+    const seen = { nodes: 0, banned: 0, refused: 0 };
+    const stopOwn = own.provideMasks(matchers, async (question, all) => {
+      const [, , , accepted = 0, nodes = 0] = question;
+      const tokens = question.subarray(5 + accepted + 1, 5 + accepted + nodes);
+      seen.nodes += tokens.length;
+      seen.banned += tokens.filter((id) => [3, 9, 12, 5].includes(id)).length;
+      const answer = await answerTo(question, all);
+      seen.refused += answer.subarray(3, 3 + nodes).filter((mask) => mask === -1).length;
+      return answer;
+    });
+    const control = { bannedTokenIds: [3, 9, 12], logitBias: { 5: -30 } };
+    const options = { ...(CASES[1] as Masked).options, ...nativeControl(control) };
+    const c = { ...(CASES[1] as Masked), control, options, ending: false };
+    const plain = await runOn(engine, c);
+    const drafted = await runOn(own, c, { beamWidth: 6, beamLength: 3 });
+    expectLossless(plain, drafted, 'masked drafts');
+    expect(seen.nodes).toBeGreaterThan(100);
+    expect(seen.banned).toBe(0);
+    if (level.startsWith('cuda')) expect(seen.refused).toBeGreaterThan(0);
+    else expect(seen.refused).toBe(0);
+    const free = { ...c, control: {}, options: (CASES[1] as Masked).options };
+    await runOn(own, free, { beamWidth: 6, beamLength: 3 });
+    expect(seen.banned, 'without bans they come').toBeGreaterThan(0);
+    stopOwn();
+    await own.close();
+  });
+
   it('fails what has no matcher, and what nothing may follow, and others go on', async () => {
     matchers.set(++last, {
       ...{ position: () => Promise.resolve({ mask: new Int32Array(Math.ceil(vocab / 32)), ends: false }) },
