@@ -62,7 +62,10 @@ async function run(): Promise<void> {
     if (matchers.size > 0) question = addon.nextMasks(exchange, answer, queue.length === 0 ? PATIENCE_MS : 0);
     else if (queue.length === 0) break;
     answer = NOTHING;
-    if (question.length === 1) return void port.close(); // the engine is closed
+    if (question.length === 1) {
+      port.close(); // the engine is closed
+      return;
+    }
     if (question.length > 0) answer = await answerTo(question, matchers);
     else await handleNext();
   }

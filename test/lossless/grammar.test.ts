@@ -49,24 +49,27 @@ const told = ({ tokenIds, finishReason, text, logprobs }: GenerationResult): obj
 });
 
 describe('a grammar', () => {
-  it.each(Object.entries(GRAMMARS))('%s: the same with drafting on and off, greedy and seeded', async (name, grammar) => {
-    let accepted = 0;
-    for (const sampling of [
-      {},
-      ...[1, 2, 3].map((seed) => ({ temperature: 1.5, seed })),
-      { temperature: 0.8, seed: 4, topP: 0.9 },
-    ]) {
-      const options = { grammar, logprobs: 1, ...sampling };
-      const plain = await run({ ...options, drafting: false });
-      for (const [beamWidth, beamLength] of SHAPES) {
-        const drafted = await run({ ...options, beamWidth, beamLength });
-        expect(told(drafted)).toEqual(told(plain));
-        accepted += drafted.stats.acceptedByDepth[1] ?? 0;
+  it.each(Object.entries(GRAMMARS))(
+    '%s: the same with drafting on and off, greedy and seeded',
+    async (name, grammar) => {
+      let accepted = 0;
+      for (const sampling of [
+        {},
+        ...[1, 2, 3].map((seed) => ({ temperature: 1.5, seed })),
+        { temperature: 0.8, seed: 4, topP: 0.9 },
+      ]) {
+        const options = { grammar, logprobs: 1, ...sampling };
+        const plain = await run({ ...options, drafting: false });
+        for (const [beamWidth, beamLength] of SHAPES) {
+          const drafted = await run({ ...options, beamWidth, beamLength });
+          expect(told(drafted)).toEqual(told(plain));
+          accepted += drafted.stats.acceptedByDepth[1] ?? 0;
+        }
+        expect(told(await run(options)), 'a shape for each round').toEqual(told(plain));
       }
-      expect(told(await run(options)), 'a shape for each round').toEqual(told(plain));
-    }
-    if (name !== 'shapes') expect(accepted, 'drafts below drafts').toBeGreaterThan(0);
-  });
+      if (name !== 'shapes') expect(accepted, 'drafts below drafts').toBeGreaterThan(0);
+    },
+  );
 
   it('is followed as a reference follows it, that masks each token from the whole text', async () => {
     const compiler = await Compiler.create(model.tokenizer as Tokenizer, model.info.vocab);
