@@ -1,15 +1,17 @@
 // Is adaptive drafting as fast as the best fixed shape, and never slower than plain decoding? The bundled model widened until
 // its weights no longer fit a cache, with a trained drafter, one of random weights and none, for several batch sizes. Every
-// fixed shape of a ladder runs once; then the fastest few, plain decoding and adaptive drafting take turns, and the medians of
-// what they give in the same turns are compared. All of them must give the same ids.
+// fixed shape of a ladder runs twice; then the fastest few, plain decoding and adaptive drafting take turns, and the medians of
+// what they give in the same turns are compared, with the quartiles of those ratios. All of them must give the same ids.
 //
-//   node bench/adaptive.mjs [--factor N] [--batches 1,2,4,8,16] [--drafters trained,random,none] [--tokens N] [--repeats N]
-//                           [--threads N] [--minutes N] [--json FILE]
+//   node bench/adaptive.mjs [--factor N] [--batches 1,2,4,8,16] [--drafters trained,random,none] [--tokens N] [--seconds N]
+//                           [--threads N] [--json FILE]
 //
+// --seconds: how long ways take turns, for each drafter and batch size; five turns at least. With --json FILE results are added
+// to those that FILE has of the same model and length, so that a run can be made in parts.
 // Exits with 1 where a bar is missed.
 import { Buffer } from 'node:buffer';
 import { spawnSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync, writeFileSync, writeSync, cpSync } from 'node:fs'; // prettier-ignore
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync, writeFileSync, writeSync, cpSync } from 'node:fs'; // prettier-ignore
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +22,8 @@ import { Model, version } from '../dist/index.mjs';
 
 /** @typedef {{ name: string, options: import('../dist/index.mjs').GenerateOptions }} Way */
 /** @typedef {{ way: Way, rates: number[] }} Measured */
+/** @typedef {{ drafter: string, batch: number }} Result */
+/** @typedef {{ model: string, tokens: number, results: Result[] }} Report */
 /** @typedef {{ dtype: string, data_offsets: [number, number] }} Stored */
 
 const { values } = parseArgs({
@@ -27,17 +31,15 @@ const { values } = parseArgs({
     factor: { type: 'string', default: '5' },
     batches: { type: 'string', default: '1,2,4,8,16' },
     drafters: { type: 'string', default: 'trained,random,none' },
-    tokens: { type: 'string', default: '48' },
-    repeats: { type: 'string', default: '5' },
+    tokens: { type: 'string', default: '96' },
+    seconds: { type: 'string', default: '30' },
     threads: { type: 'string' },
-    minutes: { type: 'string', default: '8' },
     json: { type: 'string' },
   },
 });
 const root = fileURLToPath(new URL('..', import.meta.url));
 const bundled = join(root, 'models/ts-declarations');
 const tokens = Number(values.tokens);
-const deadline = performance.now() + Number(values.minutes) * 60_000;
 
 /** The least that adaptive drafting must give of the best fixed shape, and of plain decoding. */
 const BAR = 0.98;
@@ -49,9 +51,11 @@ const LADDER = [
   [1, 3],
   [1, 4],
   [1, 6],
+  [1, 8],
   [2, 3],
   [2, 5],
   [4, 4],
+  [4, 6],
   [8, 5],
 ];
 /** @type {Way} */
@@ -108,13 +112,15 @@ function randomized(from) {
   return out;
 }
 
-/** @param {number[]} list */
-function median(list) {
+/**
+ * @param {number[]} list
+ * @param {number} [share] 0.5: the median
+ */
+function quantile(list, share = 0.5) {
   const sorted = list.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1
-    ? (sorted[middle] ?? NaN)
-    : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
+  const at = (sorted.length - 1) * share;
+  const below = sorted[Math.floor(at)] ?? NaN;
+  return below + (at - Math.floor(at)) * ((sorted[Math.ceil(at)] ?? NaN) - below);
 }
 
 /** @type {unknown} */
@@ -166,37 +172,42 @@ async function compare(model, batch, drafts) {
     options: { beamWidth, beamLength },
   }));
   await rate(model, batch, ADAPTIVE);
-  const searched = [];
-  for (const way of fixed) searched.push({ way, tried: await rate(model, batch, way) });
+  const searched = fixed.map((way) => ({ way, tried: 0 }));
+  for (let run = 0; run < 2; run++) {
+    for (const one of searched) one.tried = Math.max(one.tried, await rate(model, batch, one.way));
+  }
   searched.sort((a, b) => b.tried - a.tried);
   /** @type {Measured[]} */
-  const all = [PLAIN, ...searched.slice(0, 2).map(({ way }) => way), ADAPTIVE].map((way) => ({ way, rates: [] }));
-  for (let turn = 0; turn < Number(values.repeats) && (turn === 0 || performance.now() < deadline); turn++) {
+  const all = [PLAIN, ...searched.slice(0, 3).map(({ way }) => way), ADAPTIVE].map((way) => ({ way, rates: [] }));
+  const until = performance.now() + Number(values.seconds) * 1000;
+  for (let turn = 0; turn < 5 || performance.now() < until; turn++) {
     // Each turn begins elsewhere, so that nobody always follows the same one.
     for (let i = 0; i < all.length; i++) {
       const one = all[(i + turn) % all.length];
       one?.rates.push(await rate(model, batch, one.way));
     }
   }
-  const rates = all.map(({ way, rates: own }) => ({ name: way.name, tokensPerSecond: median(own) }));
   const adaptive = all.at(-1)?.rates ?? [];
-  /** The median over turns of adaptive drafting beside another way, each within its turn. */
-  const beside = (/** @type {Measured} */ { rates: own }) =>
-    median(adaptive.map((value, turn) => value / (own[turn] ?? NaN)));
-  const ratios = all.slice(0, -1).map((one) => ({ name: one.way.name, ratio: beside(one) }));
-  const slowest = ratios.reduce((a, b) => (b.ratio < a.ratio ? b : a));
+  /** Adaptive drafting beside another way, each within its turn: the median over turns, and the quartiles. */
+  const beside = (/** @type {number[]} */ own) => {
+    const ratios = adaptive.map((value, turn) => value / (own[turn] ?? NaN));
+    return { ratio: quantile(ratios), quartiles: [quantile(ratios, 0.25), quantile(ratios, 0.75)] };
+  };
+  const rates = all.map(({ way, rates: own }) => ({ name: way.name, tokensPerSecond: quantile(own), ...beside(own) }));
+  const best = rates.slice(0, -1).reduce((a, b) => (b.tokensPerSecond > a.tokensPerSecond ? b : a));
   return {
     batch,
     rates,
     searched: searched.map(({ way, tried }) => ({ name: way.name, tokensPerSecond: tried })),
-    best: slowest.name,
-    ofBest: slowest.ratio,
-    ofPlain: ratios[0]?.ratio ?? NaN,
+    best: best.name,
+    ofBest: best.ratio,
+    ofPlain: rates[0]?.ratio ?? NaN,
     turns: adaptive.length,
   };
 }
 
 const log = (/** @type {string} */ text) => process.stderr.write(`${text}\n`);
+/** @type {({ drafter: string } & Awaited<ReturnType<typeof compare>>)[]} */
 const results = [];
 let missed = 0;
 try {
@@ -229,7 +240,11 @@ try {
     const { device, level, dtype, threads: used } = model.info;
     if (values.json !== undefined) {
       const engine = { version: version(), device, level, dtype, threads: used };
-      const report = { date: new Date().toISOString().slice(0, 10), engine, model: `ts-declarations, widened ${values.factor} times`, weightBytes: bytes, tokens, bar: BAR, results }; // prettier-ignore
+      const label = `ts-declarations, widened ${values.factor} times`;
+      const before = existsSync(values.json) ? /** @type {Report} */ (JSON.parse(readFileSync(values.json, 'utf8'))) : undefined; // prettier-ignore
+      const kept = before?.model === label && before.tokens === tokens ? before.results : [];
+      const others = kept.filter((a) => !results.some((b) => b.drafter === a.drafter && b.batch === a.batch));
+      const report = { date: new Date().toISOString().slice(0, 10), engine, model: label, weightBytes: bytes, tokens, bar: BAR, results: [...others, ...results] }; // prettier-ignore
       writeFileSync(values.json, `${JSON.stringify(report, undefined, 1)}\n`);
     }
     await model.dispose();

@@ -9,28 +9,30 @@
 namespace redrafter {
 namespace {
 
-// Shares of a new observation. The common factor follows quickly and takes up what all sizes have in common,
-// so that curves learn slowly what distinguishes them.
-constexpr double kScaleRate = 0.25, kCurveRate = 0.3, kOverheadRate = 0.1;
-constexpr double kAtFirst = 5.0, kMostKnown = 30.0, kForget = 0.995;
+// Standard deviations of logarithms. A round is off by kNoise without any reason; what all have in common
+// moves by kDrift a round; a point was measured at load as well as kPoint, neighbours kAlike doublings away
+// less than half together.
+constexpr double kNoise = 0.1, kCommon = 0.4, kDrift = 0.02, kPoint = 0.15, kAlike = 1.5;
+// What was learnt about points becomes uncertain again within some 500 rounds.
+constexpr double kKeep = 0.998;
 // One round that was interrupted must not count for many.
-constexpr double kMostLog = 0.7;
+constexpr double kMostLog = 0.3;
+constexpr double kOverheadRate = 0.1;
 
-double bounded_log(double ratio) { return std::clamp(std::log(ratio), -kMostLog, kMostLog); }
+double square(double x) { return x * x; }
 
 }  // namespace
 
 CostCurve::CostCurve(std::vector<Point> points) : points_(std::move(points)) {
   REDRAFTER_CHECK(!points_.empty() && points_[0].size == 1);
-  known_.assign(points_.size(), kAtFirst);
-  smooth();
+  correct(std::vector<double>(points_.size(), 0.0).data());
 }
 
 // Neighbours that fall become their mean, until none does: the nearest monotone curve.
-void CostCurve::smooth() {
+void CostCurve::correct(const double* log_factors) {
   runs_.clear();
-  for (const Point& point : points_) {
-    Run run{point.ms, 1};
+  for (size_t i = 0; i < points_.size(); ++i) {
+    Run run{points_[i].ms * std::exp(log_factors[i]), 1};
     while (!runs_.empty() && runs_.back().mean() > run.mean()) {
       run = {run.sum + runs_.back().sum, run.count + runs_.back().count};
       runs_.pop_back();
@@ -39,6 +41,16 @@ void CostCurve::smooth() {
   }
   smooth_.clear();
   for (const Run& run : runs_) smooth_.insert(smooth_.end(), run.count, run.mean());
+}
+
+CostCurve::Place CostCurve::place(int64_t size) const {
+  const auto above = std::upper_bound(points_.begin() + 1, points_.end(), size,
+                                      [](int64_t value, const Point& point) { return value < point.size; });
+  const auto point = static_cast<size_t>(above - points_.begin()) - 1;
+  if (above == points_.end()) return {point, 0.0};
+  const int64_t from = points_[point].size;
+  return {point,
+          static_cast<double>(std::max<int64_t>(size - from, 0)) / static_cast<double>(above->size - from)};
 }
 
 double CostCurve::at(int64_t size) const {
@@ -51,37 +63,29 @@ double CostCurve::at(int64_t size) const {
   return std::max(smooth_[left] + slope * static_cast<double>(size - (above - 1)->size), smooth_[0]);
 }
 
-void CostCurve::move(size_t point, double log_ratio, double share) {
-  known_[point] = std::min(known_[point] + share, kMostKnown);
-  points_[point].ms *= std::exp(kCurveRate * log_ratio * share / (known_[point] + 1.0));
-}
-
-void CostCurve::correct(int64_t size, double ratio) {
-  const double log_ratio = bounded_log(ratio);
-  for (double& known : known_) known *= kForget;
-  const auto above = std::lower_bound(points_.begin(), points_.end(), size,
-                                      [](const Point& point, int64_t value) { return point.size < value; });
-  const auto right = static_cast<size_t>(above - points_.begin());
-  if (above == points_.end()) {
-    move(right - 1, log_ratio, 1.0);
-  } else if (above->size == size || right == 0) {
-    move(right, log_ratio, 1.0);
-  } else {
-    const Point& left = points_[right - 1];
-    const double share = static_cast<double>(size - left.size) / static_cast<double>(above->size - left.size);
-    move(right - 1, log_ratio, 1.0 - share);
-    move(right, log_ratio, share);
-  }
-  smooth();
-}
-
-void CostCurve::scale(double factor) {
-  for (Point& point : points_) point.ms *= factor;
-  smooth();
-}
-
 RoundCosts::RoundCosts(CostCurve forward, CostCurve draft_step)
-    : forward_(std::move(forward)), draft_step_(std::move(draft_step)) {}
+    : forward_(std::move(forward)), draft_step_(std::move(draft_step)) {
+  const size_t forward_points = forward_.points().size();
+  const size_t count = 1 + forward_points + draft_step_.points().size();
+  log_.assign(count, 0.0);
+  by_.assign(count, 0.0);
+  gain_.assign(count, 0.0);
+  prior_.assign(count * count, 0.0);
+  prior_[0] = square(kCommon);
+  const auto relate = [&](const CostCurve& curve, size_t first) {
+    const std::vector<CostCurve::Point>& points = curve.points();
+    for (size_t i = 0; i < points.size(); ++i) {
+      for (size_t j = 0; j < points.size(); ++j) {
+        const double doublings =
+            std::log2(static_cast<double>(points[i].size) / static_cast<double>(points[j].size));
+        prior_[(first + i) * count + first + j] = square(kPoint) * std::exp(-std::abs(doublings) / kAlike);
+      }
+    }
+  };
+  relate(forward_, 1);
+  relate(draft_step_, 1 + forward_points);
+  covariance_ = prior_;
+}
 
 // The drafter takes at most kMaxBeamWidth beams at a time; the first step of each has one beam a lane.
 double RoundCosts::steps_ms(const RoundShape::Group& group) const {
@@ -96,19 +100,62 @@ double RoundCosts::steps_ms(const RoundShape::Group& group) const {
 
 double RoundCosts::draft_ms(const RoundShape::Group& group) const { return scale_ * steps_ms(group); }
 
+void RoundCosts::depend_on(const CostCurve& curve, size_t first, int64_t size, double share) {
+  const CostCurve::Place place = curve.place(size);
+  by_[first + place.point] += share * (1.0 - place.share);
+  if (place.share > 0.0) by_[first + place.point + 1] += share * place.share;
+}
+
+// A Kalman filter's update by one observation that depends on log_ as by_ says, and its prediction for the
+// next. by_ is left empty.
+void RoundCosts::learn(double log_ratio) {
+  const size_t count = log_.size();
+  std::fill(gain_.begin(), gain_.end(), 0.0);
+  double variance = square(kNoise);
+  for (size_t i = 0; i < count; ++i) {
+    if (by_[i] == 0.0) continue;
+    const double* row = &covariance_[i * count];
+    for (size_t j = 0; j < count; ++j) gain_[j] += by_[i] * row[j];
+  }
+  for (size_t i = 0; i < count; ++i) variance += by_[i] * gain_[i];
+  const double step = std::clamp(log_ratio, -kMostLog, kMostLog) / variance;
+  for (size_t i = 0; i < count; ++i) {
+    log_[i] += step * gain_[i];
+    double* row = &covariance_[i * count];
+    const double* prior = &prior_[i * count];
+    const double share = gain_[i] / variance;
+    for (size_t j = 0; j < count; ++j)
+      row[j] = kKeep * (row[j] - share * gain_[j]) + (1.0 - kKeep) * prior[j];
+  }
+  covariance_[0] += square(kDrift);
+  std::fill(by_.begin(), by_.end(), 0.0);
+}
+
 void RoundCosts::observe(const RoundShape& round, double draft_ms, double verify_ms, double host_ms) {
+  const size_t first_draft = 1 + forward_.points().size();
   double draft = 0.0;
   for (const RoundShape::Group& group : round.drafts) draft += RoundCosts::draft_ms(group);
   const double forward = forward_ms(round.rows), took = std::max(draft_ms, 0.0) + verify_ms;
   if (!(took > 0.0)) return;
-  const bool apart = draft_ms >= 0.0 && draft > 0.0;  // else only the whole is known
-  const double both = took / (draft + forward);
-  forward_.correct(round.rows, apart ? verify_ms / forward : both);
-  const double ratio = apart ? std::max(draft_ms, 1e-6) / draft : both;
-  for (const RoundShape::Group& group : round.drafts) {
-    draft_step_.correct(std::min(group.lanes * group.width, kMaxBeamWidth), ratio);
+  const bool apart = draft_ms >= 0.0;  // else only the whole is known
+  const auto depend_on_drafts = [&](double share) {
+    for (const RoundShape::Group& group : round.drafts)
+      depend_on(draft_step_, first_draft, std::min(group.lanes * group.width, kMaxBeamWidth),
+                share * RoundCosts::draft_ms(group) / draft);
+  };
+  const double whole = apart ? forward : draft + forward;
+  by_[0] = 1.0;
+  depend_on(forward_, 1, round.rows, forward / whole);
+  if (!apart && draft > 0.0) depend_on_drafts(draft / whole);
+  learn(std::log((apart ? verify_ms : took) / whole));
+  if (apart && draft > 0.0) {
+    by_[0] = 1.0;
+    depend_on_drafts(1.0);
+    learn(std::log(std::max(draft_ms, 1e-6) / draft));
   }
-  scale_ *= std::exp(kScaleRate * bounded_log(both));
+  scale_ = std::exp(log_[0]);
+  forward_.correct(&log_[1]);
+  draft_step_.correct(&log_[first_draft]);
   overhead_ms_ += kOverheadRate * (std::min(std::max(host_ms, 0.0), forward) - overhead_ms_);
 }
 

@@ -21,22 +21,25 @@ class CostCurve {
   // At least one point; sizes ascend from 1 on, times are above 0.
   explicit CostCurve(std::vector<Point> points);
   double at(int64_t size) const;
-  // Moves the points around `size` towards `ratio` times their times, those that are nearer by more of it;
-  // points that were seldom corrected follow faster.
-  void correct(int64_t size, double ratio);
-  void scale(double factor);
+
+  const std::vector<Point>& points() const { return points_; }
+  // The point at or before `size`, and how much of the way to the next one it is: up to 1.
+  struct Place {
+    size_t point;
+    double share;
+  };
+  Place place(int64_t size) const;
+  // From now on points take exp(log_factors[i]) times as long as measured.
+  void correct(const double* log_factors);
 
  private:
-  void smooth();
-  void move(size_t point, double log_ratio, double share);
   struct Run {
     double sum;
     size_t count;
     double mean() const { return sum / static_cast<double>(count); }
   };
-  std::vector<Point> points_;   // as measured and corrected
-  std::vector<double> known_;   // how many recent corrections each stands for
-  std::vector<double> smooth_;  // their times made monotone
+  std::vector<Point> points_;   // as measured
+  std::vector<double> smooth_;  // their times corrected and made monotone
   std::vector<Run> runs_;       // of neighbours; kept, as every round corrects
 };
 
@@ -64,9 +67,20 @@ class RoundCosts {
 
  private:
   double steps_ms(const RoundShape::Group& group) const;
+  void depend_on(const CostCurve& curve, size_t first, int64_t size, double share);
+  void learn(double log_ratio);
+
   CostCurve forward_, draft_step_;
-  double scale_ = 1.0;  // measured rounds to what was measured at first: a machine that is busy, longer texts
+  double scale_ = 1.0;  // exp(log_[0])
   double overhead_ms_ = 0.0;
+
+  // Logarithms of what everything has in common (a machine that is busy, longer texts) and of each point of
+  // both curves, to what was measured at first. They are normal variables with covariance_, which learn by a
+  // Kalman filter: what a round took longer goes to them by how uncertain each is, and a round of another
+  // size tells which of them it was. Points of a curve are alike by how near they are.
+  std::vector<double> log_;
+  std::vector<double> covariance_, prior_;  // [log_, log_]
+  std::vector<double> by_, gain_;           // of one observation: how its logarithm depends on each
 };
 
 }  // namespace redrafter
