@@ -4,16 +4,38 @@ import { ebnfCharacter } from './characters.js';
 import { jsonSchemaToEbnf } from './json-schema.js';
 import { parseRegex, regexToEbnf } from './regex.js';
 
+/** Any JSON value. */
+export interface JsonGrammar {
+  /** Says so. */
+  type: 'json';
+}
+
+/** A JSON value that a schema allows. */
+export interface JsonSchemaGrammar {
+  /** Says so. */
+  type: 'json_schema';
+  /** The schema, as `JSON.stringify` writes it; the guide on constrained decoding lists the keywords. */
+  schema: object | boolean;
+}
+
+/** A text that a regular expression matches as a whole. */
+export interface RegexGrammar {
+  /** Says so. */
+  type: 'regex';
+  /** The expression in the syntax of JavaScript with the flag `u`, at most 2^18 UTF-16 units. */
+  pattern: string;
+}
+
+/** A text that follows rules. */
+export interface EbnfGrammar {
+  /** Says so. */
+  type: 'ebnf';
+  /** The rules in the EBNF of XGrammar, at most 2^18 UTF-16 units; the text follows `root`. */
+  grammar: string;
+}
+
 /** What a generated text must follow; see `GenerateOptions.grammar`. */
-export type Grammar =
-  /** Any JSON value. */
-  | { type: 'json' }
-  /** A JSON value that the schema allows: an object, as `JSON.stringify` would write it. */
-  | { type: 'json_schema'; schema: object | boolean }
-  /** A regular expression in the syntax of JavaScript, which the whole text matches. */
-  | { type: 'regex'; pattern: string }
-  /** Rules in the EBNF of XGrammar; the text follows the rule `root`. */
-  | { type: 'ebnf'; grammar: string };
+export type Grammar = JsonGrammar | JsonSchemaGrammar | RegexGrammar | EbnfGrammar;
 
 const MOST_UNITS = 2 ** 18;
 
