@@ -26,6 +26,8 @@ export interface NativeEngineOptions {
   kvTokens: number;
   /** Most prompt tokens of one request in a pass, and of all requests while any decodes; 0 for 256. Never changes a result. */
   prefillChunk: number;
+  /** Appends and generations that run at a time, 0 for as many as there is room for. */
+  maxActiveRequests: number;
   /** Appends and generations that may wait, 0 for 1024. */
   maxQueuedRequests: number;
   /** Tokens of their input that may wait, 0 for 4 x kvTokens. */
@@ -214,7 +216,8 @@ export type NativeMessage =
   /** Loading failed, or the engine died: every ticket, open or later, fails with the same code. */
   | { type: 'failed'; code: string; message: string }
   /** A ticket of openSession, forkSession, rewindSession, append, saveSession, closeSession or clearPrefixes was carried out. */
-  | { type: 'done'; ticket: number; tokens: number; kvTokens: number }
+  /** `reusedTokens`: of an append, tokens of the session whose KV was there when it began to compute. */
+  | { type: 'done'; ticket: number; tokens: number; kvTokens: number; reusedTokens: number }
   | { type: 'error'; ticket: number; code: string; message: string }
   /** New tokens of a generate ticket. Logprob arrays are present when asked for; topIds is [tokens * k]. */
   | {

@@ -44,6 +44,11 @@ export interface MemoryOptions {
 /** Options of `Model.load`. */
 export interface LoadOptions extends MemoryOptions {
   /**
+   * Requests (`generate`, `append`) that run at a time, 1 to 2^31-1, the paused ones included; more wait. Fewer at a time are
+   * faster each, and slower together. Default: as many as the KV cache has room for.
+   */
+  maxActiveRequests?: number;
+  /**
    * Requests (`generate`, `append`) that may wait to be admitted, 1 to 2^31-1; one more fails with ERR_QUEUE_FULL. A request waits
    * for an instant at least, so give it as many as are started at once. Default: 1024.
    */

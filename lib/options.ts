@@ -71,7 +71,8 @@ const MEMORY_KEYS = [
 ] as const;
 const LOAD_KEYS = [
   ...MEMORY_KEYS,
-  ...(['maxQueuedRequests', 'maxQueuedTokens', 'prefixCacheBytes', 'onProgress', 'signal'] as const),
+  ...(['maxActiveRequests', 'maxQueuedRequests', 'maxQueuedTokens', 'prefixCacheBytes'] as const),
+  ...(['onProgress', 'signal'] as const),
 ] as const;
 
 /** Checked arguments of `Model.load`. */
@@ -107,6 +108,7 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     contextTokens: read.integer('contextTokens', 0, 1, INT_MAX),
     kvTokens: read.integer('kvTokens', 0, 1, INT_MAX),
     prefillChunk: read.integer('prefillChunk', 0, 1, LIMITS.prefillChunk),
+    maxActiveRequests: read.integer('maxActiveRequests', 0, 1, INT_MAX),
     maxQueuedRequests: read.integer('maxQueuedRequests', 0, 1, INT_MAX),
     maxQueuedTokens: read.integer('maxQueuedTokens', 0, 1, INT_MAX),
     prefixCacheBytes: read.integer('prefixCacheBytes', -1, 0, Number.MAX_SAFE_INTEGER),

@@ -67,6 +67,13 @@ interface Prompt extends Plan {
   dropped: number;
 }
 
+const reusedByReads = new WeakMap<Session, number>();
+
+/** Tokens whose KV was there already when an input was last read by itself. */
+export function reusedByRead(session: Session): number {
+  return reusedByReads.get(session) ?? 0;
+}
+
 /**
  * A sequence of tokens with its part of the KV cache. One operation at a time: a second one gets ERR_BUSY. Create
  * one with `model.createSession()` or {@link Session.fork}.
@@ -394,7 +401,9 @@ export class Session {
       if (keep < before.length) this.put(site, before.slice(0, keep), keep).catch(() => undefined);
       const work = this.owner.engine.request('done', site, append, signal);
       this.extend(ids);
-      this.kvTokens = (await work).kvTokens;
+      const done = await work;
+      this.kvTokens = done.kvTokens;
+      reusedByReads.set(this, done.reusedTokens);
     } catch (error) {
       throw await this.recover(site, fromThrown(error), before, keep);
     }

@@ -1,6 +1,6 @@
 // All set-up from a fresh clone: checks tools, installs dependencies, builds the native addon and the TypeScript.
 // Every step is skipped or incremental when there is nothing to do. `--native` or `--ts` runs that step alone.
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
@@ -79,6 +79,7 @@ function buildTypeScript() {
     stop('redrafter setup: tsc failed, see above');
   }
   writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
+  copyCharts(join(dist, 'vendor'));
   const require = createRequire(import.meta.url);
   for (const file of files) {
     const path = join(dist, file);
@@ -88,6 +89,16 @@ function buildTypeScript() {
     writeFileSync(`${path}.d.mts`, `export * from './${basename(file)}.js';\n`);
     writeFileSync(`${path}.mjs`, `export { ${names.join(', ')} } from './${basename(file)}.js';\n`);
   }
+}
+
+/** The chart library of `redrafter bench --html` is one file, which goes into the package with its licences. @param {string} to */
+function copyCharts(to) {
+  const from = (/** @type {string} */ path) => join(root, 'node_modules', path);
+  mkdirSync(to);
+  copyFileSync(from('echarts/dist/echarts.min.js'), join(to, 'echarts.js'));
+  const licences = ['echarts/LICENSE', 'echarts/NOTICE', 'echarts/licenses/LICENSE-d3', 'zrender/LICENSE'];
+  const texts = licences.map((path) => `${path}\n\n${readFileSync(from(path), 'utf8')}`);
+  writeFileSync(join(to, 'echarts.licences.txt'), texts.join('\n\n'));
 }
 
 const only = process.argv.slice(2);

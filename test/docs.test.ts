@@ -10,6 +10,9 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import ts from 'typescript';
 import { afterAll, describe, expect, it, vi } from 'vitest';
 
+import type { Report } from '../lib/bench/report.js';
+import { suiteTables } from '../lib/bench/tables.js';
+
 const root = fileURLToPath(new URL('..', import.meta.url));
 const scratch = join(root, 'build/doc-samples');
 mkdirSync(scratch, { recursive: true });
@@ -226,4 +229,33 @@ describe('tables of tokens per step', () => {
       expect(written.filter((value) => !measured.includes(value))).toEqual([]);
     },
   );
+});
+
+/** Rows of the tables of measurements that are not in the file which the paragraph before them links to. */
+function strayRows(markdown: string): string[] {
+  let known = new Set<string>();
+  const keyOf = (cells: readonly string[]): string => cells.map((cell) => cell.trim()).join('|');
+  return markdown.split('\n').filter((line) => {
+    const file = /\]\(\.\.\/(bench\/results\/[\w-]+\.json)\)/.exec(line)?.[1];
+    if (file !== undefined) {
+      const tables = suiteTables(JSON.parse(read(file)) as Report).flatMap((suite) => suite.tables);
+      known = new Set(tables.flatMap(({ head, rows }) => [head, ...rows].map(keyOf)));
+    }
+    if (!line.startsWith('|') || line.startsWith('|--')) return false;
+    return !known.has(keyOf(line.split('|').slice(1, -1)));
+  });
+}
+
+describe('docs/performance.md', () => {
+  const [, measured = ''] = read('docs/performance.md').split(/^## (?:Measured|The report)$/m);
+
+  it('has the tables of its files', () => {
+    expect(measured.match(/^\|/gm)?.length).toBeGreaterThan(40);
+    expect(strayRows(measured)).toEqual([]);
+  });
+
+  it('would not pass with a figure that was not measured (negative control)', () => {
+    const [row = ''] = /^\| drafter-gru \|.*$/m.exec(measured) ?? [];
+    expect(strayRows(measured.replace(row, row.replace(/\d\.\d\d/, '9.99')))).toHaveLength(1);
+  });
 });

@@ -41,6 +41,16 @@ describe.skipIf(!existsSync(lab))('the lab', { timeout: 180_000 }, () => {
     expect(run('lossless', '--model', 'Llama').stderr).toContain('names 2 shapes, not one');
   });
 
+  it('measures the ops of the CPU', () => {
+    const { level, kernels } = measured('kernels', '--device', 'cpu:base', '--seconds', '0.0001', ...TINY);
+    const rows = kernels as { kernel: string; rows: number; us: number; bytes: number }[];
+    const names = ['act', 'attention', 'beam', 'cell', 'embed', 'head_top', 'kv_compact', 'logprob', 'mix', 'norm', 'residual', 'rope', 'sample', 'tree']; // prettier-ignore
+    expect([level, [...new Set(rows.map(({ kernel }) => kernel))].sort()]).toEqual(['base', names]);
+    for (const { us, bytes, rows: count } of rows) expect([us > 0, bytes > 0, count <= 64]).toEqual([true, true, true]);
+    expect(run('steps', '--device', 'cpu').stderr).toContain('does not run on the CPU');
+    expect(run('kernels', '--device', 'cpu', '--threads', '0').code).toBe(64);
+  });
+
   it('has the prompts of the bundled model as its tokenizer cuts them', async () => {
     const lines = readFileSync(join(root, 'bench/lab/prompts.txt'), 'utf8').trim().split('\n');
     expect(lines).toHaveLength(33);

@@ -12,7 +12,7 @@ function filesIn(folder: string, pattern: RegExp): string[] {
   return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && pattern.test(entry.name))
     .map((entry) => join(entry.parentPath, entry.name).slice(root.length).replaceAll('\\', '/'))
-    .filter((path) => !path.startsWith('test/fixtures/'));
+    .filter((path) => !path.startsWith('test/fixtures/') && !path.includes('/node_modules/'));
 }
 
 /** What a C++ file includes: `"..."` as it is, `<...>` with the brackets. */

@@ -2,13 +2,13 @@
 // light to more than can be answered, with drafting adaptive, fixed and off. See README.md beside this file.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { availableParallelism, cpus, loadavg } from 'node:os';
 import { basename, join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 
 import { Model, version } from 'redrafter';
 
+import { describeMachine, today } from '../../dist/bench/machine.js';
 import { Engine } from '../../dist/engine.js';
 import { ask, round, runCell } from './cell.mjs';
 import { settledMemory, touchMemory } from './memory.mjs';
@@ -201,15 +201,10 @@ function describeRun(model) {
     cwd: fileURLToPath(new URL('.', import.meta.url)),
   });
   return {
-    date: new Date().toISOString().slice(0, 10),
+    date: today(),
     version: version(),
     commit: commit.trim(),
-    machine: {
-      cpu: cpus()[0]?.model ?? '',
-      cores: availableParallelism(),
-      node: process.version,
-      load: loadavg()[0] ?? 0,
-    },
+    machine: describeMachine(),
     engine: { device, level, dtype, threads, contextTokens, kvTokens, maxQueuedRequests: flags.maxQueued },
     model: basename(directory),
     drafter: basename(drafter),

@@ -1,6 +1,10 @@
 // What people read: a table whose columns tabs separate, and the bars that a run must clear.
 
-/** @typedef {{ name: string, value: number, goal: string, holds: boolean }} Bar */
+import { below, equal } from '../../dist/bench/bars.js';
+
+export { below, equal };
+
+/** @typedef {import('../../lib/bench/bars.js').Bar} Bar */
 /** @typedef {{ load: string, perSecond: number, drafting: string } & import('./cell.mjs').Figures} Row */
 
 /** Goals, with why. */
@@ -10,12 +14,6 @@ export const GOALS = {
   /** What collector and allocator may keep beyond the warm-up. A leak of 1 KiB per request is twice that in the 8,000 after it. */
   memoryGrowthBytes: 4 * 2 ** 20,
 };
-
-/** @param {string} name @param {number} value @param {number} limit @returns {Bar} */
-export const below = (name, value, limit) => ({ name, value, goal: `below ${limit}`, holds: value < limit });
-
-/** @param {string} name @param {number} value @param {number} wanted @returns {Bar} */
-export const equal = (name, value, wanted) => ({ name, value, goal: `${wanted}`, holds: value === wanted });
 
 /** Padded, so that it can be read, and separated by tabs, so that it can be cut. @param {readonly (readonly string[])[]} rows */
 export function table(rows) {

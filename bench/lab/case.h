@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/threads.h"
 #include "ops/cuda.h"
 #include "shapes.h"
 
@@ -26,6 +27,8 @@ class Memory {
 
   const Backend& backend() const { return backend_; }
   Stream& stream() { return stream_; }
+  // That share scratch of the CPU's ops; 1 on a device, whose ops have no use for it.
+  int64_t threads() const { return stream_.threads == nullptr ? 1 : stream_.threads->size(); }
 
   void* bytes(size_t count) {
     void* block = backend_.allocate(count);

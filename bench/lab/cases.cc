@@ -40,8 +40,9 @@ Batch tree_batch(Memory& memory, int64_t context, int64_t nodes) {
 KvLayer cache_layer(Memory& memory, const ModelShape& m, int64_t tokens) {
   const int64_t blocks = tokens / kBlockTokens + 1;
   KvLayer kv = memory.backend().kv_layout(m.kv_heads, m.head_dim, DType::kBF16);
-  kv.k = memory.matrix(blocks * kv.k_block_stride / 16, 16).data;
-  kv.v = memory.matrix(blocks * kv.v_block_stride / 16, 16).data;
+  const int64_t halves = static_cast<int64_t>(dtype_bytes(kv.dtype)) / 2;  // two bf16 numbers make an f32
+  kv.k = memory.matrix(blocks * halves * kv.k_block_stride / 16, 16).data;
+  kv.v = memory.matrix(blocks * halves * kv.v_block_stride / 16, 16).data;
   return kv;
 }
 
@@ -68,9 +69,12 @@ Case attention_case(const ModelShape& m, int64_t nodes, int64_t context) {
             for (int i = 0; i < 8; ++i) layers.push_back(cache_layer(memory, m, context + nodes));
             const float* qkv = memory.floats(nodes * m.qkv());
             float* y = memory.empty<float>(nodes * m.heads * m.head_dim);
+            const int64_t stride = attention_scratch(m.heads, m.kv_heads, m.head_dim, batch.max_positions);
+            float* scratch = memory.empty<float>(memory.threads() * stride);
             return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
               AttentionParams p{};
               p.qkv = qkv, p.y = y, p.batch = batch, p.heads = m.heads, p.scale = 0.088f;
+              p.scratch = scratch, p.scratch_stride = stride;
               p.kv = layers[static_cast<size_t>(turn) % layers.size()];
               backend.attention(p, stream);
             };
@@ -79,7 +83,7 @@ Case attention_case(const ModelShape& m, int64_t nodes, int64_t context) {
 
 Case rope_case(const ModelShape& m, int64_t rows) {
   const double moved = 4.0 * count(rows * m.qkv()) + 4.0 * count(rows * (m.heads + m.kv_heads) * m.head_dim) +
-                       4.0 * count(rows * m.kv_heads * m.head_dim);
+                       2.0 * count(m.kv_element_bytes * rows * m.kv_heads * m.head_dim);
   return {"rope", "q, k, append", rows, {moved, 0}, [=](Memory& memory) -> Run {
             const int64_t context = 512;
             const Batch batch = tree_batch(memory, context, rows);
@@ -141,7 +145,8 @@ Case sample_case(const ModelShape& m, int64_t rows, bool greedy) {
             const SampleSpec* specs = memory.of(std::vector<SampleSpec>(static_cast<size_t>(rows), spec));
             const int32_t* position = memory.of(std::vector<int32_t>(static_cast<size_t>(rows), 100));
             int32_t* token = memory.empty<int32_t>(rows);
-            void* scratch = memory.bytes(static_cast<size_t>(8 * rows * m.vocab));
+            const int64_t needed = std::max(8 * rows * m.vocab, memory.threads() * sample_scratch(m.vocab));
+            void* scratch = memory.bytes(static_cast<size_t>(needed));
             return [=, &backend = memory.backend()](Stream& stream, int64_t) {
               backend.sample({logits, specs, position, token, scratch, rows, m.vocab}, stream);
             };
@@ -163,7 +168,8 @@ Case logprob_case(const ModelShape& m, int64_t rows) {
 }
 
 Case compact_case(const ModelShape& m, int64_t path_length) {
-  const double moved = 2 * 2 * 2 * count(path_length * m.kv_heads * m.head_dim * m.layers);
+  const double moved =
+      2 * 2 * count(m.kv_element_bytes) * count(path_length * m.kv_heads * m.head_dim * m.layers);
   return {"kv_compact", "all layers", path_length, {moved, 0}, [=](Memory& memory) -> Run {
             const Batch batch = tree_batch(memory, 512, 64);
             KvLayer kv = cache_layer(memory, m, 576 * m.layers);

@@ -149,6 +149,8 @@ Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
             int32_t *next_beams = memory.empty<int32_t>(width * columns),
                     *unpack = memory.empty<int32_t>(width * columns);
             int32_t *tree = memory.empty<int32_t>(3 * nodes), *made = memory.empty<int32_t>(1);
+            float* beam_scratch = memory.empty<float>((width + 2) * width);
+            int32_t* pack_scratch = memory.empty<int32_t>(2 * nodes);
             return [=, &backend = memory.backend()](Stream& stream, int64_t) {
               int32_t *from_beams = beams, *to_beams = next_beams;
               float *from_scores = scores, *to_scores = next_scores;
@@ -170,13 +172,13 @@ Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
                 }
                 backend.head_top({from, head, rows, width, top, logit, sum, scratch}, stream);
                 backend.beam({top, logit, sum, nullptr, from_scores, from_beams, s_next, rows, width, columns,
-                              step, d.hidden, to_scores, to_beams, s, live, nullptr},
+                              step, d.hidden, to_scores, to_beams, s, live, beam_scratch},
                              stream);
                 std::swap(from_beams, to_beams);
                 std::swap(from_scores, to_scores);
               }
               backend.tree_pack({from_beams, from_scores, root, live, 1, width, kBeamLength, nodes, -INFINITY,
-                                 tree, tree + nodes, tree + 2 * nodes, unpack, made, nullptr},
+                                 tree, tree + nodes, tree + 2 * nodes, unpack, made, pack_scratch},
                                 stream);
             };
           }};
@@ -207,9 +209,10 @@ Case beam_case(const Drafter& d, int64_t width) {
             float *next_scores = memory.empty<float>(width * columns),
                   *next_state = memory.empty<float>(width * d.hidden);
             int32_t *next_beams = memory.empty<int32_t>(width * columns), *live = memory.empty<int32_t>(1);
+            float* scratch = memory.empty<float>((width + 2) * width);
             return [=, &backend = memory.backend()](Stream& stream, int64_t) {
               backend.beam({token, logit, sum, nullptr, scores, beams, state_of, width, width, columns, 2,
-                            d.hidden, next_scores, next_beams, next_state, live, nullptr},
+                            d.hidden, next_scores, next_beams, next_state, live, scratch},
                            stream);
             };
           }};
@@ -236,9 +239,10 @@ Case tree_case(const Drafter& d, int64_t width) {
         int32_t *path = memory.empty<int32_t>(2 * columns), *length = memory.empty<int32_t>(1);
         const float* hidden_out = memory.floats(nodes * d.hidden);
         float* kept = memory.empty<float>(d.hidden);
+        int32_t* scratch = memory.empty<int32_t>(2 * nodes);
         return [=, &backend = memory.backend()](Stream& stream, int64_t) {
           backend.tree_pack({beams, scores, root, live, 1, width, kBeamLength, nodes, -INFINITY, tree,
-                             tree + nodes, tree + 2 * nodes, unpack, made, nullptr},
+                             tree + nodes, tree + 2 * nodes, unpack, made, scratch},
                             stream);
           int32_t* row[8];
           for (int i = 0; i < 8; ++i) row[i] = rows + i * nodes;

@@ -45,6 +45,12 @@ int run(const Options& o) {
   }
   if (o.command == "goals") return print_goals(o);
   const bool engine = o.command == "lossless" || o.command == "parity", measures = !engine;
+  if (measures && o.device.rfind("cpu", 0) == 0) {
+    REDRAFTER_REQUIRE(o.command == "kernels" || o.command == "drafts", "ERR_INVALID_ARGUMENT", o.command,
+                      " does not run on the CPU");
+    measure_on_cpu(o);
+    return 0;
+  }
   if (measures || o.device == kKernelsDevice) {
     if (const std::string missing = missing_device(); !missing.empty()) {
       std::fprintf(stderr, "lab: no CUDA device can be used: %s\n", missing.c_str());

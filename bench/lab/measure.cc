@@ -7,16 +7,12 @@
 #include <map>
 #include <sstream>
 
+#include "backends.h"
 #include "rounds.h"
 #include "timing.h"
 
 namespace redrafter::lab {
 namespace {
-
-struct Listed {
-  ModelShape model;
-  Case kernel;
-};
 
 // A few of all cases: 7B and 8B shapes, plain decoding, a draft tree, a full batch, a prompt chunk.
 bool in_summary(const ModelShape& m, const Case& c) {
@@ -36,22 +32,6 @@ bool in_command(const std::string& command, const Case& c) {
   if (command == "drafts") return c.kernel == "draft round";
   if (command == "kernels") return c.kernel != "step" && c.kernel != "draft round";
   return command != "once" || c.kernel != "step";
-}
-
-std::vector<Listed> selected(const Options& o) {
-  std::vector<Listed> all;
-  for (const ModelShape& m : shapes_named(o.model)) {
-    for (const auto& cases : {kernel_cases(m), drafter_cases(m), step_cases(m)}) {
-      for (const Case& c : cases) {
-        if (c.kernel.find(o.kernel) == std::string::npos || (o.rows != 0 && c.rows != o.rows) ||
-            (o.summary && !in_summary(m, c)) || !in_command(o.command, c)) {
-          continue;
-        }
-        all.push_back({m, c});
-      }
-    }
-  }
-  return all;
 }
 
 std::string now() {
@@ -85,12 +65,29 @@ void write(const Options& o, const std::string& json) {
 
 }  // namespace
 
+std::vector<Listed> selected_cases(const Options& o) {
+  std::vector<Listed> all;
+  for (ModelShape m : shapes_named(o.model)) {
+    if (o.device != kKernelsDevice) m.kv_element_bytes = 4;
+    for (const auto& cases : {kernel_cases(m), drafter_cases(m), step_cases(m)}) {
+      for (const Case& c : cases) {
+        if (c.kernel.find(o.kernel) == std::string::npos || (o.rows != 0 && c.rows != o.rows) ||
+            (o.summary && !in_summary(m, c)) || !in_command(o.command, c)) {
+          continue;
+        }
+        all.push_back({m, c});
+      }
+    }
+  }
+  return all;
+}
+
 void print_floors(const Options& o) {
   const char* row =
       o.markdown ? "| %s | %s | %s | %s | %s | %s | %s |\n" : "%-13s %-12s %-22s %5s %12s %10s %10s\n";
   std::printf(row, "model", "kernel", "shape", "rows", "MB", "GFLOP", "floor us");
   if (o.markdown) std::printf("|---|---|---|--:|--:|--:|--:|\n");
-  for (const auto& [model, c] : selected(o)) {
+  for (const auto& [model, c] : selected_cases(o)) {
     char mb[32], gflop[32], floor[32];
     std::snprintf(mb, sizeof mb, "%.3f", c.cost.bytes / 1e6);
     std::snprintf(gflop, sizeof gflop, "%.3f", c.cost.flops / 1e9);
@@ -102,7 +99,7 @@ void print_floors(const Options& o) {
 
 void run_once(const Options& o, const Backend& backend, Stream& stream) {
   int64_t ran = 0;
-  for (const auto& [model, c] : selected(o)) {
+  for (const auto& [model, c] : selected_cases(o)) {
     Memory memory(backend, stream, false);
     try {
       c.prepare(memory)(stream, 0);
@@ -125,7 +122,7 @@ void measure_kernels(const Options& o, const Backend& backend, Stream& stream) {
   std::ostringstream json;
   json << json_head(device) << "\"copyBytesPerSecond\":" << bandwidth.copy
        << ",\"readBytesPerSecond\":" << bandwidth.read << ",\"kernels\":[";
-  const std::vector<Listed> cases = o.command == "bandwidth" ? std::vector<Listed>{} : selected(o);
+  const std::vector<Listed> cases = o.command == "bandwidth" ? std::vector<Listed>{} : selected_cases(o);
   if (!cases.empty()) {
     std::printf("%-13s %-12s %-22s %5s %10s %10s %8s %7s %9s\n", "model", "kernel", "shape", "rows", "us",
                 "floor us", "GB/s", "share", "of 1 row");

@@ -39,6 +39,10 @@ const char* const kHelp =
     "  --json FILE     also write the results there\n"
     "  --summary       the cases that native/ops/README.md lists\n"
     "  --markdown      floors: as a table of the Markdown kind\n"
+    "kernels, drafts:\n"
+    "  --device cpu    or cpu:LEVEL: on the CPU backend, at --model small, say, up to 64 rows\n"
+    "  --threads N     there (1)\n"
+    "  --seconds S     least time of each measurement there (0.1)\n"
     "lossless and parity:\n"
     "  --device NAME   cpu, cpu:LEVEL, or what the kernels of this lab run on, which is the default\n"
     "  --target DIR, --drafter DIR   this model instead\n"
@@ -87,13 +91,15 @@ bool parse(int argc, char** argv, Options& o) {
       return false;
     } else if (const auto text = texts.find(arg); text != texts.end()) {
       *text->second = argv[i];
-    } else if (arg == "--rows" || arg == "--tokens") {
-      (arg == "--rows" ? o.rows : o.tokens) = std::atoll(argv[i]);
+    } else if (arg == "--rows" || arg == "--tokens" || arg == "--threads") {
+      (arg == "--rows" ? o.rows : arg == "--tokens" ? o.tokens : o.threads) = std::atoll(argv[i]);
+    } else if (arg == "--seconds") {
+      o.seconds = std::atof(argv[i]);
     } else if (arg != "--sizes" || !parse_sizes(argv[i], o.sizes)) {
       return false;
     }
   }
-  return o.files.empty() || o.command == "goals";
+  return o.threads >= 1 && (o.files.empty() || o.command == "goals");
 }
 
 }  // namespace redrafter::lab

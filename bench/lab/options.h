@@ -18,7 +18,8 @@ struct Options {
   std::string plant;
   std::vector<int64_t> sizes{1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33};
   std::vector<std::string> files;
-  int64_t rows = 0, tokens = 24;
+  int64_t rows = 0, tokens = 24, threads = 1;
+  double seconds = 0.1;
   bool markdown = false, summary = false;
 };
 

@@ -11,7 +11,8 @@ namespace redrafter::lab {
 struct ModelShape {
   const char* name;
   int64_t hidden, ffn, heads, kv_heads, head_dim, vocab, layers;
-  int64_t context = 512;  // committed tokens of a request in measurements of whole steps and rounds
+  int64_t context = 512;         // committed tokens of a request in measurements of whole steps and rounds
+  int64_t kv_element_bytes = 2;  // the CPU's cache has 4
   int64_t qkv() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
@@ -27,13 +28,18 @@ inline const std::vector<ModelShape>& model_shapes() {
 // For the emulator and compute-sanitizer, under which real shapes take hours.
 inline const ModelShape kTinyShape{"tiny", 64, 160, 4, 2, 24, 300, 2, 48};
 
+// For the CPU: the bundled model widened five times, with the vocabulary of larger ones.
+inline const ModelShape kSmallShape{"small", 1280, 3840, 20, 10, 64, 32000, 8, 64};
+
 // Those with `name` in their name; all real ones if it is empty.
 inline std::vector<ModelShape> shapes_named(const std::string& name) {
   std::vector<ModelShape> found;
   for (const ModelShape& m : model_shapes()) {
     if (std::string(m.name).find(name) != std::string::npos) found.push_back(m);
   }
-  if (name == kTinyShape.name) found.push_back(kTinyShape);
+  for (const ModelShape& m : {kTinyShape, kSmallShape}) {
+    if (name == m.name) found.push_back(m);
+  }
   return found;
 }
 
@@ -63,9 +69,9 @@ inline Cost matmul_cost(int64_t rows, int64_t n, int64_t k, bool residual) {
           2 * count(rows) * count(n) * count(k)};
 }
 
-// `context` committed positions, read once for all rows; K and V are 16-bit.
+// `context` committed positions, read once for all rows.
 inline Cost attention_cost(const ModelShape& m, int64_t rows, int64_t context) {
-  const double kv = 2 * 2 * count(context + rows) * count(m.kv_heads * m.head_dim);
+  const double kv = 2 * count(m.kv_element_bytes) * count(context + rows) * count(m.kv_heads * m.head_dim);
   return {kv + 2 * 4 * count(rows * m.heads * m.head_dim),
           4 * count(rows) * count(context) * count(m.heads * m.head_dim)};
 }

@@ -47,7 +47,8 @@ Cost step_cost(const ModelShape& m, int64_t rows) {
   add(product(2 * m.ffn, m.hidden), m.layers);
   add(product(m.hidden, m.ffn), m.layers);
   add(product(m.vocab, m.hidden), 1);
-  add({4 * count(m.context * m.kv_heads * m.head_dim), 4 * count(rows * m.context * m.heads * m.head_dim)},
+  add({2 * count(m.kv_element_bytes) * count(m.context * m.kv_heads * m.head_dim),
+       4 * count(rows * m.context * m.heads * m.head_dim)},
       m.layers);
   return cost;
 }

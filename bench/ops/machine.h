@@ -2,27 +2,42 @@
 // level.
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+#include "base/threads.h"
 
 namespace redrafter::bench {
 
-// Functions of one instruction-set level.
-struct Limits {
-  // Reads [data, data + bytes) once, as two streams with prefetch, the pattern of the matrix product.
-  float (*read)(const char* data, int64_t bytes);
-  // Does `count` fused multiply-adds of 16 lanes on registers, in enough chains to hide their latency.
-  float (*multiply_add)(int64_t count);
+// Seconds of the shortest of the runs that fit in `seconds`, of three at least.
+template <typename Run>
+double shortest(double seconds, const Run& run) {
+  using Clock = std::chrono::steady_clock;
+  double best = 1e9, total = 0.0;
+  for (int i = 0; i < 3 || total < seconds; ++i) {
+    const auto start = Clock::now();
+    run();
+    const double took = std::chrono::duration<double>(Clock::now() - start).count();
+    best = std::min(best, took);
+    total += took;
+  }
+  return best;
+}
+
+struct Machine {
+  double bytes_per_s;  // of reading the matrices once, all threads together
+  double multiply_adds_per_s;
+  double hand_over_s;  // of a task to all threads when there is nothing to do
 };
 
-}  // namespace redrafter::bench
+Machine measure_machine(const std::string& level, const std::vector<Matrix>& matrices, ThreadPool& threads,
+                        double seconds);
 
-#define REDRAFTER_LIMITS(isa)                         \
-  namespace redrafter::isa {                          \
-  float read_memory(const char* data, int64_t bytes); \
-  float multiply_add(int64_t count);                  \
-  }
-REDRAFTER_LIMITS(isa_base)
-REDRAFTER_LIMITS(isa_avx2)
-REDRAFTER_LIMITS(isa_avx512)
-REDRAFTER_LIMITS(isa_neon)
-#undef REDRAFTER_LIMITS
+// What runs on a matrix of a level reads of memory.
+int64_t matrix_bytes(const Matrix& w);
+
+}  // namespace redrafter::bench

@@ -1,6 +1,6 @@
 import type { Generation, GenerationResult } from '../generation.js';
 import type { Model } from '../model.js';
-import { toGenerateOptions } from './options.js';
+import { toGenerateOptions, toSessionOptions } from './options.js';
 import { toMessages } from './prompt.js';
 import type { CallOptions, Warning } from './spec.js';
 
@@ -27,7 +27,7 @@ export class Call {
     // A model without a tokenizer is left to `session.generate`, which says so.
     const input = model.tokenizer?.encodeChat(messages) ?? messages;
     const maxTokens = Math.max(Math.min(contextTokens, kvTokens) - input.length, 1);
-    const session = await model.createSession();
+    const session = await model.createSession(toSessionOptions(options));
     try {
       return new Call(session.generate(input, { maxTokens, ...given }), warnings, () => session.dispose());
     } catch (error) {

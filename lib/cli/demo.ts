@@ -9,10 +9,11 @@ import type { Model } from '../model.js';
 import { packageRoot } from '../package-root.js';
 import { integer } from './numbers.js';
 import { EXIT, interruptSignal, paint, printable, table } from './output.js';
-import { addBeamFlags, addDeviceFlags, defined, loadModel, type BeamFlags, type DeviceFlags } from './shared.js';
+import { addBeamFlags, addDeviceFlags, contextPolicyFlag, defined, loadModel } from './shared.js';
+import type { BeamFlags, ContextFlags, DeviceFlags } from './shared.js';
 import { TokenPrinter } from './stream.js';
 
-interface Flags extends DeviceFlags, BeamFlags {
+interface Flags extends DeviceFlags, BeamFlags, ContextFlags {
   drafter: 'gru' | 'elman';
   prompts: number;
   maxTokens: number;
@@ -41,9 +42,11 @@ export function addDemo(program: Command): void {
     .addOption(
       new Option('--max-tokens <tokens>', 'tokens per completion').argParser(integer('--max-tokens')).default(160),
     );
-  addDeviceFlags(addBeamFlags(command)).action(async (flags: Flags) => {
-    await demo(flags);
-  });
+  addDeviceFlags(addBeamFlags(command))
+    .addOption(contextPolicyFlag())
+    .action(async (flags: Flags) => {
+      await demo(flags);
+    });
 }
 
 /** `count` prompts spread evenly over the file, which is ordered by source. */
@@ -83,16 +86,17 @@ function shapeOf({ beamWidth, beamLength }: Flags): string {
 }
 
 async function complete(model: Model, prompt: Prompt, flags: Flags, signal: AbortSignal): Promise<Pair> {
-  const { maxTokens, beamWidth, beamLength } = flags;
+  const { maxTokens, beamWidth, beamLength, contextPolicy } = flags;
+  const options = { maxTokens, ...defined({ contextPolicy }), signal };
   process.stdout.write(`\n${paint.bold(prompt.name)}\n${paint.dim(printable(prompt.text))}`);
   const session = await model.createSession();
-  const run = session.generate(prompt.text, { maxTokens, ...defined({ beamWidth, beamLength }), signal });
+  const run = session.generate(prompt.text, { ...options, ...defined({ beamWidth, beamLength }) });
   const printer = new TokenPrinter(model.tokenizer?.detokenizer(session.tokenIds.at(-1)));
   for await (const chunk of run) printer.chunk(chunk);
   printer.end();
   const drafted = await run.result();
   await session.rewind(0);
-  const plain = await session.generate(prompt.text, { maxTokens, drafting: false, signal }).result();
+  const plain = await session.generate(prompt.text, { ...options, drafting: false }).result();
   await session.dispose();
   return { name: prompt.name, plain, drafted };
 }

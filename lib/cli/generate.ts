@@ -13,10 +13,12 @@ import {
   addBeamFlags,
   addCapacityFlags,
   addDeviceFlags,
+  contextPolicyFlag,
   defined,
   loadModel,
   type BeamFlags,
   type CapacityFlags,
+  type ContextFlags,
   type DeviceFlags,
 } from './shared.js';
 import { summary, TokenPrinter } from './stream.js';
@@ -32,7 +34,7 @@ interface ControlFlags {
   grammar?: string;
 }
 
-interface Flags extends DeviceFlags, CapacityFlags, BeamFlags, ControlFlags {
+interface Flags extends DeviceFlags, CapacityFlags, BeamFlags, ControlFlags, ContextFlags {
   model: string;
   drafter: string;
   prompt?: string;
@@ -70,6 +72,7 @@ export function addGenerate(program: Command): void {
     .addOption(flag('--min-p <p>', 'drop tokens below this fraction of the best, 0 to below 1', decimal('--min-p'), 0))
     .addOption(flag('--seed <n>', 'seed of sampling, 0 to 2^64-1 (default: random)', bigInteger('--seed')));
   addCapacityFlags(addDeviceFlags(addBeamFlags(addControlFlags(command))))
+    .addOption(contextPolicyFlag())
     .option('--ignore-eos', 'go on after an end-of-sequence token')
     .addOption(
       flag('--logprobs <k>', 'log-probabilities of the tokens and of the top k, 0 to 64', integer('--logprobs')),
@@ -127,12 +130,29 @@ async function generate(flags: Flags): Promise<void> {
   try {
     const session = await model.createSession();
     const { maxTokens, temperature, topK, topP, minP, seed, beamWidth, beamLength, ignoreEos, logprobs } = flags;
-    const { repetitionPenalty, presencePenalty, frequencyPenalty, logitBias, ban: bannedTokenIds, minTokens } = flags;
+    const {
+      repetitionPenalty,
+      presencePenalty,
+      frequencyPenalty,
+      logitBias,
+      ban: bannedTokenIds,
+      minTokens,
+      contextPolicy,
+    } = flags;
     const run = session.generate(
       input,
       defined({
         ...{ maxTokens, temperature, topK, topP, minP, seed, beamWidth, beamLength, ignoreEos, logprobs },
-        ...{ repetitionPenalty, presencePenalty, frequencyPenalty, logitBias, bannedTokenIds, minTokens, grammar },
+        ...{
+          repetitionPenalty,
+          presencePenalty,
+          frequencyPenalty,
+          logitBias,
+          bannedTokenIds,
+          minTokens,
+          grammar,
+          contextPolicy,
+        },
       }),
     );
     signal.addEventListener('abort', () => {

@@ -6,6 +6,7 @@ import { Command, CommanderError } from 'commander';
 
 import { invalid, RedrafterError } from '../errors.js';
 import { packageRoot } from '../package-root.js';
+import { addBench } from './bench.js';
 import { addBuild } from './build.js';
 import { addDemo } from './demo.js';
 import { addEstimate } from './estimate.js';
@@ -30,7 +31,8 @@ const program = new Command('redrafter')
   .showSuggestionAfterError(true)
   .exitOverride()
   .configureOutput({ writeErr: () => undefined }); // errors are printed below, in one form
-for (const add of [addDemo, addGenerate, addServe, addInspect, addEstimate, addWiden, addInfo, addBuild]) add(program);
+for (const add of [addDemo, addGenerate, addServe, addInspect, addEstimate, addBench, addWiden, addInfo, addBuild])
+  add(program);
 
 program.parseAsync().catch((error: unknown) => {
   // Commander reports --help and --version the same way, with exit code 0.

@@ -1,4 +1,5 @@
 import { invalid } from '../errors.js';
+import type { ContextPolicy } from '../option-types.js';
 
 /** Parsers of option values. They are strict: "12abc", "1e3" for an integer, " 5" and "" are refused. */
 
@@ -32,6 +33,17 @@ export function byteCount(flag: string): (text: string) => number {
       throw invalid(`${flag} must be a number of bytes, as in 500000000, 4GiB or 1.5GB, got ${JSON.stringify(text)}`);
     }
     return Math.floor(Number(digits) * factor);
+  };
+}
+
+/** "error", "slide" or "slide:64". */
+export function contextPolicy(flag: string): (text: string) => ContextPolicy {
+  return (text) => {
+    const [, policy, keep] = /^(error|slide)(?::(\d{1,9}))?$/.exec(text) ?? [];
+    if (policy === undefined || (policy === 'error' && keep !== undefined)) {
+      throw invalid(`${flag} must be error, slide or slide:TOKENS, got ${JSON.stringify(text)}`);
+    }
+    return policy === 'error' ? 'error' : { slide: true, keepTokens: Number(keep ?? 0) };
   };
 }
 

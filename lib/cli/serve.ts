@@ -4,9 +4,10 @@ import { Option, type Command } from 'commander';
 
 import { invalid, RedrafterError } from '../errors.js';
 import type { Model } from '../model.js';
+import type { ContextPolicy, LoadOptions } from '../option-types.js';
 import type { PrefixSharing, RequestLog, ServerOptions } from '../server/options.js';
-import { integer } from './numbers.js';
-import { addBeamFlags, addCapacityFlags, addDeviceFlags, defined, loadModel } from './shared.js';
+import { byteCount, integer } from './numbers.js';
+import { addBeamFlags, addCapacityFlags, addDeviceFlags, contextPolicyFlag, defined, loadModel } from './shared.js';
 import type { BeamFlags, CapacityFlags, DeviceFlags } from './shared.js';
 
 type LogForm = 'json' | 'text' | 'none';
@@ -19,12 +20,14 @@ interface Flags extends DeviceFlags, CapacityFlags, BeamFlags {
   port: number;
   apiKeyEnv?: string;
   allowHost?: string[];
-  maxConcurrent: number;
-  maxQueue: number;
-  queueTimeout: number;
+  maxActiveRequests?: number;
+  maxQueuedRequests: number;
+  maxChoices: number;
   requestTimeout: number;
   grace: number;
   prefixSharing: PrefixSharing;
+  prefixCache?: number;
+  contextPolicy?: ContextPolicy;
   log: LogForm;
 }
 
@@ -47,10 +50,12 @@ export function addServe(program: Command): void {
     .addOption(count('--port <port>', '0 to 65535; 0 takes a free one', 8080))
     .option('--api-key-env <name>', `environment variable that holds the API key (default: ${KEY_VARIABLE}, if set)`)
     .option('--allow-host <names...>', 'host names that requests may name, beside those of loopback')
-    .addOption(count('--max-concurrent <requests>', 'requests that generate at a time, in one batch', 8))
-    .addOption(count('--max-queue <requests>', 'requests that wait for their turn; more are refused with 429', 64))
-    .addOption(count('--queue-timeout <seconds>', 'most that a request waits for its turn', 30))
-    .addOption(count('--request-timeout <seconds>', 'most that a request generates', 600))
+    .addOption(
+      count('--max-active-requests <requests>', 'requests that run at a time (default: as the KV cache has room for)'),
+    )
+    .addOption(count('--max-queued-requests <requests>', 'requests that wait; more are refused with 429', 64))
+    .addOption(count('--max-choices <choices>', 'most choices of one request (n), 1 to 128', 8))
+    .addOption(count('--request-timeout <seconds>', 'most that an answer takes, waiting included', 600))
     .addOption(
       new Option(
         '--prefix-sharing <who>',
@@ -59,6 +64,13 @@ export function addServe(program: Command): void {
         .choices(['none', 'key', 'all'])
         .default('none'),
     )
+    .addOption(
+      new Option(
+        '--prefix-cache <bytes>',
+        'most of the KV cache that beginnings of ended requests may keep, as in 512MiB; 0 reuses none (default: all that is free)',
+      ).argParser(byteCount('--prefix-cache')),
+    )
+    .addOption(contextPolicyFlag())
     .addOption(count('--grace <seconds>', 'most that requests may go on after SIGTERM or Ctrl-C', 30));
   addDeviceFlags(addCapacityFlags(addBeamFlags(command)))
     .addOption(
@@ -76,7 +88,7 @@ async function serve(flags: Flags): Promise<void> {
   const begun = new Promise<void>((resolve) => {
     begin = resolve;
   });
-  const load = begun.then(() => loadModel(flags.model, drafterOf(flags), flags, loading.signal));
+  const load = begun.then(() => loadModel(flags.model, drafterOf(flags), flags, loading.signal, queueOptions(flags)));
   const { createServer } = await import('../server/server.js'); // with its HTTP library, which no other command needs
   const server = createServer(load, serverOptions(flags, log.request));
   const stopped = onStop((signal) => {
@@ -121,12 +133,17 @@ function drafterOf({ drafter }: Flags): string | false {
   return drafter === 'none' ? false : drafter;
 }
 
+/** What only a server needs of `Model.load`. */
+function queueOptions({ maxActiveRequests, maxQueuedRequests, prefixCache: prefixCacheBytes }: Flags): LoadOptions {
+  return defined({ maxActiveRequests, maxQueuedRequests, prefixCacheBytes });
+}
+
 function nameOf(directory: string): string {
   return basename(resolve(directory));
 }
 
 function serverOptions(flags: Flags, onRequest: (entry: RequestLog) => void): ServerOptions {
-  const { host, port, maxConcurrent, maxQueue, beamWidth, beamLength, allowHost: allowedHosts = [] } = flags;
+  const { host, port, maxChoices, beamWidth, beamLength, contextPolicy, allowHost: allowedHosts = [] } = flags;
   if (flags.grace < 0) throw invalid('--grace must be at least 0');
   const apiKey = keyOf(flags.apiKeyEnv);
   return {
@@ -134,11 +151,9 @@ function serverOptions(flags: Flags, onRequest: (entry: RequestLog) => void): Se
     port,
     modelName: flags.modelName ?? nameOf(flags.model),
     allowedHosts,
-    maxConcurrent,
-    maxQueue,
-    queueTimeoutMs: flags.queueTimeout * 1000,
+    maxChoices,
     requestTimeoutMs: flags.requestTimeout * 1000,
-    ...defined({ beamWidth, beamLength }),
+    ...defined({ beamWidth, beamLength, contextPolicy }),
     prefixSharing: flags.prefixSharing,
     onRequest,
     ...(apiKey === undefined ? {} : { apiKey }),

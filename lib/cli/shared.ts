@@ -1,10 +1,10 @@
 import { Option, type Command } from 'commander';
 
 import { Model, type ModelInfo } from '../model.js';
-import type { MemoryOptions } from '../option-types.js';
+import type { ContextPolicy, LoadOptions, MemoryOptions } from '../option-types.js';
 import type { BackendReasonCode } from '../system.js';
 import { progressLine } from './output.js';
-import { byteCount, integer } from './numbers.js';
+import { byteCount, contextPolicy, integer } from './numbers.js';
 
 /** Flags of commands that load a model. */
 export interface DeviceFlags {
@@ -85,12 +85,25 @@ export function addBeamFlags(command: Command): Command {
     );
 }
 
+/** What happens when the context is full. */
+export interface ContextFlags {
+  contextPolicy?: ContextPolicy;
+}
+
+export function contextPolicyFlag(): Option {
+  return new Option(
+    '--context-policy <policy>',
+    'when the context is full: error ends with "length"; slide drops the older half and goes on; slide:N keeps the first N tokens (default: error)',
+  ).argParser(contextPolicy('--context-policy'));
+}
+
 /** Loads a model with progress on a terminal, and says why the device is not what one might expect. */
 export async function loadModel(
   directory: string,
   drafter: string | false,
   flags: DeviceFlags & CapacityFlags,
   signal: AbortSignal,
+  more: LoadOptions = {},
 ): Promise<Model> {
   const progress = progressLine('loading');
   let model: Model;
@@ -98,6 +111,7 @@ export async function loadModel(
     model = await Model.load(directory, {
       drafter,
       ...loadOptions(flags),
+      ...more,
       onProgress: progress.update,
       signal,
     });

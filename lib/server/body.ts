@@ -3,14 +3,7 @@ import { RedrafterError } from '../errors.js';
 import { badField, HttpError } from './http-error.js';
 
 /** Fields that change nothing here. */
-const IGNORED = [
-  'user',
-  'metadata',
-  'service_tier',
-  'safety_identifier',
-  'prompt_cache_retention',
-  'parallel_tool_calls',
-];
+const IGNORED = ['user', 'metadata', 'safety_identifier', 'prompt_cache_retention', 'parallel_tool_calls'];
 
 const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
 

@@ -1,10 +1,10 @@
 import type { Generation, GenerationResult } from '../generation.js';
-import type { Session } from '../session.js';
-import type { Admission } from './admission.js';
+import { reusedByRead, type Session } from '../session.js';
 import { Answer, finishOf, usageOf, type Usage } from './answer.js';
 import { EventStream, tooSlow } from './event-stream.js';
 import type { Exchange } from './exchange.js';
-import { HttpError, toHttpError } from './http-error.js';
+import { busy, HttpError, toHttpError } from './http-error.js';
+import type { OpenJobs } from './open-jobs.js';
 import type { ResolvedServer } from './options.js';
 import type { Job, JobContext } from './request.js';
 
@@ -12,25 +12,24 @@ import type { Job, JobContext } from './request.js';
 export interface Workplace {
   options: ResolvedServer;
   context: JobContext;
-  admission: Admission;
+  jobs: OpenJobs;
   fingerprint: string;
 }
 
 /** The answer to a job: an object, or a stream of events whose first one is there already. */
 export type Outcome = { whole: object } | { events: ReadableStream<Uint8Array> };
 
-/** A session for one request, with its turn; `close` gives both back. */
+/** A session for one request; `close` gives it back. */
 interface Run {
   session: Session;
   /** By choice. */
   generations: Generation[];
-  queueMs: number;
   readMs: number;
   close: () => Promise<void>;
 }
 
 /**
- * Waits for a turn and generates. Whatever goes wrong before the first token throws an HttpError; later it ends the
+ * Generates, in turn as the queue of the engine has it. Whatever goes wrong before the first token throws an HttpError; later it ends the
  * stream with an error event.
  */
 export async function generate(job: Job, exchange: Exchange, place: Workplace): Promise<Outcome> {
@@ -41,22 +40,30 @@ export async function generate(job: Job, exchange: Exchange, place: Workplace): 
   const run = await start(job, exchange, place);
   if (job.stream) return { events: await stream(run, answer, exchange, place.options) };
   try {
-    const results = await Promise.all(run.generations.map((generation) => generation.result()));
+    const results = await allOf(run.generations);
+    checkBegun(results);
     return { whole: answer.whole(results, report(results, run, exchange)) };
   } finally {
     await run.close();
   }
 }
 
-async function start(job: Job, exchange: Exchange, { context, admission, options }: Workplace): Promise<Run> {
+async function allOf(generations: readonly Generation[]): Promise<GenerationResult[]> {
+  return Promise.all(generations.map((generation) => generation.result()));
+}
+
+/** Throws when the request's own deadline came before any token. */
+function checkBegun(results: readonly GenerationResult[]): void {
+  if (results.some(({ finishReason, tokenIds }) => finishReason !== 'deadline' || tokenIds.length > 0)) return;
+  throw busy(503, 'deadline_exceeded', 'the deadline came before the first token, try later');
+}
+
+async function start(job: Job, exchange: Exchange, { context, jobs, options }: Workplace): Promise<Run> {
   const { signal } = exchange;
-  const asked = performance.now();
-  const leave = await admission.enter(signal);
-  const queueMs = performance.now() - asked;
-  exchange.log.queueMs = Math.round(queueMs);
+  const leave = jobs.begin();
   const { requestTimeoutMs } = options;
   const deadline = setTimeout(() => {
-    exchange.abort(new HttpError(504, 'request_timeout', `generation took longer than ${requestTimeoutMs} ms`));
+    exchange.abort(new HttpError(504, 'request_timeout', `the answer took longer than ${requestTimeoutMs} ms`));
   }, requestTimeoutMs);
   let session: Session | undefined;
   let generations: Generation[] = [];
@@ -73,7 +80,7 @@ async function start(job: Job, exchange: Exchange, { context, admission, options
     const options = { ...job.options, signal };
     if (job.n === 1) generations = [session.generate(job.ids, options)];
     else generations = await session.generateMany(job.ids, { ...options, n: job.n });
-    return { session, generations, queueMs, readMs: job.n === 1 ? 0 : performance.now() - begun, close };
+    return { session, generations, readMs: job.n === 1 ? 0 : performance.now() - begun, close };
   } catch (error) {
     await close();
     throw error;
@@ -98,7 +105,8 @@ async function stream(
     return { generation, chunks, first };
   });
   try {
-    await Promise.race(choices.map(({ first }) => first));
+    const { done } = await Promise.race(choices.map(({ first }) => first));
+    if (done === true) checkBegun(await allOf(run.generations));
   } catch (error) {
     await run.close();
     throw error;
@@ -140,7 +148,7 @@ async function stream(
     const results = await Promise.all(all);
     send(answer.closing(report(results, run, exchange)));
   };
-  // The turn is given back before the stream ends, so that a client which goes on at once finds it free.
+  // Everything is given back before the stream ends, so that a client which goes on at once finds it free.
   exchange.streaming = pump().then(
     async () => {
       await run.close();
@@ -165,8 +173,10 @@ function report(results: readonly GenerationResult[], run: Run, { log }: Exchang
   log.finishReason = finishOf(finishReason);
   log.tokensPerStep = Number(stats.tokensPerStep.toFixed(3));
   const { readMs } = run;
-  const queueMs = run.queueMs + own.queuedMs;
+  const queueMs = own.queuedMs;
+  log.queueMs = Math.round(queueMs);
   log.timeToFirstTokenMs = Math.round(readMs + stats.timeToFirstTokenMs);
-  const cachedTokens = many ? 0 : own.reusedTokens;
+  // Samples find the whole prompt there; what counts is what was there when it was read for all of them.
+  const cachedTokens = many ? reusedByRead(run.session) : own.reusedTokens;
   return usageOf({ promptTokens: own.promptTokens, cachedTokens, stats, seed, queueMs, readMs });
 }

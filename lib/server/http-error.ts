@@ -14,8 +14,7 @@ export type HttpCode =
   | 'method_not_allowed'
   | 'body_too_large'
   | 'unsupported_media_type'
-  | 'queue_full'
-  | 'queue_timeout'
+  | 'deadline_exceeded'
   | 'request_timeout'
   | 'client_closed'
   | 'client_too_slow'
@@ -74,7 +73,7 @@ export function badField(param: string, message: string): HttpError {
 }
 
 /** A refusal that a later attempt can escape. */
-export function busy(status: 429 | 503, code: HttpCode, message: string): HttpError {
+export function busy(status: 429 | 503, code: ErrorCode | HttpCode, message: string): HttpError {
   return new HttpError(status, code, message, { headers: { 'retry-after': '1' } });
 }
 

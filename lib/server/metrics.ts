@@ -1,5 +1,5 @@
 import type { Model } from '../model.js';
-import type { Admission } from './admission.js';
+import type { OpenJobs } from './open-jobs.js';
 import type { RequestLog } from './options.js';
 
 /** Counts requests, and writes everything in the text form of Prometheus. Labels hold nothing that clients made up. */
@@ -12,7 +12,7 @@ export class Metrics {
   }
 
   /** `model`: once it is loaded. */
-  write(model: Model | undefined, admission: Admission): string {
+  write(model: Model | undefined, jobs: OpenJobs): string {
     const out: string[] = [];
     const family = (
       name: string,
@@ -30,8 +30,7 @@ export class Metrics {
       family(name, 'gauge', help, [['', value]]);
     };
     family('requests_total', 'counter', 'Requests that have ended', [...this.requests]);
-    gauge('requests_running', 'Requests that generate', admission.running);
-    gauge('requests_waiting', 'Requests that wait for their turn', admission.waiting);
+    gauge('requests_open', 'Requests that generate or wait to', jobs.count);
     if (model !== undefined) {
       const { totalBlocks, freeBlocks, prefixBlocks, evictedBlocks, blockTokens } = model.kvUsage();
       gauge('kv_tokens', 'Tokens that the KV cache holds', totalBlocks * blockTokens);

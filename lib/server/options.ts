@@ -1,4 +1,5 @@
 import { invalid } from '../errors.js';
+import type { ContextPolicy } from '../option-types.js';
 import { describe, OptionReader } from '../options.js';
 
 /** Options of `createServer`. */
@@ -13,13 +14,9 @@ export interface ServerOptions {
   apiKey?: string;
   /** Host names that requests may name, beside those of loopback. Default: on loopback none, elsewhere any. */
   allowedHosts?: readonly string[];
-  /** Requests that generate at a time, 1 to 1024; the engine runs them as one batch. Default: 8. */
-  maxConcurrent?: number;
-  /** Requests that wait for their turn, 0 to 65536; more are refused with 429. Default: 64. */
-  maxQueue?: number;
-  /** Most that a request waits for its turn, in milliseconds; then 429. Default: 30,000. */
-  queueTimeoutMs?: number;
-  /** Most that a request generates, in milliseconds; then 504 or an error event. Default: 600,000. */
+  /** Most choices that one request may ask for (`n`), 1 to 128; each takes a place of the model's queue. Default: 8. */
+  maxChoices?: number;
+  /** Most that an answer takes, waiting included, in milliseconds; then 504 or an error event. Default: 600,000. */
   requestTimeoutMs?: number;
   /** Most bytes of a body, 1024 to 2^30. Default: 2,000,000. */
   bodyLimit?: number;
@@ -34,6 +31,8 @@ export interface ServerOptions {
   beamWidth?: number;
   /** Tokens drafted per beam, 0 to 8, for requests that do not say. Default: that of `GenerateOptions`. */
   beamLength?: number;
+  /** What happens when the context is full, for all requests, as in `GenerateOptions`. Default: `'error'`. */
+  contextPolicy?: ContextPolicy;
   /**
    * Which requests may take what another has computed of an equal beginning: `'none'`; those of the same
    * `prompt_cache_key` (`'key'`); or `'all'`. Whoever shares can learn, by how fast an answer begins, that somebody else had
@@ -63,7 +62,7 @@ export interface RequestLog {
   code?: string;
   /** From the header to the end of the answer, in milliseconds. */
   ms: number;
-  /** Waiting for its turn, in milliseconds. */
+  /** Waiting in the queue of the engine, in milliseconds. Absent where it did not end well. */
   queueMs?: number;
   /** Whether the answer was to be a stream. Absent where the request was not one to generate, or was refused. */
   stream?: boolean;
@@ -85,15 +84,14 @@ const KEYS = [
   'modelName',
   'apiKey',
   'allowedHosts',
-  'maxConcurrent',
-  'maxQueue',
-  'queueTimeoutMs',
+  'maxChoices',
   'requestTimeoutMs',
   'bodyLimit',
   'streamBuffer',
   'stallTimeoutMs',
   'beamWidth',
   'beamLength',
+  'contextPolicy',
   'prefixSharing',
   'onRequest',
 ] as const;
@@ -106,14 +104,13 @@ export interface ResolvedServer {
   apiKey: string | undefined;
   /** Names that requests may name; undefined for any. */
   allowedHosts: ReadonlySet<string> | undefined;
-  maxConcurrent: number;
-  maxQueue: number;
-  queueTimeoutMs: number;
+  maxChoices: number;
   requestTimeoutMs: number;
   bodyLimit: number;
   streamBuffer: number;
   stallTimeoutMs: number;
   shape: { beamWidth?: number; beamLength?: number };
+  contextPolicy: ContextPolicy;
   prefixSharing: PrefixSharing;
   onRequest: (entry: RequestLog) => void;
 }
@@ -171,9 +168,7 @@ export function resolveServer(options: ServerOptions): ResolvedServer {
       : named.length > 0
         ? new Set(named)
         : undefined,
-    maxConcurrent: read.integer('maxConcurrent', 8, 1, 1024),
-    maxQueue: read.integer('maxQueue', 64, 0, 65536),
-    queueTimeoutMs: read.integer('queueTimeoutMs', 30_000, 1, DAY),
+    maxChoices: read.integer('maxChoices', 8, 1, 128),
     requestTimeoutMs: read.integer('requestTimeoutMs', 600_000, 1, DAY),
     bodyLimit: read.integer('bodyLimit', 2_000_000, 1024, 2 ** 30),
     streamBuffer: read.integer('streamBuffer', 65_536, 1024, 2 ** 30),
@@ -182,6 +177,7 @@ export function resolveServer(options: ServerOptions): ResolvedServer {
       ...(width === undefined ? {} : { beamWidth: read.integer('beamWidth', 0, 0, 64) }),
       ...(length === undefined ? {} : { beamLength: read.integer('beamLength', 0, 0, 8) }),
     },
+    contextPolicy: read.raw('contextPolicy', 'error') as ContextPolicy, // checked once there is a model
     prefixSharing,
     onRequest: onRequest as ResolvedServer['onRequest'],
   };

@@ -1,6 +1,6 @@
 import type { ChatMessage } from '../chat.js';
 import type { Model } from '../model.js';
-import type { GenerateOptions, SessionOptions } from '../option-types.js';
+import type { ContextPolicy, GenerateOptions, SessionOptions } from '../option-types.js';
 import { copyIds, describe, resolveGenerate } from '../options.js';
 import type { Tokenizer } from '../tokenizer.js';
 import { at, BodyFields } from './body.js';
@@ -31,7 +31,8 @@ export interface JobContext {
   /** Drafting shape where the request names none. */
   shape: { beamWidth?: number; beamLength?: number };
   /** Most choices of one request. */
-  mostChoices: number;
+  maxChoices: number;
+  contextPolicy: ContextPolicy;
   prefixSharing: PrefixSharing;
 }
 
@@ -58,6 +59,7 @@ const SHARED = [
   'ignore_eos',
   'return_token_ids',
   'prompt_cache_key',
+  'service_tier',
   'redrafter',
 ];
 const COMPLETION = [...SHARED, 'prompt'];
@@ -122,7 +124,7 @@ function checkModel(fields: BodyFields, served: string): void {
 
 function parseShared(
   fields: BodyFields,
-  { model, shape, mostChoices, prefixSharing }: JobContext,
+  { model, shape, maxChoices, contextPolicy, prefixSharing }: JobContext,
   maxTokens: number,
   logprobs: number | undefined,
 ): Omit<Job, 'kind' | 'ids'> {
@@ -136,6 +138,7 @@ function parseShared(
   const stop = fields.raw('stop') as NonNullable<GenerateOptions['stop']>;
   const options: GenerateOptions = {
     maxTokens,
+    contextPolicy,
     temperature: fields.number('temperature', 1, 'from 0 to 2', (value) => value >= 0 && value <= 2),
     topP: fields.number('top_p', 1, 'greater than 0 and at most 1', (value) => value > 0 && value <= 1),
     topK: fields.integer('top_k', 0, 2 ** 31 - 1) ?? 0,
@@ -147,14 +150,15 @@ function parseShared(
     ...(fields.has('stop') ? { stop } : {}),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...shape,
-    ...drafting(fields.raw('redrafter')),
+    ...turnOf(fields),
+    ...extension(fields.raw('redrafter')),
   };
   // The rest of the checks is the library's, done now so that a wrong request need not wait for its turn.
   const { vocab, contextTokens, drafter } = model.info;
   at('stop', () => resolveGenerate(options, { vocab, contextTokens, hasDrafter: drafter !== null, eosTokenIds: [] }));
   return {
     options,
-    n: fields.integer('n', 1, mostChoices) ?? 1,
+    n: fields.integer('n', 1, maxChoices) ?? 1,
     stream,
     includeUsage,
     returnTokenIds: fields.boolean('return_token_ids'),
@@ -206,16 +210,32 @@ function nested(key: string, value: unknown, known: readonly string[]): BodyFiel
   return new BodyFields(value, known);
 }
 
-/** The field `redrafter`: how to draft. It changes the speed, not the output. */
-function drafting(value: unknown): GenerateOptions {
+/** Priorities of OpenAI's service tiers; `auto` and `scale` are what they are where nobody pays for more. */
+const TIERS: Readonly<Record<string, number>> = { auto: 0, default: 0, scale: 0, flex: -5, priority: 5 };
+
+function turnOf(fields: BodyFields): GenerateOptions {
+  const tier = fields.string('service_tier');
+  if (tier === undefined) return {};
+  if (!Object.hasOwn(TIERS, tier)) {
+    throw badField('service_tier', `service_tier must be ${Object.keys(TIERS).join(', ')}, got ${describe(tier)}`);
+  }
+  return { priority: TIERS[tier] ?? 0 };
+}
+
+/** The field `redrafter`: how to draft, which changes the speed and not the output, and when to come and to end. */
+function extension(value: unknown): GenerateOptions {
   if (value === undefined) return {};
-  const fields = nested('redrafter', value, ['drafting', 'beam_width', 'beam_length']);
+  const fields = nested('redrafter', value, ['drafting', 'beam_width', 'beam_length', 'priority', 'deadline_ms']);
+  const priority = fields.integer('priority', -10, 10);
+  const deadlineMs = fields.integer('deadline_ms', 1, 2 ** 31 - 1);
   const beamWidth = fields.integer('beam_width', 0, 64);
   const beamLength = fields.integer('beam_length', 0, 8);
   return {
     ...(fields.has('drafting') ? { drafting: fields.boolean('drafting') } : {}),
     ...(beamWidth === undefined ? {} : { beamWidth }),
     ...(beamLength === undefined ? {} : { beamLength }),
+    ...(priority === undefined ? {} : { priority }),
+    ...(deadlineMs === undefined ? {} : { deadlineMs }),
   };
 }
 

@@ -5,14 +5,14 @@ import { getRequestListener } from '@hono/node-server';
 
 import { invalid, RedrafterError } from '../errors.js';
 import { Model } from '../model.js';
-import { describe } from '../options.js';
+import { describe, resolveGenerate } from '../options.js';
 import { version } from '../system.js';
-import { Admission } from './admission.js';
 import { createApp, type Backstage } from './app.js';
 import type { Exchange } from './exchange.js';
 import type { Workplace } from './generate.js';
 import { busy, HttpError } from './http-error.js';
 import { Metrics } from './metrics.js';
+import { OpenJobs } from './open-jobs.js';
 import { DAY, resolveServer, type ResolvedServer, type ServerOptions } from './options.js';
 
 /** Limits of connections; those of requests are options. Times in milliseconds. */
@@ -46,7 +46,7 @@ export class Server {
   readonly ready: Promise<void>;
   private readonly options: ResolvedServer;
   private readonly http: HttpServer;
-  private readonly admission: Admission;
+  private readonly jobs = new OpenJobs();
   private readonly metrics = new Metrics();
   private readonly open = new Set<Exchange>();
   private state: 'loading' | 'ready' | 'failed' | 'draining' = 'loading';
@@ -57,16 +57,15 @@ export class Server {
   /** @internal */
   constructor(model: Model | Promise<Model>, options: ServerOptions) {
     this.options = resolveServer(options);
-    this.admission = new Admission(this.options, () => this.refusal());
     const backstage: Backstage = {
       options: this.options,
       workplace: () => this.workplace(),
       checkQueue: () => {
-        this.admission.check();
+        this.checkQueue();
       },
       health: () => this.health(),
       draining: () => this.state === 'draining',
-      metrics: () => this.metrics.write(this.place?.context.model, this.admission),
+      metrics: () => this.metrics.write(this.place?.context.model, this.jobs),
       began: (exchange) => {
         this.began(exchange);
       },
@@ -125,11 +124,13 @@ export class Server {
       if (tokenizer === null) {
         throw new RedrafterError('ERR_TOKENIZER', 'serving needs a tokenizer, and the model has no tokenizer.json');
       }
-      const { options, admission } = this;
-      const { modelName, shape, prefixSharing, maxConcurrent: mostChoices } = options;
+      const { options, jobs } = this;
+      const { modelName, shape, contextPolicy, prefixSharing, maxChoices } = options;
+      const { vocab, contextTokens } = info;
+      resolveGenerate({ contextPolicy }, { vocab, contextTokens, hasDrafter: false, eosTokenIds: [] });
       const fingerprint = [version(), info.fingerprint, info.dtype, info.device, info.level].join('-');
-      const context = { model, tokenizer, modelName, shape, mostChoices, prefixSharing };
-      this.place = { options, admission, fingerprint, context };
+      const context = { model, tokenizer, modelName, shape, maxChoices, contextPolicy, prefixSharing };
+      this.place = { options, jobs, fingerprint, context };
       if (this.state === 'loading') this.state = 'ready';
     } catch (error) {
       if (this.state === 'loading') this.state = 'failed';
@@ -149,6 +150,13 @@ export class Server {
     if (why !== undefined) throw why;
     if (this.place === undefined) throw new Error('ready without a model');
     return this.place;
+  }
+
+  /** Refuses what the engine would now refuse, so that a body need not be read in vain. */
+  private checkQueue(): void {
+    const { waitingRequests, maxQueuedRequests } = this.workplace().context.model.queueUsage();
+    if (waitingRequests < maxQueuedRequests) return;
+    throw busy(429, 'ERR_QUEUE_FULL', `${waitingRequests} requests are waiting, try later`);
   }
 
   /** Asks the engine's thread for a sign of life, once for all who want to know at a time. */
@@ -179,7 +187,7 @@ export class Server {
       },
       Math.min(graceMs, DAY),
     ); // a timer cannot be set for much longer: it would fire at once
-    await this.admission.idle();
+    await this.jobs.idle();
     clearTimeout(timer);
     const closed = new Promise<void>((resolve) => {
       this.http.close(() => {

@@ -1,10 +1,11 @@
 /** Writes wider models and drafters that compute what the small ones do. */
-import { closeSync, copyFileSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, renameSync, statSync, writeFileSync, writeSync } from 'node:fs'; // prettier-ignore
+import { closeSync, copyFileSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync, writeSync } from 'node:fs'; // prettier-ignore
 import { join, resolve } from 'node:path';
 
-import { invalid, RedrafterError } from '../errors.js';
+import { invalid } from '../errors.js';
 import { inspect, type TensorInfo } from '../system.js';
 import { drafterLayout, isJoined, targetLayout, widenedDrafterConfig, widenedModelConfig, widenedShape, type Axis, type Layout } from './layout.js'; // prettier-ignore
+import { TensorReader } from './reader.js';
 import { widenRows } from './rows.js';
 
 /** The largest factor, which makes a layer 4096 times as large. */
@@ -27,44 +28,6 @@ export interface WidenedFiles {
   bytes: number;
   /** Before. */
   sourceBytes: number;
-}
-
-/** Where the tensors of a safetensors file begin, by name. */
-function offsetsOf(file: string): Map<string, number> {
-  const fd = openSync(file, 'r');
-  try {
-    const length = Buffer.alloc(8);
-    readSync(fd, length, 0, 8, 0);
-    const text = Buffer.alloc(Number(length.readBigUInt64LE()));
-    readSync(fd, text, 0, text.length, 8);
-    const header = JSON.parse(text.toString()) as Record<string, { data_offsets?: [number, number] }>;
-    return new Map(
-      Object.entries(header).map(([name, { data_offsets: offsets }]) => [name, 8 + text.length + (offsets?.[0] ?? 0)]),
-    );
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** Reads slices of the tensors of a checkpoint, whose headers were checked before. */
-class Reader {
-  private readonly files = new Map<string, { fd: number; offsets: Map<string, number> }>();
-
-  slice(tensor: TensorInfo, begin: number, length: number): Uint8Array {
-    let file = this.files.get(tensor.file);
-    if (file === undefined) {
-      file = { fd: openSync(tensor.file, 'r'), offsets: offsetsOf(tensor.file) };
-      this.files.set(tensor.file, file);
-    }
-    const bytes = new Uint8Array(length);
-    const read = readSync(file.fd, bytes, 0, length, (file.offsets.get(tensor.name) ?? NaN) + begin);
-    if (read !== length) throw new RedrafterError('ERR_FILE', `${tensor.file} ended while it was read`);
-    return bytes;
-  }
-
-  close(): void {
-    for (const { fd } of this.files.values()) closeSync(fd);
-  }
 }
 
 function plan(tensors: readonly TensorInfo[], layout: Layout, factor: number): Widened[] {
@@ -99,7 +62,7 @@ function writeTensors(path: string, widened: readonly Widened[], factor: number)
   const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8));
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(padded.length));
-  const reader = new Reader();
+  const reader = new TensorReader();
   const partial = `${path}.partial`;
   const fd = openSync(partial, 'w');
   try {

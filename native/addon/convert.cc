@@ -130,6 +130,7 @@ EngineOptions to_engine_options(const Napi::Object& o) {
                     integer("kvTokens", options.kv_tokens), integer("prefillChunk", options.prefill_chunk),
                     integer("prefixCacheBytes", options.prefix_cache_bytes),
                     integer("memoryBudgetBytes", options.memory_budget_bytes),
+                    integer("maxActiveRequests", options.max_active_requests),
                     integer("maxQueuedRequests", options.max_queued_requests),
                     integer("maxQueuedTokens", options.max_queued_tokens)});
   REDRAFTER_REQUIRE(options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
@@ -224,8 +225,8 @@ Napi::Object from_message(Napi::Env env, const Message& m) {
       o.Set("stats", from_stats(env, m.stats));
       [[fallthrough]];
     case MessageType::kDone:
-      o.Set("tokens", static_cast<double>(m.tokens));
-      o.Set("kvTokens", static_cast<double>(m.kv_tokens));
+      set_numbers(o, {number("tokens", m.tokens), number("kvTokens", m.kv_tokens),
+                      number("reusedTokens", m.stats.reused_tokens)});
       break;
     case MessageType::kKv:
       o.Set("data", typed<Napi::Float32Array>(env, m.kv));

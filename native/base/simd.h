@@ -167,9 +167,9 @@ REDRAFTER_INLINE F16 f16_load_half(const uint16_t* p) {
 #endif
 
 // Asks for a line of memory that will be read soon, any address; nothing depends on whether it comes.
-REDRAFTER_INLINE void f16_prefetch(const char* p) {
+REDRAFTER_INLINE void f16_prefetch(const void* p) {
 #if defined(__AVX512F__) || defined(__AVX2__)
-  _mm_prefetch(p, _MM_HINT_T0);
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 #elif defined(_MSC_VER) && !defined(__clang__)
   (void)p;
 #else

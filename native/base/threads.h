@@ -44,7 +44,7 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   // A task is claimed by a compare-and-swap on (generation << 32 | next task), so a worker that wakes late
   // can neither take a task of another generation nor hold up one that is already done.
-  alignas(64) std::atomic<uint64_t> claim_{0};
+  std::atomic<uint64_t> claim_{0};
   std::atomic<uint32_t> generation_{0};
   std::atomic<int64_t> done_{0};
   std::atomic<const void*> body_{nullptr};

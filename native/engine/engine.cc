@@ -7,6 +7,7 @@
 #include <malloc.h>
 #endif
 
+#include "base/scheduling.h"
 #include "engine/engine_thread.h"
 
 namespace redrafter {
@@ -33,6 +34,7 @@ Engine::~Engine() {
 }
 
 void Engine::run() {
+  prefer_long_turns();  // the host's event loop need not wait for this thread or those it starts
   try {
     EngineThread(*this).run();
   } catch (const std::exception&) {

@@ -174,6 +174,7 @@ void EngineThread::admit() {
   while (!waiting_.empty()) {
     const Refusal now{cache_->changes(), round_->hidden().free_rows(), admission_changes_};
     if (!active_.empty() && now == refused_) return;  // nothing has become free since
+    if (static_cast<int64_t>(active_.size()) >= max_active_) return;
     std::vector<WaitingRequest> first;
     for (size_t i = 0; i < std::min(waiting_.size(), kLookAhead); ++i) {
       Request& request = *waiting_[i];

@@ -175,6 +175,7 @@ class EngineThread {
   bool masks_ready_ = false;  // whoever makes masks waits to be asked
   std::map<int64_t, std::unique_ptr<Session>> sessions_;
   RequestQueue waiting_, active_;  // in turn
+  int64_t max_active_ = INT64_MAX;
   // When nobody was admitted for the last time: changes of the cache, free hidden rows, changes of the
   // queues.
   using Refusal = std::array<int64_t, 3>;

@@ -27,6 +27,7 @@ void EngineThread::load() {
   Stream& stream = stream_->get();
   context_tokens_ = plan.limits.positions;
   prompt_chunk_ = plan.prefill_chunk;
+  if (engine_.options_.max_active_requests > 0) max_active_ = engine_.options_.max_active_requests;
   const auto [requests, tokens] =
       std::pair(engine_.options_.max_queued_requests, engine_.options_.max_queued_tokens);
   engine_.queue_.set(requests > 0 ? requests : kDefaultQueuedRequests,

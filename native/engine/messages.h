@@ -27,6 +27,7 @@ struct EngineOptions {
   int64_t prefill_chunk = 0;   // 0: 256
   // Of MemoryUse::total(); 0: none. Without kv_tokens, the cache is as large as it allows.
   int64_t memory_budget_bytes = 0;
+  int64_t max_active_requests = 0;  // 0: as many as there is room for
   int64_t max_queued_requests = 0;  // 0: 1024
   int64_t max_queued_tokens = 0;    // 0: 4 * kv_tokens
   int64_t prefix_cache_bytes = -1;  // of prefixes that no session holds; -1: as much as is free

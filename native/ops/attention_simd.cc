@@ -41,9 +41,10 @@ struct Run {
 };
 
 // scores[pair][at .. at+15] = scale * q . K for `count` pairs from `first` against one [head_dim, 16] chunk.
+// `next` will be read after it: blocks lie apart, so that nothing else fetches them ahead.
 template <int T>
 REDRAFTER_INLINE void score_chunk(const Run& run, int64_t first, int64_t count, const float* chunk,
-                                  int64_t at) {
+                                  const float* next, int64_t at) {
   const float* q[T];
   F16 acc[T];
   for (int t = 0; t < T; ++t) {
@@ -52,6 +53,7 @@ REDRAFTER_INLINE void score_chunk(const Run& run, int64_t first, int64_t count, 
   }
   const int64_t dim = run.p->kv.head_dim;
   for (int64_t i = 0; i < dim; ++i) {
+    f16_prefetch(next + i * kBlockTokens);
     const F16 k = f16_load(chunk + i * kBlockTokens);
     for (int t = 0; t < T; ++t) acc[t] = f16_fma(k, f16_set(q[t][i]), acc[t]);
   }
@@ -62,15 +64,15 @@ REDRAFTER_INLINE void score_chunk(const Run& run, int64_t first, int64_t count, 
 }
 
 REDRAFTER_INLINE void score_pairs(const Run& run, int64_t first, int64_t count, const float* chunk,
-                                  int64_t at) {
+                                  const float* next, int64_t at) {
   for (int64_t i = 0; i < count; i += kScoreTile) {
     const int64_t n = count - i < kScoreTile ? count - i : kScoreTile;
     if (n > kScoreTile / 2) {
-      score_chunk<kScoreTile>(run, first + i, n, chunk, at);
+      score_chunk<kScoreTile>(run, first + i, n, chunk, next, at);
     } else if (n > 1) {
-      score_chunk<kScoreTile / 2>(run, first + i, n, chunk, at);
+      score_chunk<kScoreTile / 2>(run, first + i, n, chunk, next, at);
     } else {
-      score_chunk<1>(run, first + i, n, chunk, at);
+      score_chunk<1>(run, first + i, n, chunk, next, at);
     }
   }
 }
@@ -81,8 +83,11 @@ REDRAFTER_INLINE void score_context(const Run& run) {
     const int64_t context = run.p->batch.context[run.first_row + r];
     longest = context > longest ? context : longest;
   }
-  for (int64_t at = 0; at < longest; at += kBlockTokens)
-    score_pairs(run, 0, run.pairs(), run.k_block(at), at);
+  for (int64_t at = 0; at < longest; at += kBlockTokens) {
+    const int64_t next = at + kBlockTokens;
+    // After the last of K comes the first of V.
+    score_pairs(run, 0, run.pairs(), run.k_block(at), next < longest ? run.k_block(next) : run.v_row(0), at);
+  }
 }
 
 // Ancestors of one row: their K columns are gathered into chunks, so that the same loop scores them.
@@ -97,7 +102,7 @@ REDRAFTER_INLINE void score_tail(const Run& run, int64_t r) {
       const float* k = run.k_block(slot) + slot % kBlockTokens;
       for (int64_t i = 0; i < dim; ++i) run.tail_chunk[i * kBlockTokens + j] = k[i * kBlockTokens];
     }
-    score_pairs(run, r * run.group, run.group, run.tail_chunk, batch.context[row] + done);
+    score_pairs(run, r * run.group, run.group, run.tail_chunk, run.tail_chunk, batch.context[row] + done);
   }
 }
 
@@ -150,8 +155,11 @@ REDRAFTER_INLINE void output(const Run& run, int64_t first, int64_t count, int64
   const int64_t padded = head_dim_padded(run.p->kv.head_dim);
   for (int64_t block = 0; block < shared; block += kBlockTokens) {
     const float* v = run.v_row(block) + at;
+    const int64_t ahead = block + kBlockTokens < shared ? block + kBlockTokens : block;
+    const float* next = run.v_row(ahead) + at;
     const int64_t n = shared - block < kBlockTokens ? shared - block : kBlockTokens;
-    for (int64_t j = 0; j < n; ++j, v += padded) {
+    for (int64_t j = 0; j < n; ++j, v += padded, next += padded) {
+      for (int d = 0; d < D; ++d) f16_prefetch(next + d * kLanes);
       F16 vd[D];
       for (int d = 0; d < D; ++d) vd[d] = f16_load(v + d * kLanes);
       for (int t = 0; t < T; ++t) {

@@ -5,6 +5,10 @@
 #include <cstring>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "base/check.h"
 #include "base/cpu.h"
 #include "ops/companion.h"
@@ -12,9 +16,20 @@
 namespace redrafter {
 namespace {
 
+// Asks for large pages: products that stream weights look up fewer of them.
+void ask_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kPage = 2 << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) / kPage * kPage;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) / kPage * kPage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
 void* host_allocate(size_t bytes) {
   void* memory = ::operator new(bytes, std::align_val_t{64}, std::nothrow);
   REDRAFTER_REQUIRE(memory != nullptr, "ERR_OOM", "cannot allocate ", bytes, " bytes of memory");
+  ask_large_pages(memory, bytes);
   return memory;
 }
 void host_release(void* memory) { ::operator delete(memory, std::align_val_t{64}); }

@@ -19,8 +19,7 @@ double ms_since(Clock::time_point start) {
 }
 
 // The sizes that say most come first: what time does not suffice for is read off its neighbours.
-constexpr int64_t kRows[] = {1,  8,  4,  16, 2,  32, 12, 6,   24, 3,   5,
-                             20, 10, 64, 48, 14, 28, 40, 128};
+constexpr int64_t kRows[] = {1, 8, 4, 16, 2, 32, 12, 6, 24, 3, 5, 20, 10, 64, 48, 14, 28, 40, 128};
 constexpr int64_t kBeams[] = {1, 4, 16, 2, 8, 64, 32};
 constexpr size_t kAtLeast = 2;  // sizes of each, however long they take
 constexpr int kMostRuns = 9;

@@ -83,6 +83,7 @@ export function engineOptions(model: string, options: LoadOptions): NativeEngine
     contextTokens: options.contextTokens ?? 0,
     kvTokens: options.kvTokens ?? 0,
     prefillChunk: options.prefillChunk ?? 0,
+    maxActiveRequests: 0,
     maxQueuedRequests: options.maxQueuedRequests ?? 0,
     maxQueuedTokens: options.maxQueuedTokens ?? 0,
     prefixCacheBytes: options.prefixCacheBytes ?? -1,

@@ -353,6 +353,27 @@ describe('control', () => {
     expect(other).toEqual([{ type: 'text', text: await reference(messages, { maxTokens: 24, ...own }) }]);
     expect(other).not.toEqual(plain);
   });
+
+  it('slides and shares beginnings as it is told', async () => {
+    await using small = await Model.load(bundled, { threads: 1, contextTokens: 128 });
+    const llm = languageModel(small);
+    const ask = (options: RedrafterOptions, maxOutputTokens = 200): ReturnType<typeof llm.doGenerate> => {
+      const control = { bannedTokenIds: [...small.info.eosTokenIds], ...options };
+      return Promise.resolve(llm.doGenerate({ prompt: USER, maxOutputTokens, providerOptions: own(control) }));
+    };
+    const cut = await ask({});
+    expect(cut.finishReason).toEqual({ unified: 'length', raw: 'length' });
+    expect(cut.usage.outputTokens.total).toBeLessThan(128);
+    const slid = await ask({ contextPolicy: { slide: true, keepTokens: 4 } });
+    expect(slid.usage.outputTokens.total).toBe(200);
+    const cached = async (options: RedrafterOptions): Promise<number | undefined> =>
+      (await ask(options, 2)).usage.inputTokens.cacheRead;
+    expect(await cached({ prefixKey: 'a' })).toBe(0);
+    expect(await cached({ prefixKey: 'a', priority: 3, deadlineMs: 60_000 })).toBeGreaterThan(0);
+    expect(await cached({ prefixKey: 'b' })).toBe(0);
+    expect((await failure(() => ask({ prefixKey: '' }))).code).toBe('ERR_INVALID_ARGUMENT');
+    expect((await failure(() => ask({ priority: 11 }))).code).toBe('ERR_INVALID_ARGUMENT');
+  });
 });
 
 describe('JSON', () => {

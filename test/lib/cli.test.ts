@@ -47,6 +47,22 @@ beforeAll(() => {
   if (!existsSync(MAIN)) throw new Error('dist/ is missing: run `npm run build`');
 });
 
+describe('redrafter generate --context-policy', () => {
+  it('ends with the context, or slides', async () => {
+    const args = ['--model', paths.model, ...IDS, '--max-tokens', '60', '--ignore-eos', '--context-tokens', '40'];
+    expect((await json(...args)).tokenIds).toHaveLength(40 - 3);
+    expect((await json(...args, '--context-policy', 'error')).tokenIds).toHaveLength(40 - 3);
+    const slid = await json(...args, '--context-policy', 'slide:3');
+    expect([slid.tokenIds.length, slid.stats['droppedTokens']]).toEqual([60, expect.any(Number)]);
+    expect(slid.stats['droppedTokens']).toBeGreaterThan(0);
+    const { code, stderr } = await redrafter('generate', ...args, '--context-policy', 'slide:x');
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringContaining('--context-policy must be error, slide or slide:TOKENS'),
+    ]);
+  });
+});
+
 describe('redrafter generate --json', () => {
   it('prints exactly the fields of its contract', async () => {
     const out = await json(

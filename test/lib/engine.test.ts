@@ -17,7 +17,7 @@ class Recorder implements Waiter {
   }
 }
 
-const done = (ticket: number): NativeMessage => ({ type: 'done', ticket, tokens: 0, kvTokens: 0 });
+const done = (ticket: number): NativeMessage => ({ type: 'done', ticket, tokens: 0, kvTokens: 0, reusedTokens: 0 });
 
 describe('Dispatcher', () => {
   const make = (): { dispatcher: Dispatcher; busy: boolean[]; engine: string[] } => {

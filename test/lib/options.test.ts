@@ -236,6 +236,7 @@ describe('load options', () => {
       contextTokens: 0,
       kvTokens: 0,
       prefillChunk: 0,
+      maxActiveRequests: 0,
       maxQueuedRequests: 0,
       maxQueuedTokens: 0,
       prefixCacheBytes: -1,

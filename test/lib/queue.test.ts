@@ -128,6 +128,23 @@ describe('a full queue', () => {
   });
 });
 
+describe('a limit of active requests', () => {
+  it('makes others wait although there is room, and lets them in as requests end', async () => {
+    const model = await load({ maxActiveRequests: 2 });
+    const running = [await occupy(model), await occupy(model)];
+    const session = await model.createSession();
+    const appended = session.append(ids(10));
+    const third = (await model.createSession()).generate([5], { maxTokens: 5, ignoreEos: true });
+    await turn(50);
+    expect(model.queueUsage()).toMatchObject({ activeRequests: 2, waitingRequests: 2 });
+    running[0]?.abort();
+    await appended;
+    expect((await third.result()).tokenIds).toHaveLength(5);
+    running[1]?.abort();
+    await until(() => model.queueUsage().activeRequests === 0);
+  });
+});
+
 describe('turns', () => {
   /** Names of requests in the order in which they are admitted, one after another as there is room for one. */
   async function order(
@@ -312,6 +329,7 @@ describe('a generation that is not read', () => {
     expect(finishReason).toBe('abort');
     expect(tokenIds.length).toBeGreaterThan(30);
     expect(tokenIds.length).toBeLessThanOrEqual(30 + 9);
+    await reader.return?.(); // one that is used no more may be collected, and then generation goes on
   });
 
   it('does not hold up others', async () => {
@@ -335,7 +353,7 @@ describe('a generation that is not read', () => {
       ['deadline', () => undefined, 'deadline'],
     ];
     for (const [name, act, expected] of ways) {
-      const more = name === 'deadline' ? { deadlineMs: 200 } : name === 'signal' ? { signal: controller.signal } : {};
+      const more = name === 'deadline' ? { deadlineMs: 1500 } : name === 'signal' ? { signal: controller.signal } : {};
       session = await model.createSession();
       const generation = session.generate([1, 2, 3], { ...ENDLESS, ...more });
       const reader = generation[Symbol.asyncIterator]();

@@ -107,6 +107,64 @@ describe('as the planner chooses', () => {
   });
 });
 
+describe('with contexts that slide', () => {
+  it.each([undefined, 7, 8])(
+    'tiny model, 12 requests at once, shapes as planned or by chance: %s',
+    async (shapeSeed) => {
+      const context = 64;
+      const engine = await load(join(scratch, 'tiny'), {
+        ...{ drafter: join(scratch, 'tiny-gru'), contextTokens: context, kvTokens: 2048, prefillChunk: 11 },
+        ...(shapeSeed === undefined ? { flatCosts: true } : { shapeSeed }),
+      });
+      const random = new Random(90 + (shapeSeed ?? 0));
+      const cases = Array.from({ length: 12 }, (_, i): Case => {
+        const slideKeep = [0, 1, 16, 37][i % 4] ?? 0;
+        return {
+          name: `request ${i}, keeping ${slideKeep}`,
+          ids: Array.from(random.integers(1 + random.integer(0, 50), 0, SHAPE.vocab)),
+          options: { ...options(i, 90), maxTokens: 150, slideKeep, slideTail: Math.floor((context - slideKeep) / 2) },
+        };
+      });
+      const { drafted, plain } = await compare(engine, cases, 'sliding');
+      expect(drafted).toBeGreaterThan(shapeSeed === undefined ? 0 : 100);
+      expect(plain).toBeGreaterThan(100);
+    },
+  );
+});
+
+describe('with prefixes that are shared', () => {
+  it.each([undefined, 9])('bundled model, shapes as planned or by chance: %s', async (shapeSeed) => {
+    const own = shapeSeed === undefined ? { flatCosts: true } : { shapeSeed };
+    const engine = await load(bundled, { drafter: trainedDrafters.gru, kvTokens: 8192, ...own });
+    const [first, second] = await bundledCases(2, 60);
+    const begin = [...(first?.ids ?? []), ...(second?.ids ?? [])];
+    const cases = Array.from({ length: 8 }, (_, i): Case => {
+      const ids = [...begin.slice(0, 33 + 5 * i), ...begin.slice(i, i + 9)];
+      return { name: `prefix ${i}`, ids, options: { ...options(i, 60), maxTokens: 40 + i } };
+    });
+    const alone: Outcome[] = [];
+    for (const c of cases) alone.push(await run(engine, c)); // shares with nobody
+    let [reused, accepted] = [0, 0];
+    for (const pass of ['first', 'again']) {
+      const shared = async ({ ids, options: each }: Case): Promise<Outcome> => {
+        const session = await engine.open('all of them');
+        const generated = await engine.generate(session, ids, { ...each, ...ADAPTIVE });
+        const kv = await engine.readKv(session);
+        await engine.closeSession(session);
+        return { ...generated, kv };
+      };
+      const together = await Promise.all(cases.map(shared));
+      together.forEach((outcome, i) => {
+        expectLossless(alone[i] ?? outcome, outcome, `${pass}, ${cases[i]?.name ?? ''}`);
+        accepted += outcome.stats.acceptedByDepth.reduce((sum, count) => sum + count, 0);
+        if (pass === 'again') reused += outcome.stats.reusedTokens;
+      });
+    }
+    expect(reused).toBeGreaterThanOrEqual(8 * 32);
+    expect(accepted).toBeGreaterThan(20);
+  });
+});
+
 describe('by chance', () => {
   it.each([1, 2, 3, 4])('tiny model, 20 requests at once, seed %d', async (shapeSeed) => {
     const options_ = {

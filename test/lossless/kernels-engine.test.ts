@@ -114,6 +114,40 @@ describeLevels('the engine', (level) => {
     expect(total(({ rounds, draftedRounds }) => rounds - draftedRounds)).toBeGreaterThan(5);
   });
 
+  it('gives 66 requests under load what they give alone, whatever comes, waits, goes first or goes away', async () => {
+    const options = { prefillChunk: 6, kvTokens: 1024, maxQueuedTokens: 2 ** 20, shapeSeed: 5 };
+    const engine = await load({ device: level, drafter: join(directory, 'gru'), ...options });
+    let [waited, aborted] = [0, 0];
+    const ask = async (request: Request, i: number): Promise<void> => {
+      await new Promise((resolve) => setTimeout(resolve, (i % 11) * 40)); // some come while others run
+      const shape = i < REQUESTS.length ? { adaptive: true } : request.shape;
+      const more: GenerateOptions = { ...shape, priority: (i % 5) - 2 };
+      if (i % 6 === 5) {
+        const session = await engine.open();
+        const work = engine.generate(
+          session,
+          request.ids,
+          { ...request.options, ...more, maxTokens: 60 },
+          (_, abort) => {
+            abort(-1);
+          },
+        );
+        if ((await work).reason === 'abort') aborted++;
+        await engine.closeSession(session);
+      }
+      const outcome = await run(engine, request, more);
+      if (outcome.stats.queuedMs > 20) waited++;
+      expectLossless(
+        plain[i % REQUESTS.length] as Outcome,
+        outcome,
+        `${request.name}, ${i < 33 ? 'adaptive' : 'given'}`,
+      );
+    };
+    await Promise.all([...REQUESTS, ...REQUESTS].map(ask));
+    expect(aborted).toBeGreaterThan(5);
+    expect(waited).toBeGreaterThan(10);
+  });
+
   it('plans shapes of its own, which change nothing', async () => {
     const engine = await load({ device: level, drafter: join(directory, 'gru'), kvTokens: 4096 });
     const outcomes = await Promise.all(REQUESTS.slice(0, 6).map((request) => run(engine, request, { adaptive: true })));
@@ -301,8 +335,8 @@ describeLevels('the engine', (level) => {
     engines.push(engine);
     const [first = [], second = []] = await promptIds();
     const cases: Case[] = [
-      { name: 'greedy', ids: first.slice(0, 14), options: { maxTokens: 10 } },
-      { name: 'seeded', ids: second.slice(0, 5), options: { maxTokens: 8, temperature: 0.7, seed: 3n } },
+      { name: 'greedy', ids: first.slice(0, 14), options: { maxTokens: 7 } },
+      { name: 'seeded', ids: second.slice(0, 5), options: { maxTokens: 4, temperature: 0.7, seed: 3n } },
     ];
     const expected = await Promise.all(cases.map((each) => run(engine, each)));
     const drafted = await Promise.all(cases.map((each) => run(engine, each, { beamWidth: 4, beamLength: 4 })));

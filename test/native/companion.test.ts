@@ -173,7 +173,7 @@ describe.skipIf(process.platform === 'win32')('a load', () => {
   const options = (device: string, dtype = 'auto'): NativeEngineOptions => ({
     ...{ model, drafter: null, device, dtype, threads: 1 },
     ...{ contextTokens: 0, kvTokens: 0, prefillChunk: 0, prefixCacheBytes: -1, memoryBudgetBytes: 0 },
-    ...{ maxQueuedRequests: 0, maxQueuedTokens: 0 },
+    ...{ maxActiveRequests: 0, maxQueuedRequests: 0, maxQueuedTokens: 0 },
   });
   const failure = ({ addon }: Addons, device: string, dtype?: string): Promise<[string, string]> =>
     new Promise((resolve) => {

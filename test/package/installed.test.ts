@@ -4,6 +4,7 @@ import { join } from 'node:path';
 
 import { beforeAll, describe, expect, inject, it } from 'vitest';
 
+import type { Report } from '../../lib/bench/report.js';
 import { bundled } from '../kit/bundled.js';
 import { environment, expectedIds, jsonOf, run, writePrograms, type Outcome, type Program } from './run.js';
 
@@ -48,6 +49,16 @@ describe('an installed package', () => {
     const args = ['generate', '--model', model, '--drafter', join(model, 'drafter-gru'), '--prompt', text ?? '', '--max-tokens', '48', '--json']; // prettier-ignore
     const out = jsonOf(await run('npx', ['redrafter', ...args], installed, env)) as { tokenIds: number[] };
     expect(out.tokenIds).toEqual(expected[1]);
+  });
+
+  it('measures itself, with a page of charts, and says what only a clone can measure', async () => {
+    const args = ['bench', 'e2e', 'ops', 'peers', '--quick', '--threads', '1', '--json', 'bench.json', '--html', 'bench.html']; // prettier-ignore
+    const { code, stdout } = await run('npx', ['redrafter', ...args], installed, env);
+    expect(code, stdout).toBe(0);
+    const report = JSON.parse(readFileSync(join(installed, 'bench.json'), 'utf8')) as Report;
+    expect(report).toMatchObject({ commit: null, suites: { e2e: { differing: 0 } } });
+    expect(readFileSync(join(installed, 'bench.html'), 'utf8')).toContain('<svg ');
+    expect(stdout.match(/^Not available: .*clone/gm)).toHaveLength(2);
   });
 
   it('is one implementation for import and require', async () => {

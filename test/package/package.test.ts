@@ -39,6 +39,8 @@ describe('the tarball', () => {
     expect(files.filter((path) => /^(lib|test|train|bench|build|node_modules|native\/testing)\//.test(path))).toEqual(
       [],
     );
+    expect(files).toContain('dist/vendor/echarts.licences.txt'); // with what it is the licence of
+    expect(files).toContain('dist/vendor/echarts.js');
     expect(files).toContain('cmake/cuda.cmake'); // CMakeLists.txt includes it
     expect(files.filter((path) => /redrafter_cuda/.test(path))).toEqual([]); // only with --cuda
     expect(files.filter((path) => /binding\.gyp$/.test(path))).toEqual([]); // npm clients compile where they see one

@@ -107,8 +107,8 @@ describe('options', () => {
   it.each([
     { port: -1 },
     { port: 65536 },
-    { maxConcurrent: 0 },
-    { maxQueue: 1.5 },
+    { maxChoices: 0 },
+    { maxChoices: 1.5 },
     { apiKey: '' },
     { allowedHosts: ['https://x'] },
     { bodyLimit: 5 },

@@ -111,6 +111,27 @@ describe('beginnings of prompts that others had', () => {
   });
 });
 
+describe('answers beyond the context', () => {
+  it('end with length, or slide as the server says', async () => {
+    const own = await loadTiny({ contextTokens: 64 });
+    const body = { prompt: 'hello', max_tokens: 64, ignore_eos: true, temperature: 0 };
+    const cut = only(await ask('/v1/completions', body, await start(own)));
+    expect(cut.finish_reason).toBe('length');
+    expect(cut.token_ids?.length).toBeLessThan(64);
+    const contextPolicy = { slide: true, keepTokens: 5 } as const;
+    const slid = only(await ask('/v1/completions', body, await start(own, { contextPolicy })));
+    const { tokenIds } = await direct(
+      'hello',
+      { maxTokens: 64, ignoreEos: true, contextPolicy },
+      { ...tiny, model: own },
+    );
+    expect(slid.token_ids).toEqual(tokenIds);
+    expect(tokenIds).toHaveLength(64);
+    const wrong = createServer(own, { modelName: NAME, contextPolicy: { slide: true, keepTokens: 63 } });
+    await expect(wrong.ready).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+  });
+});
+
 const only = ({ choices }: Body): Choice => choices[0] as Choice;
 const finish = (reason: string): string => (reason === 'length' ? 'length' : 'stop');
 

@@ -22,6 +22,7 @@ interface Body {
     prompt_tokens: number;
     completion_tokens: number;
     total_tokens: number;
+    prompt_tokens_details: { cached_tokens: number };
     redrafter: { seed: string; rounds: number; time_to_first_token_ms: number; prefill_ms: number };
   };
 }
@@ -106,8 +107,23 @@ describe('n', () => {
     await until(() => allFree(tiny.model));
   });
 
-  it('is at most what the server runs at a time', async () => {
-    const one = await start(tiny.model, { maxConcurrent: 2 });
+  it('tells how much of the prompt was there already', async () => {
+    const shared = await start(await loadTiny(), { prefixSharing: 'key' });
+    const cached = async (key: string, n: number): Promise<unknown> => {
+      const given = { ...body, prompt: 'x'.repeat(100), prompt_cache_key: key, n, max_tokens: 4 };
+      const { usage } = await json<Body>(await post(shared.url, '/v1/completions', given));
+      return usage?.prompt_tokens_details.cached_tokens;
+    };
+    expect(await cached('a', 3)).toBe(0);
+    expect(await cached('a', 1)).toBe(96);
+    expect(await cached('a', 3)).toBe(96);
+    expect(await cached('b', 2)).toBe(0);
+    expect(await cached('b', 2)).toBe(96);
+    expect(await cached('c', 1)).toBe(0);
+  });
+
+  it('is at most what the server says', async () => {
+    const one = await start(tiny.model, { maxChoices: 2 });
     expect((await post(one.url, '/v1/completions', { ...body, n: 3 })).status).toBe(400);
     expect((await post(one.url, '/v1/completions', { ...body, n: 2, max_tokens: 1 })).status).toBe(200);
   });

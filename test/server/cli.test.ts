@@ -135,7 +135,11 @@ describe('redrafter serve', () => {
     [['--host', '0.0.0.0'], /ERR_INVALID_ARGUMENT.*needs an API key/],
     [['--api-key-env', 'NOT_SET_ANYWHERE'], /ERR_INVALID_ARGUMENT.*NOT_SET_ANYWHERE/],
     [['--port', '65536'], /ERR_INVALID_ARGUMENT.*port/],
-    [['--max-concurrent', '0'], /ERR_INVALID_ARGUMENT.*maxConcurrent/],
+    [['--max-choices', '0'], /ERR_INVALID_ARGUMENT.*maxChoices/],
+    [['--max-active-requests', '0'], /ERR_INVALID_ARGUMENT.*maxActiveRequests/],
+    [['--prefix-cache', '-1'], /ERR_INVALID_ARGUMENT.*--prefix-cache/],
+    [['--context-policy', 'drop'], /ERR_INVALID_ARGUMENT.*--context-policy must be error, slide or slide:TOKENS/],
+    [['--context-policy', 'slide:4096'], /ERR_INVALID_ARGUMENT.*keepTokens/],
     [['--log', 'xml'], /ERR_INVALID_ARGUMENT.*--log/],
     [['--model', paths.idsOnly], /ERR_TOKENIZER/],
   ])('%j: exits with 1', async (args, message) => {

@@ -38,8 +38,13 @@ function writeLongModel(): string {
 }
 
 let model: Model;
+/** The same, which runs one request at a time. */
+let serial: Model;
+const LARGE = { contextTokens: 60_000, kvTokens: 240_000 };
+const longModel = writeLongModel();
 beforeAll(async () => {
-  model = await loadTiny({ contextTokens: 60_000, kvTokens: 240_000 }, writeLongModel());
+  model = await loadTiny(LARGE, longModel);
+  serial = await loadTiny({ ...LARGE, maxActiveRequests: 1 }, longModel);
 });
 
 /** A generation of minutes, unless it is ended. */
@@ -47,11 +52,11 @@ const ENDLESS = { ...LONG, max_tokens: 50_000 };
 const stream = JSON.stringify({ ...ENDLESS, stream: true });
 const running = async (server: Running): Promise<string> => (await fetch(`${server.url}/metrics`)).text();
 
+/** Requests that run and that wait. */
 async function counts(server: Running): Promise<[number, number]> {
   const text = await running(server);
-  const value = (name: string): number =>
-    Number(new RegExp(`^redrafter_requests_${name} (\\d+)$`, 'm').exec(text)?.[1]);
-  return [value('running'), value('waiting')];
+  const value = (name: string): number => Number(new RegExp(`^redrafter_${name} (\\d+)$`, 'm').exec(text)?.[1]);
+  return [value('engine_requests_active'), value('engine_requests_waiting')];
 }
 
 async function untilCounts(server: Running, wanted: [number, number]): Promise<void> {
@@ -65,12 +70,14 @@ async function untilCounts(server: Running, wanted: [number, number]): Promise<v
 async function settled(server: Running): Promise<void> {
   await untilCounts(server, [0, 0]);
   await until(() => allFree(server.model));
+  for (let i = 0; i < 500 && !/^redrafter_requests_open 0$/m.test(await running(server)); i++) await turn(10);
+  expect(await running(server)).toMatch(/^redrafter_requests_open 0$/m);
 }
 
 describe('a client that goes away', () => {
   let one: Running;
   beforeAll(async () => {
-    one = await start(model, { maxConcurrent: 1 });
+    one = await start(serial);
   });
 
   it('while it sends its body', async () => {
@@ -89,7 +96,7 @@ describe('a client that goes away', () => {
     await untilCounts(one, [1, 1]);
     second.destroy();
     await untilCounts(one, [1, 0]);
-    expect(model.kvUsage().sessions).toBe(1);
+    expect(serial.kvUsage().sessions).toBe(1);
     first.destroy();
     await settled(one);
   });
@@ -97,7 +104,7 @@ describe('a client that goes away', () => {
   it.each([true, false])('while its prompt is read (stream: %s)', async (streams) => {
     const prompt = Array.from({ length: 50_000 }, (_, i) => i % 250);
     const raw = new Raw(one.port).post(PATH, JSON.stringify({ ...LONG, prompt, stream: streams }));
-    await until(() => model.kvUsage().sessions === 1);
+    await until(() => serial.kvUsage().sessions === 1);
     await turn(20);
     raw.destroy();
     const before = performance.now();
@@ -107,13 +114,13 @@ describe('a client that goes away', () => {
   });
 
   it.each([true, false])('while it is answered (stream: %s)', async (streams) => {
-    const { tokens } = model.stats;
+    const { tokens } = serial.stats;
     const raw = new Raw(one.port).post(PATH, JSON.stringify({ ...ENDLESS, stream: streams }));
     if (streams) await until(() => raw.received.includes('data: '));
     else await untilCounts(one, [1, 0]);
     raw.destroy();
     await settled(one);
-    expect(model.stats.tokens - tokens).toBeLessThan(50_000);
+    expect(serial.stats.tokens - tokens).toBeLessThan(50_000);
   });
 
   it('is told from the others in the log', async () => {
@@ -123,7 +130,7 @@ describe('a client that goes away', () => {
   });
 
   it.each([true, false])('with requests in a row on one connection (stream: %s)', async (streams) => {
-    const server = await start(model, { maxConcurrent: 2 });
+    const server = await start(await loadTiny({ ...LARGE, maxActiveRequests: 2 }, longModel));
     const body = JSON.stringify({ ...ENDLESS, stream: streams });
     const raw = new Raw(server.port).post(PATH, body).post(PATH, body).post(PATH, body);
     await untilCounts(server, [2, 1]);
@@ -147,7 +154,7 @@ describe('a client that goes away', () => {
 
 describe('many requests', () => {
   it('50 at a time: each gets its own answer', async () => {
-    const server = await start(await loadTiny(), { maxConcurrent: 8, maxQueue: 50 });
+    const server = await start(await loadTiny({ maxActiveRequests: 8, maxQueuedRequests: 50 }));
     const ask = async (i: number): Promise<unknown> => {
       const body = {
         model: NAME,
@@ -170,7 +177,7 @@ describe('many requests', () => {
   });
 
   it('more than the KV cache holds at a time: each waits for its room', async () => {
-    const server = await start(await loadTiny({ contextTokens: 256, kvTokens: 600 }), { maxConcurrent: 16 });
+    const server = await start(await loadTiny({ contextTokens: 256, kvTokens: 600 }));
     const ask = async (i: number): Promise<number> => {
       const response = await post(server.url, PATH, { ...LONG, seed: i, max_tokens: 200 });
       return response.status;
@@ -180,7 +187,8 @@ describe('many requests', () => {
   });
 
   it('beyond the queue: 429 with Retry-After at once', async () => {
-    const server = await start(model, { maxConcurrent: 1, maxQueue: 2 });
+    const small = await loadTiny({ ...LARGE, maxActiveRequests: 1, maxQueuedRequests: 2 }, longModel);
+    const server = await start(small);
     const busy = [];
     for (const wanted of [
       [1, 0],
@@ -190,9 +198,13 @@ describe('many requests', () => {
       busy.push(new Raw(server.port).post(PATH, stream));
       await untilCounts(server, wanted);
     }
-    const response = await post(server.url, PATH, LONG);
-    expect([response.status, response.headers.get('retry-after')]).toEqual([429, '1']);
-    expect((await json<Failure>(response)).error).toMatchObject({ code: 'queue_full', type: 'rate_limit_error' });
+    // Refused before the body is looked at, so that it need not be right.
+    for (const body of [LONG, '{']) {
+      const response = await post(server.url, PATH, body);
+      expect([response.status, response.headers.get('retry-after')]).toEqual([429, '1']);
+      const { error } = await json<Failure>(response);
+      expect(error).toMatchObject({ code: 'ERR_QUEUE_FULL', type: 'rate_limit_error' });
+    }
     const health = await fetch(`${server.url}/health`);
     expect(health.status).toBe(200);
     for (const raw of busy) raw.destroy();
@@ -200,33 +212,61 @@ describe('many requests', () => {
     expect((await post(server.url, PATH, { ...LONG, max_tokens: 2 })).status).toBe(200);
   });
 
-  it('beyond the queue of the engine: 429 with Retry-After too', async () => {
-    const small = await loadTiny({ contextTokens: 4096, kvTokens: 4100, maxQueuedRequests: 1 });
-    const server = await start(small, { maxConcurrent: 16 });
-    const long = JSON.stringify({ ...LONG, stream: true });
-    const first = new Raw(server.port).post(PATH, long);
-    await until(() => small.queueUsage().activeRequests === 1);
-    const second = new Raw(server.port).post(PATH, long);
-    await until(() => small.queueUsage().waitingRequests === 1);
-    const response = await post(server.url, PATH, LONG);
-    expect([response.status, response.headers.get('retry-after')]).toEqual([429, '1']);
-    expect((await json<Failure>(response)).error).toMatchObject({ code: 'ERR_QUEUE_FULL', type: 'rate_limit_error' });
-    for (const raw of [first, second]) raw.destroy();
+  it('more choices than the queue has places: 429 too, and nothing is left', async () => {
+    const small = await loadTiny({ maxQueuedTokens: 1, maxQueuedRequests: 2, kvTokens: 4096 });
+    const server = await start(small);
+    const response = await post(server.url, PATH, { ...LONG, n: 5 });
+    expect([response.status, (await json<Failure>(response)).error.code]).toEqual([429, 'ERR_QUEUE_FULL']);
     await settled(server);
   });
 
-  it('in the queue for too long: 429', async () => {
-    const server = await start(model, { maxConcurrent: 1, queueTimeoutMs: 50 });
-    const raw = new Raw(server.port).post(PATH, stream);
+  it.each([
+    [{ service_tier: 'priority' }, { service_tier: 'flex' }],
+    [{ redrafter: { priority: 9 } }, { service_tier: 'priority' }],
+    [{}, { redrafter: { priority: -1 }, service_tier: 'priority' }],
+  ])('%j goes before %j', async (first, last) => {
+    const server = await start(serial);
+    const running = new Raw(server.port).post(PATH, stream);
     await untilCounts(server, [1, 0]);
-    const response = await post(server.url, PATH, LONG);
-    expect([response.status, (await json<Failure>(response)).error.code]).toEqual([429, 'queue_timeout']);
-    raw.destroy();
+    const order: string[] = [];
+    const ask = async (name: string, fields: object): Promise<void> => {
+      const response = await post(server.url, PATH, { ...LONG, max_tokens: 3, ...fields });
+      expect(response.status).toBe(200);
+      await response.json();
+      order.push(name);
+    };
+    const late = ask('last', last);
+    await untilCounts(server, [1, 1]);
+    const early = ask('first', first);
+    await untilCounts(server, [1, 2]);
+    running.destroy();
+    await Promise.all([late, early]);
+    expect(order).toEqual(['first', 'last']);
+    await settled(server);
+  });
+
+  it.each([true, false])('one with a deadline that comes while it waits: 503 (stream: %s)', async (streams) => {
+    const server = await start(serial);
+    const running = new Raw(server.port).post(PATH, stream);
+    await untilCounts(server, [1, 0]);
+    const response = await post(server.url, PATH, { ...LONG, stream: streams, redrafter: { deadline_ms: 50 } });
+    expect([response.status, response.headers.get('retry-after')]).toEqual([503, '1']);
+    expect((await json<Failure>(response)).error.code).toBe('deadline_exceeded');
+    running.destroy();
+    await settled(server);
+  });
+
+  it.each([1, 2])('one with a deadline gets what there is by then (n: %i)', async (n) => {
+    const server = await start(model);
+    const response = await post(server.url, PATH, { ...ENDLESS, n, redrafter: { deadline_ms: 300 } });
+    const { choices } = await json<{ choices: { text: string; finish_reason: string }[] }>(response);
+    expect(choices.map(({ finish_reason: reason }) => reason)).toEqual(Array(n).fill('length'));
+    expect(choices.every(({ text }) => text.length > 10)).toBe(true);
     await settled(server);
   });
 
   it('wrong ones are refused without a turn', async () => {
-    const server = await start(model, { maxConcurrent: 1 });
+    const server = await start(serial);
     const raw = new Raw(server.port).post(PATH, stream);
     await untilCounts(server, [1, 0]);
     expect((await post(server.url, PATH, { ...LONG, stop: [''] })).status).toBe(400);
@@ -388,7 +428,7 @@ describe('a server without a model', () => {
 
 describe('close', () => {
   it('lets requests end, refuses new ones, and says so in /health', async () => {
-    const server = await start(model, { maxConcurrent: 1 });
+    const server = await start(serial);
     const first = post(server.url, PATH, { ...LONG, max_tokens: 3000, stream: true });
     await untilCounts(server, [1, 0]);
     const second = post(server.url, PATH, { ...LONG, max_tokens: 5 });
@@ -406,7 +446,7 @@ describe('close', () => {
   });
 
   it('ends what is not done in time with an error', async () => {
-    const server = await start(model, { maxConcurrent: 1 });
+    const server = await start(serial);
     const first = post(server.url, PATH, { ...ENDLESS, stream: true });
     await untilCounts(server, [1, 0]);
     const second = post(server.url, PATH, ENDLESS);
@@ -415,7 +455,7 @@ describe('close', () => {
     await server.server.close(100);
     expect((await events(await first)).at(-1)).toMatchObject({ error: { code: 'shutting_down' } });
     expect((await second).status).toBe(503);
-    await until(() => allFree(model));
+    await until(() => allFree(serial));
   });
 
   it('waits for as long as a timer can when it may wait for longer', async () => {

@@ -12,7 +12,7 @@ const ENDLESS = { ignore_eos: true } as object;
 let tiny: Running;
 let openai: OpenAI;
 beforeAll(async () => {
-  tiny = await start(await loadTiny(), { apiKey: KEY, maxConcurrent: 1 });
+  tiny = await start(await loadTiny({ maxActiveRequests: 1 }), { apiKey: KEY });
   openai = new OpenAI({ baseURL: `${tiny.url}/v1`, apiKey: KEY, maxRetries: 0 });
 });
 
@@ -78,15 +78,20 @@ describe('the openai client', () => {
   });
 
   it('comes again when there was no room', async () => {
-    const server = await start(await loadTiny(), { maxConcurrent: 1, maxQueue: 0 });
+    const server = await start(await loadTiny({ maxActiveRequests: 1, maxQueuedRequests: 1 }));
     const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'any', maxRetries: 0 });
     const long = { model: NAME, messages, max_completion_tokens: 4000, stream: true as const, ...ENDLESS };
     const busy = await client.chat.completions.create(long);
+    const waits = client.chat.completions.create(long);
+    await until(() => server.model.queueUsage().waitingRequests === 1);
     const short = { model: NAME, messages, max_completion_tokens: 2 };
     await expect(client.chat.completions.create(short)).rejects.toBeInstanceOf(OpenAI.RateLimitError);
     const again = client.chat.completions.create(short, { maxRetries: 5 });
     setTimeout(() => {
       busy.controller.abort();
+      void waits.then(({ controller }) => {
+        controller.abort();
+      });
     }, 100);
     expect((await again).choices).toHaveLength(1);
   });

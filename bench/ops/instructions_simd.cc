@@ -1,5 +1,5 @@
 #include "base/simd.h"
-#include "machine.h"
+#include "instructions.h"
 
 namespace redrafter::REDRAFTER_ISA {
 namespace {
@@ -22,19 +22,19 @@ float sum(const F16* acc, int count) {
   return total;
 }
 
-}  // namespace
-
 float read_memory(const char* data, int64_t bytes) {
-  constexpr int64_t kAhead = 4096, kRun = 64 << 10;
+  constexpr int64_t kAhead = 4096, kRun = 64 << 10, kLine = 64;
   F16 acc[2] = {f16_zero(), f16_zero()};
-  for (int64_t at = 0; at + 2 * kRun <= bytes; at += 2 * kRun) {
-    for (int64_t i = 0; i < kRun; i += 64) {
+  for (int64_t at = 0; at + 2 * kLine <= bytes;) {
+    const int64_t left = (bytes - at) / 2 / kLine * kLine, run = left < kRun ? left : kRun;
+    for (int64_t i = 0; i < run; i += kLine) {
       for (int s = 0; s < 2; ++s) {
-        const char* from = data + at + s * kRun + i;
+        const char* from = data + at + s * run + i;
         f16_prefetch(from + kAhead);
         acc[s] = f16_add(acc[s], f16_load(reinterpret_cast<const float*>(from)));
       }
     }
+    at += 2 * run;
   }
   return sum(acc, 2);
 }
@@ -48,5 +48,9 @@ float multiply_add(int64_t count) {
   }
   return sum(acc, kChains);
 }
+
+}  // namespace
+
+extern const bench::Instructions kInstructions{read_memory, multiply_add};
 
 }  // namespace redrafter::REDRAFTER_ISA

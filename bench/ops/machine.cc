@@ -1,0 +1,73 @@
+#include "machine.h"
+
+#include "instructions.h"
+
+namespace redrafter::bench {
+namespace {
+
+const Instructions& instructions_of([[maybe_unused]] const std::string& level) {
+#if defined(REDRAFTER_WITH_AVX512)
+  if (level == "avx512") return isa_avx512::kInstructions;
+#endif
+#if defined(REDRAFTER_WITH_AVX2)
+  if (level == "avx2") return isa_avx2::kInstructions;
+#endif
+#if defined(REDRAFTER_WITH_NEON)
+  if (level == "neon") return isa_neon::kInstructions;
+#endif
+  return isa_base::kInstructions;
+}
+
+volatile float kept;
+
+double bandwidth(const Instructions& instructions, const std::vector<Matrix>& matrices, ThreadPool& threads,
+                 double seconds) {
+  int64_t bytes = 0;
+  for (const Matrix& w : matrices) bytes += matrix_bytes(w);
+  const int64_t pieces = threads.size();
+  const double took = shortest(seconds, [&] {
+    // Each thread has a part of every matrix, as it has in a product, but all of them in one go.
+    threads.run(pieces, INT64_MAX, [&](int64_t piece, int) {
+      for (const Matrix& w : matrices) {
+        const int64_t part = matrix_bytes(w) / pieces / 64 * 64;
+        kept = instructions.read(static_cast<const char*>(w.data) + piece * part, part);
+      }
+    });
+  });
+  return static_cast<double>(bytes) / took;
+}
+
+double multiply_adds(const Instructions& instructions, ThreadPool& threads, double seconds) {
+  constexpr int64_t kCount = 4'000'000;
+  const double took = shortest(seconds, [&] {
+    threads.run(threads.size(), INT64_MAX, [&](int64_t, int) { kept = instructions.multiply_add(kCount); });
+  });
+  return static_cast<double>(kCount * 16 * threads.size()) / took;
+}
+
+double hand_over(ThreadPool& threads, double seconds) {
+  constexpr int kRuns = 1000;
+  return shortest(seconds,
+                  [&] {
+                    for (int i = 0; i < kRuns; ++i) {
+                      threads.run(threads.size(), INT64_MAX,
+                                  [](int64_t task, int) { kept = static_cast<float>(task); });
+                    }
+                  }) /
+         kRuns;
+}
+
+}  // namespace
+
+int64_t matrix_bytes(const Matrix& w) {
+  return ceil_to(w.rows, kPanelRows) * w.cols * static_cast<int64_t>(dtype_bytes(w.dtype));
+}
+
+Machine measure_machine(const std::string& level, const std::vector<Matrix>& matrices, ThreadPool& threads,
+                        double seconds) {
+  const Instructions& instructions = instructions_of(level);
+  return {bandwidth(instructions, matrices, threads, seconds), multiply_adds(instructions, threads, seconds),
+          hand_over(threads, seconds / 4)};
+}
+
+}  // namespace redrafter::bench

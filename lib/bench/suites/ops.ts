@@ -1,0 +1,156 @@
+/**
+ * Kernels beside what the machine can do. The measuring programs are native (bench/ops, bench/lab) and built by CMake, so this
+ * suite needs a clone with its tools.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { RedrafterError } from '../../errors.js';
+import { isClone, packageRoot } from '../../package-root.js';
+import { getBackends } from '../../system.js';
+import { runProgram } from '../children.js';
+import type { Settings } from '../options.js';
+import type { Progress } from '../progress.js';
+import type { NotAvailable } from '../report.js';
+
+export interface OpsRow {
+  kernel: string;
+  shape: string;
+  level: string;
+  dtype: string;
+  threads: number;
+  rows: number;
+  /** Of a pass over all matrices for matmul, else of one run. */
+  ms: number;
+  bytesPerSecond: number;
+  flopPerSecond: number;
+  /** What reading memory gives, measured in the same run with the same threads. */
+  readBytesPerSecond: number;
+  /** What multiply-adds on registers give there, two operations each. */
+  peakFlopPerSecond: number;
+  /** Shares of both, and the larger of them: of what the machine allows. 0 to 1. */
+  ofBandwidth: number;
+  ofPeak: number;
+  ofLimit: number;
+  /** Time over that of the first number of rows: what verifying so many costs. */
+  cost: number;
+}
+
+export interface OpsSuite {
+  rows: OpsRow[];
+}
+
+interface MatmulRow {
+  level: string;
+  dtype: string;
+  rows: number;
+  threads: number;
+  weightBytes: number;
+  ms: number;
+  bytesPerS: number;
+  flopPerS: number;
+  readBytesPerS: number;
+  peakFlopPerS: number;
+  cost: number;
+}
+
+/** What `lab kernels --device cpu` writes of one kernel. */
+interface LabRow {
+  kernel: string;
+  shape: string;
+  rows: number;
+  bytes: number;
+  flops: number;
+  us: number;
+}
+
+const TARGETS = ['redrafter_bench_ops', 'redrafter_lab'];
+const programOf = (name: string): string =>
+  join(packageRoot, 'build/testing', process.platform === 'win32' ? `${name}.exe` : name);
+
+function whyNot({ load }: Settings): string | undefined {
+  if (!isClone()) {
+    return 'it measures by a native program that is built from the sources in a clone of the repository, and this is an installed package';
+  }
+  if (!existsSync(join(packageRoot, 'bench/ops/ops.cc')))
+    return 'bench/ops, the program that measures, is not in this clone';
+  if (!existsSync(join(packageRoot, 'build/CMakeCache.txt'))) return 'native code is not built yet: npm run build';
+  if (load.device?.startsWith('cuda') === true) return 'it measures the CPU; for CUDA see bench/gpu/run.sh';
+  return undefined;
+}
+
+function levelOf({ load }: Settings): string {
+  const [, level] = load.device?.split(':') ?? [];
+  const selected = level ?? getBackends().find(({ backend, available }) => backend === 'cpu' && available)?.level;
+  if (selected === null || selected === undefined)
+    throw new RedrafterError('ERR_BACKEND', 'no level of the CPU can be used');
+  return selected;
+}
+
+function rowOf(row: MatmulRow): OpsRow {
+  const { level, dtype, threads, rows, ms, cost } = row;
+  const [ofBandwidth, ofPeak] = [row.bytesPerS / row.readBytesPerS, row.flopPerS / row.peakFlopPerS];
+  return {
+    ...{ kernel: 'matmul', shape: `${Math.round(row.weightBytes / 1e6)} MB`, level, dtype, threads, rows, ms },
+    ...{ bytesPerSecond: row.bytesPerS, flopPerSecond: row.flopPerS },
+    ...{ readBytesPerSecond: row.readBytesPerS, peakFlopPerSecond: row.peakFlopPerS },
+    ...{ ofBandwidth, ofPeak, ofLimit: Math.max(ofBandwidth, ofPeak), cost },
+  };
+}
+
+/** Other kernels than the product have no limits of their own in the file: those that were measured beside the product count. */
+function labRows(
+  found: readonly LabRow[],
+  { level, threads, readBytesPerSecond, peakFlopPerSecond }: OpsRow,
+): OpsRow[] {
+  return found.map(({ kernel, shape, rows, bytes, flops, us }) => {
+    const least = found.find((other) => other.kernel === kernel && other.shape === shape);
+    const [bytesPerSecond, flopPerSecond] = [(bytes / us) * 1e6, (flops / us) * 1e6];
+    const [ofBandwidth, ofPeak] = [bytesPerSecond / readBytesPerSecond, flopPerSecond / peakFlopPerSecond];
+    return {
+      ...{ kernel, shape, level, dtype: 'bf16', threads, rows, ms: us / 1000, bytesPerSecond, flopPerSecond },
+      ...{ readBytesPerSecond, peakFlopPerSecond, ofBandwidth, ofPeak, ofLimit: Math.max(ofBandwidth, ofPeak) },
+      cost: us / (least?.us ?? us),
+    };
+  });
+}
+
+/** Runs a program that writes JSON to the file that --json names. */
+async function measured<T>(name: string, args: readonly string[], signal: AbortSignal): Promise<T> {
+  const directory = mkdtempSync(join(tmpdir(), 'redrafter-ops-'));
+  try {
+    const file = join(directory, 'ops.json');
+    await runProgram(programOf(name), [...args, '--json', file], signal);
+    return JSON.parse(readFileSync(file, 'utf8')) as T;
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+export async function runOps(
+  settings: Settings,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<OpsSuite | NotAvailable> {
+  const reason = whyNot(settings);
+  if (reason !== undefined) return { notAvailable: reason };
+  const { load, quick } = settings;
+  const [level, threads] = [levelOf(settings), String(load.threads ?? availableParallelism())];
+  progress.start('ops', 3);
+  progress.begin('building');
+  await runProgram('cmake', ['--build', 'build', '--config', 'Release', '--target', ...TARGETS], signal);
+  progress.begin('matrix products');
+  const dtype = load.dtype === undefined || load.dtype === 'auto' ? [] : ['--dtypes', load.dtype];
+  const small = quick ? ['--rows', '1,4,16', '--megabytes', '40', '--seconds', '0.02'] : [];
+  const args = ['--levels', level, '--threads', threads, ...dtype, ...small];
+  const { matmul } = await measured<{ matmul: MatmulRow[] }>('bench-ops', args, signal);
+  const rows = matmul.map(rowOf);
+  const [first] = rows;
+  if (first === undefined) throw new RedrafterError('ERR_INTERNAL', 'bench-ops measured nothing');
+  progress.begin('other kernels');
+  const size = quick ? ['--model', 'tiny', '--seconds', '0.001'] : ['--model', 'small'];
+  const lab = ['kernels', '--device', `cpu:${level}`, '--threads', threads, ...size];
+  const { kernels } = await measured<{ kernels: LabRow[] }>('lab', lab, signal);
+  return { rows: [...rows, ...labRows(kernels, first)] };
+}

@@ -1,0 +1,171 @@
+/** The tables of a report, as text cells: for the terminal and for HTML alike. */
+import type { Bar } from './bars.js';
+import type { EngineUsed, NotAvailable, Report } from './report.js';
+import type { Spread } from './statistics.js';
+import type { E2eSuite } from './suites/e2e.js';
+import type { OpsSuite } from './suites/ops.js';
+import type { PeersSuite } from './suites/peers.js';
+import type { DrafterShapes } from './suites/shapes.js';
+import type { StudySuite } from './suites/study.js';
+
+export interface Table {
+  title: string;
+  head: string[];
+  rows: string[][];
+  /** What to know when reading it. */
+  note?: string;
+}
+
+const spread = ({ median, low, high }: Spread, digits: number): string =>
+  low === high ? median.toFixed(digits) : `${median.toFixed(digits)} (${low.toFixed(digits)}-${high.toFixed(digits)})`;
+const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
+const giga = (value: number): string => (value / 1e9).toFixed(1);
+
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(0)} MB`;
+
+/** The lines of what ran where. */
+export function conditions(report: Report): [string, string][] {
+  const { version, commit, date, machine, engine, model, settings, readBytesPerSecond } = report;
+  const engineText = ({ device, level, dtype, threads }: EngineUsed): string =>
+    `${device} ${level}, ${dtype}, ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
+  return [
+    ['redrafter', `${version}${commit === null ? '' : `, commit ${commit}`}, ${date}`],
+    ['machine', `${machine.cpu}, ${machine.cores} hardware threads, load ${machine.load.toFixed(1)} before, ${machine.platform}, Node.js ${machine.node}`], // prettier-ignore
+    ...(engine === null ? [] : [['engine', engineText(engine)] as [string, string]]),
+    ...(model === null ? [] : [['model', `${model.name}, ${megabytes(model.weightBytes)} of weights; drafters ${model.drafters.join(', ')}`] as [string, string]]), // prettier-ignore
+    ...(readBytesPerSecond === null ? [] : [['memory', `${giga(readBytesPerSecond)} GB/s read`] as [string, string]]),
+    ...(engine === null ? [] : [['settings', `${settings.prompts} prompts, ${settings.tokens} tokens each, ${settings.turns} ${settings.turns === 1 ? 'turn' : 'turns'}`] as [string, string]]), // prettier-ignore
+    ...(settings.quick ? [['quick', 'these figures say nothing about speed'] as [string, string]] : []),
+  ];
+}
+
+function e2eTables({ rows, compared, differing }: E2eSuite, { model, readBytesPerSecond }: Report): Table[] {
+  const sets = [...new Set(rows.map(({ set }) => set))];
+  const ofBandwidth = (way: string, rate: number): string => {
+    if (way !== 'plain' || model === null || readBytesPerSecond === null) return '';
+    return percent((rate * model.stepBytes) / readBytesPerSecond);
+  };
+  return sets.map((set) => ({
+    title: set === 'all' ? 'End to end, all prompts' : `End to end, ${set}`,
+    head: ['drafter', 'way', 'tokens/s', 'speedup', 'tokens/step', 'eta', 'of read bandwidth'],
+    rows: rows
+      .filter((row) => row.set === set)
+      .map((row) => [
+        row.drafter ?? '-',
+        row.way,
+        spread(row.tokensPerSecond, 1),
+        spread(row.speedup, 2),
+        row.tokensPerStep.toFixed(2),
+        row.eta.toFixed(2),
+        ofBandwidth(row.way, row.tokensPerSecond.median),
+      ]),
+    ...(set === 'all' ? { note: `${compared} continuations compared with plain decoding, ${differing} with other ids.` } : {}), // prettier-ignore
+  }));
+}
+
+function shapesTables({ drafter, plain, cells, optimum, draftCosts }: DrafterShapes): Table[] {
+  const isBest = (width: number, length: number): boolean =>
+    optimum?.beamWidth === width && optimum.beamLength === length;
+  const widths = [...new Set(cells.map(({ beamWidth }) => beamWidth))].sort((a, b) => a - b);
+  const lengths = [...new Set(cells.map(({ beamLength }) => beamLength))].sort((a, b) => a - b);
+  const cellAt = (width: number, length: number): string => {
+    const cell = cells.find(({ beamWidth, beamLength }) => beamWidth === width && beamLength === length);
+    return cell === undefined ? '' : `${cell.speedup.median.toFixed(2)}${isBest(width, length) ? ' *' : ''}`;
+  };
+  const found = optimum === null ? 'No shape was faster than plain decoding.' : `*: the optimum, ${optimum.beamWidth} x ${optimum.beamLength}.`; // prettier-ignore
+  return [
+    {
+      title: `${drafter}: speedup by beam width (rows) and length (columns)`,
+      head: ['width', ...lengths.map(String)],
+      rows: widths.map((width) => [String(width), ...lengths.map((length) => cellAt(width, length))]),
+      note: `${found} Plain decoding: ${plain.tokensPerSecond.toFixed(1)} tokens/s.`,
+    },
+    {
+      title: `${drafter}: rounds by shape`,
+      head: ['shape', 'tokens/s', 'speedup', 'tokens/step', 'eta', 'rows', 'verify ms', 'of plain', 'draft ms', 'host ms'], // prettier-ignore
+      rows: cells.map((cell) => [
+        `${cell.beamWidth}x${cell.beamLength}`,
+        spread(cell.tokensPerSecond, 1),
+        spread(cell.speedup, 2),
+        cell.tokensPerStep.toFixed(2),
+        cell.eta.toFixed(2),
+        cell.rows.toFixed(1),
+        cell.verifyMs.toFixed(2),
+        (cell.verifyMs / plain.verifyMs).toFixed(2),
+        cell.draftMs.toFixed(2),
+        cell.hostMs.toFixed(2),
+      ]),
+    },
+    {
+      title: `${drafter}: a step of drafting by beam width`,
+      head: ['width', 'ms', 'of a plain step'],
+      rows: draftCosts.map(({ beamWidth, ms, ofPlain }) => [String(beamWidth), ms.toFixed(3), percent(ofPlain)]),
+      note: `A plain step of the target takes ${plain.verifyMs.toFixed(2)} ms.`,
+    },
+  ];
+}
+
+function studyTable({ points }: StudySuite): Table {
+  return {
+    title: 'Speed by cost and acceptance',
+    head: ['drafter', 'T', 'shape', 'tokens/s', 'tokens/step', 'draft cost', 'verify cost', 'predicted', 'with verify cost', 'measured', 'eta'], // prettier-ignore
+    rows: points.map((point) => [
+      point.drafter,
+      String(point.temperature),
+      `${point.beamWidth}x${point.beamLength}`,
+      point.tokensPerSecond.median.toFixed(1),
+      point.tokensPerStep.toFixed(2),
+      point.draftCost.toFixed(3),
+      point.verifyCost.toFixed(2),
+      point.predicted.toFixed(2),
+      point.predictedWithVerify.toFixed(2),
+      spread(point.speedup, 2),
+      point.eta.toFixed(2),
+    ]),
+    note: 'Costs are multiples of a plain step. Predicted: tokens per step / (1 + draft cost).',
+  };
+}
+
+function opsTable({ rows }: OpsSuite): Table {
+  return {
+    title: 'Kernels',
+    head: ['kernel', 'shape', 'level', 'dtype', 'rows', 'us', 'GB/s', 'of read', 'GFLOP/s', 'of peak', 'of limit', 'cost'], // prettier-ignore
+    rows: rows.map((row) => [
+      ...[row.kernel, row.shape, row.level, row.dtype, String(row.rows), (1000 * row.ms).toFixed(2)],
+      ...[giga(row.bytesPerSecond), percent(row.ofBandwidth), giga(row.flopPerSecond), percent(row.ofPeak)],
+      ...[percent(row.ofLimit), row.cost.toFixed(2)],
+    ]),
+    note: [...new Set(rows.map((row) => `${row.level} ${row.dtype}, ${row.threads} threads: read ${giga(row.readBytesPerSecond)} GB/s, peak ${giga(row.peakFlopPerSecond)} GFLOP/s.`))].join(' '), // prettier-ignore
+  };
+}
+
+function notAvailable(title: string, { notAvailable: why }: NotAvailable): Table {
+  return { title, head: [], rows: [], note: `Not available: ${why}.` };
+}
+
+function peersTable({ rows, notes }: PeersSuite): Table {
+  const head = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const cell = (value: string | number | boolean | null | undefined): string =>
+    typeof value === 'number' && !Number.isInteger(value) ? value.toFixed(2) : String(value ?? '');
+  return { title: 'Peers', head, rows: rows.map((row) => head.map((key) => cell(row[key]))), note: notes.join(' ') };
+}
+
+export function barTable(bars: readonly Bar[]): Table {
+  return {
+    title: 'Bars',
+    head: ['bar', 'value', 'goal', 'holds'],
+    rows: bars.map(({ name, value, goal, holds }) => [name, String(value), goal, holds ? 'yes' : 'NO']),
+  };
+}
+
+/** The tables of each suite that ran. */
+export function suiteTables(report: Report): { suite: string; tables: Table[] }[] {
+  const { e2e, shapes, study, ops, peers } = report.suites;
+  const all: { suite: string; tables: Table[] }[] = [];
+  if (e2e !== undefined) all.push({ suite: 'e2e', tables: e2eTables(e2e, report) });
+  if (shapes !== undefined) all.push({ suite: 'shapes', tables: shapes.drafters.flatMap(shapesTables) });
+  if (study !== undefined) all.push({ suite: 'study', tables: [studyTable(study)] });
+  if (ops !== undefined) all.push({ suite: 'ops', tables: ['notAvailable' in ops ? notAvailable('Kernels', ops) : opsTable(ops)] }); // prettier-ignore
+  if (peers !== undefined) all.push({ suite: 'peers', tables: ['notAvailable' in peers ? notAvailable('Peers', peers) : peersTable(peers)] }); // prettier-ignore
+  return all;
+}
