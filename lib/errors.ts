@@ -14,6 +14,10 @@ export type ErrorCode =
   | 'ERR_TOKENIZER'
   /** The chat template is missing, malformed, or refuses the messages. */
   | 'ERR_TEMPLATE'
+  /** A grammar or JSON schema is wrong or not supported, or leaves nothing that could be chosen. */
+  | 'ERR_GRAMMAR'
+  /** The thread that carries out grammars ended, or gave no answer. */
+  | 'ERR_GRAMMAR_WORKER'
   /** The request does not fit in the context of the model. */
   | 'ERR_CONTEXT'
   /** The file is not a saved session, or it is damaged or incomplete. */
@@ -53,6 +57,8 @@ const REMEDIES: Record<ErrorCode, string> = {
   ERR_DRAFTER: 'use a drafter that was trained for this model, or load the model without one',
   ERR_TOKENIZER: 'give token ids, or put the tokenizer.json that belongs to the model into its directory',
   ERR_TEMPLATE: 'give text or token ids, or messages in the form that the chat template of the model expects',
+  ERR_GRAMMAR: 'change what the message names; the guide on constrained decoding lists what is supported',
+  ERR_GRAMMAR_WORKER: 'start the generation again; if it happens again, report it with the grammar',
   ERR_SESSION_FILE: 'restore another copy of the file, or begin a new session',
   ERR_SESSION_MODEL: 'load the model that the session was saved with, with the same dtype',
   ERR_CONTEXT: 'shorten the input, lower maxTokens, or load the model with a larger contextTokens',
@@ -100,7 +106,7 @@ export class RedrafterError extends Error {
 
 /** The call is wrong and will be wrong again: a bug in the calling program. */
 export class InvalidArgumentError extends RedrafterError {
-  declare readonly code: 'ERR_INVALID_ARGUMENT';
+  declare readonly code: 'ERR_INVALID_ARGUMENT' | 'ERR_GRAMMAR';
 }
 
 /** A file of a model, drafter or saved session cannot be used. */
@@ -136,12 +142,13 @@ export class PlatformError extends RedrafterError {
 
 /** The computation itself failed. */
 export class InternalError extends RedrafterError {
-  declare readonly code: 'ERR_NUMERIC' | 'ERR_CUDA' | 'ERR_INTERNAL';
+  declare readonly code: 'ERR_NUMERIC' | 'ERR_CUDA' | 'ERR_GRAMMAR_WORKER' | 'ERR_INTERNAL';
 }
 
 function classOf(code: ErrorCode): { name: string; prototype: unknown } {
   switch (code) {
     case 'ERR_INVALID_ARGUMENT':
+    case 'ERR_GRAMMAR':
       return InvalidArgumentError;
     case 'ERR_FILE':
     case 'ERR_MODEL_FORMAT':
@@ -168,6 +175,7 @@ function classOf(code: ErrorCode): { name: string; prototype: unknown } {
       return PlatformError;
     case 'ERR_NUMERIC':
     case 'ERR_CUDA':
+    case 'ERR_GRAMMAR_WORKER':
     case 'ERR_INTERNAL':
       return InternalError;
   }

@@ -223,6 +223,11 @@ export class Generation implements AsyncIterable<Chunk> {
     return true;
   }
 
+  /** What it needs is gone. @internal */
+  lost(error: RedrafterError): void {
+    if (!this.answered) this.interrupt(error);
+  }
+
   /** The ticket failed. @internal */
   fail(error: RedrafterError): void {
     this.answered = true;

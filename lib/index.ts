@@ -24,6 +24,7 @@ export type {
   SessionOptions,
   SlidePolicy,
 } from './option-types.js';
+export type { EbnfGrammar, Grammar, JsonGrammar, JsonSchemaGrammar, RegexGrammar } from './grammar/options.js';
 export type { DecodeStats, GenerationStats, TotalStats } from './stats.js';
 export type { KvUsage, SessionKv } from './kv.js';
 export type { QueueUsage } from './queue.js';

@@ -1,5 +1,6 @@
 import { Engine, type StartEngine } from './engine.js';
 import { aborted, CallSite, fromThrown } from './errors.js';
+import { Grammars } from './grammar/grammars.js';
 import { kvUsageOf, type KvUsage } from './kv.js';
 import { memoryUsageOf, type MemoryUsage } from './memory.js';
 import { native, type NativeModelInfo as ModelInfo } from './native.js';
@@ -46,7 +47,9 @@ export class Model {
       try {
         const tokenizer = await Tokenizer.load(engineOptions.model, info.vocab);
         if (signal?.aborted === true) throw aborted(signal);
-        return new Model({ engine, info, tokenizer, eosTokenIds: eosOf(info, tokenizer), totals: new StatsTotal() });
+        const grammars = new Grammars(engine.native, { directory: engineOptions.model, vocab: info.vocab });
+        const eosTokenIds = eosOf(info, tokenizer);
+        return new Model({ engine, info, tokenizer, eosTokenIds, totals: new StatsTotal(), grammars });
       } catch (error) {
         await engine.close();
         throw error;
@@ -117,6 +120,7 @@ export class Model {
 
   /** Ends all work, which fails with ERR_DISPOSED, and frees the memory. Resolves when that is done. Idempotent. */
   dispose(): Promise<void> {
+    this.owner.grammars.dispose();
     return this.owner.engine.close();
   }
 

@@ -135,6 +135,8 @@ export interface NativeGenerateOptions {
   /** Different ids, and what is added to their logits. */
   biasTokenIds: Int32Array;
   biases: Float32Array;
+  /** The name that the provider of masks has for the matcher of its grammar; 0: the text need not follow one. */
+  matcher: number;
   /** 0 x 0 decodes plainly. */
   beamWidth: number;
   beamLength: number;
@@ -273,6 +275,10 @@ export interface NativeEngine {
   clearPrefixes(ticket: number, session: 0, prefixKey: string): void;
   /** Answers with `kv`: the session's cached K and V, [layers, 2, tokens, kvHeads, headDim]. For tests. */
   readKv(ticket: number, session: number): void;
+  /** Number of the exchange through which {@link NativeModule.nextMasks} serves this engine. */
+  maskExchange(): number;
+  /** Nobody serves it any more: requests with a grammar fail with ERR_GRAMMAR_WORKER, until somebody does again. */
+  failMasks(why: string): void;
   /** Stops the thread after the current round; every open ticket gets ERR_DISPOSED, then `closed`. Idempotent. */
   close(): void;
   /** Whether pending work keeps the process alive. */
@@ -364,6 +370,12 @@ export interface NativeModule {
   /** What a load with these options will take; otherwise as `inspect`. */
   estimateMemory(options: NativeEngineOptions): Promise<NativeMemory>;
   getBackends(): NativeBackendStatus[];
+  /**
+   * Serves an engine of any thread with masks of tokens: gives the answer to the last question, or nothing, and blocks until
+   * there is another one, `patienceMs` at most unless one is about to come. Empty without one, [-1] once the engine is closed.
+   * The lists are those of native/spec/mask_exchange.h.
+   */
+  nextMasks(exchange: number, answer: Int32Array, patienceMs: number): Int32Array;
   cpuFeatures(): string[];
   version: string;
 }

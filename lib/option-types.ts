@@ -1,3 +1,5 @@
+import type { Grammar } from './grammar/options.js';
+
 /** The options of `Model.load` that decide how much memory a model takes. */
 export interface MemoryOptions {
   /** Directory of a recurrent drafter for this model, or false to decode plainly. Default: false. */
@@ -152,6 +154,13 @@ export interface GenerateOptions {
    * and, with `ignoreEos`, EOS tokens are not held back. Default: 0.
    */
   minTokens?: number;
+  /**
+   * What the generated text follows from its first character on: only tokens are chosen that a text of this grammar can go on
+   * with. It ends where a complete text cannot go on, with `finishReason: 'stop'`; EOS tokens and `stopTokenIds` are chosen
+   * behind complete texts alone. A generation that ends otherwise (`length`, a stop string, `abort`) leaves a text that may be
+   * incomplete. Needs the model's tokenizer. Default: none.
+   */
+  grammar?: Grammar;
   /**
    * Seed of sampling: a bigint in [0, 2^64) or a safe non-negative integer. Every random draw depends only on the
    * seed, the position of the token, and what the generation dropped before it. Default: random; the result tells which.

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 
 import { CONTROL_KEYS, resolveControl } from './control-options.js';
 import { invalid } from './errors.js';
+import { resolveGrammar } from './grammar/options.js';
 import type { NativeEngineOptions, NativeGenerateOptions } from './native.js';
 import { checkPath, copyIds, describe, hasLength, OptionReader } from './option-reader.js';
 import type {
@@ -140,7 +141,10 @@ export interface GenerateContext {
 
 /** Checked options of `session.generate`. */
 export interface ResolvedGenerate {
-  native: Omit<NativeGenerateOptions, 'keepTokens'>;
+  /** But for what only the session knows. */
+  native: Omit<NativeGenerateOptions, 'keepTokens' | 'matcher'>;
+  /** What the text must follow, as EBNF. */
+  grammar: string | undefined;
   stop: string[];
   parseSpecialTokens: boolean;
   signal: AbortSignal | undefined;
@@ -148,6 +152,7 @@ export interface ResolvedGenerate {
 
 const GENERATE_KEYS = [
   ...CONTROL_KEYS,
+  'grammar',
   'maxTokens',
   'contextPolicy',
   'temperature',
@@ -242,6 +247,7 @@ function generateOptions(read: OptionReader, model: GenerateContext): ResolvedGe
       bufferTokens: read.integer('bufferTokens', 64, 1, INT_MAX),
       ...slideOf(read.raw('contextPolicy'), model.contextTokens),
     },
+    grammar: resolveGrammar(read.raw('grammar')),
     stop: stopStrings(read.raw('stop')),
     parseSpecialTokens: read.boolean('parseSpecialTokens', false),
     signal: read.signal(),

@@ -1,7 +1,8 @@
 import type { ChatMessage } from './chat.js';
-import type { Engine } from './engine.js';
+import type { Engine, TicketMessage } from './engine.js';
 import { aborted, CallSite, fromThrown, invalid, RedrafterError } from './errors.js';
 import { Generation, type GenerationHost } from './generation.js';
+import type { Grammars } from './grammar/grammars.js';
 import { sessionKvOf, type SessionKv } from './kv.js';
 import type { NativeEngine, NativeModelInfo } from './native.js';
 import type {
@@ -26,7 +27,7 @@ import {
   type ResolvedGenerate,
 } from './options.js';
 import { commonPrefix, fitPrompt, heldAfter } from './slide.js';
-import { StatsTotal, type TotalStats } from './stats.js';
+import { noStats, StatsTotal, type TotalStats } from './stats.js';
 import type { Tokenizer } from './tokenizer.js';
 
 /**
@@ -42,12 +43,19 @@ export interface SessionOwner {
   tokenizer: Tokenizer | null;
   eosTokenIds: readonly number[];
   totals: StatsTotal;
+  grammars: Grammars;
 }
 
 /** Input as ids, and how much of the session stays before them. */
 interface Plan {
   keep: number;
   ids: Int32Array;
+}
+
+/** The last message of a generation that was aborted before the engine had it. */
+function endedBefore(promptTokens: number): Extract<TicketMessage, { type: 'finish' }> {
+  const stats = { ...noStats(), promptTokens };
+  return { type: 'finish', ticket: 0, reason: 'abort', stats, tokens: 0, kvTokens: 0 };
 }
 
 /** What a generation begins with. */
@@ -279,7 +287,9 @@ export class Session {
   }
 
   /** What a generation begins with, which leaves room for a token. */
-  private planGeneration(input: SessionInput, { native, stop, parseSpecialTokens }: ResolvedGenerate): Prompt {
+  private planGeneration(input: SessionInput, resolved: ResolvedGenerate): Prompt {
+    const { native, stop, grammar, parseSpecialTokens } = resolved;
+    if (grammar !== undefined) this.needTokenizer('a grammar needs');
     if (stop.length > 0) this.needTokenizer('stop strings need');
     const { contextTokens } = this.owner.info;
     const slide = native.slideKeep < 0 ? undefined : { keep: native.slideKeep, tail: native.slideTail };
@@ -293,30 +303,38 @@ export class Session {
 
   /** Generates. A fork made for one sample of `origin` counts there and ends with its generation. */
   private run(site: CallSite, prompt: Prompt, resolved: ResolvedGenerate, origin?: Session): Generation {
-    const { engine, tokenizer, totals } = this.owner;
-    const { native: settings, stop, signal } = resolved;
+    const { engine, tokenizer, totals, grammars } = this.owner;
+    const { native: settings, grammar, stop, signal } = resolved;
     const { slideKeep, logprobs, seed, bufferTokens } = settings;
     const { before, tokens, keep, ids, dropped } = prompt;
     const revision = this.revision;
     let ticket = 0;
+    let matcher = 0;
+    let read = 0;
+    const opening = new AbortController();
     const host: GenerationHost = {
       abort: (keepTokens) => {
-        engine.native.abort(ticket, keepTokens);
+        if (ticket === 0) opening.abort();
+        else engine.native.abort(ticket, keepTokens);
       },
       read: (count) => {
-        engine.native.read(ticket, count);
+        read = count;
+        if (ticket !== 0) engine.native.read(ticket, count);
       },
       rest: (resting) => {
         engine.rest(ticket, resting);
       },
       ended: async (generated, held, kvTokens, stats) => {
+        grammars.close(matcher);
         (origin ?? this).totals.add(stats);
         totals.add(stats);
         this.kvTokens = kvTokens;
         if (origin !== undefined) await this.dispose();
+        else if (ticket === 0) await this.end(site, -1, { ids: tokens, common: keep });
         else await this.end(site, held, heldAfter(tokens, generated, generated.ids.length, slideKeep));
       },
       failed: async (error) => {
+        grammars.close(matcher);
         if (origin === undefined)
           return this.recover(site, error, before, slideKeep < 0 ? keep : Math.min(keep, slideKeep));
         await this.dispose();
@@ -328,15 +346,41 @@ export class Session {
       },
     };
     let generation: Generation;
+    const submit = (): void => {
+      ticket = engine.submit(generation, (native, t) => {
+        native.generate(t, this.number, ids, { ...settings, keepTokens: keep, matcher });
+      });
+      if (read !== 0) engine.native.read(ticket, read);
+    };
     try {
       const detokenizer = tokenizer?.detokenizer(tokens[tokens.length - 1]);
       generation = new Generation(host, { detokenizer, stop, logprobs, seed, dropped, signal, bufferTokens });
-      ticket = engine.submit(generation, (native, t) => {
-        native.generate(t, this.number, ids, { ...settings, keepTokens: keep });
-      });
+      if (grammar === undefined) submit();
     } catch (error) {
       this.busy = false;
       throw site.mark(fromThrown(error));
+    }
+    if (grammar !== undefined) {
+      // It is submitted once there is a matcher; until then it ends without the engine's having known of it.
+      const endings = Int32Array.from([...settings.eosTokenIds, ...settings.stopTokenIds]);
+      const work = grammars.open(grammar, endings, opening.signal, (error) => {
+        generation.lost(error);
+      });
+      void work.then(
+        (opened) => {
+          matcher = opened;
+          try {
+            if (opening.signal.aborted) generation.message(endedBefore(tokens.length));
+            else submit();
+          } catch (error) {
+            generation.fail(fromThrown(error));
+          }
+        },
+        (error: unknown) => {
+          if (opening.signal.aborted) generation.message(endedBefore(tokens.length));
+          else generation.fail(fromThrown(error));
+        },
+      );
     }
     this.ids.length = keep;
     this.kvTokens = Math.min(this.kvTokens, keep);

@@ -95,12 +95,9 @@ function addTo(sum: number[], counts: readonly number[]): void {
   counts.forEach((count, d) => (sum[d] = (sum[d] ?? 0) + count));
 }
 
-/** Adds up generations. */
-export class StatsTotal {
-  private generations = 0;
-  /** Those that gave a token, kept or not; the others have no time to the first one, and nothing decoded. */
-  private started = 0;
-  private readonly sum: NativeStats = {
+/** Of a generation that has done nothing. */
+export function noStats(): NativeStats {
+  return {
     promptTokens: 0,
     reusedTokens: 0,
     droppedTokens: 0,
@@ -119,6 +116,14 @@ export class StatsTotal {
     hostMs: 0,
     totalMs: 0,
   };
+}
+
+/** Adds up generations. */
+export class StatsTotal {
+  private generations = 0;
+  /** Those that gave a token, kept or not; the others have no time to the first one, and nothing decoded. */
+  private started = 0;
+  private readonly sum = noStats();
 
   add(stats: NativeStats): void {
     const { sum } = this;

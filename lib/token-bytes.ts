@@ -9,6 +9,8 @@ const BYTE_OF: ReadonlyMap<string, number> = (() => {
   return map;
 })();
 
+const CHARACTER_OF: readonly string[] = [...BYTE_OF].sort((a, b) => a[1] - b[1]).map(([character]) => character);
+
 const utf8 = new TextEncoder();
 
 /** The bytes of a token of a byte-level vocabulary; a token outside the map stands for its own UTF-8. */
@@ -20,4 +22,9 @@ export function tokenBytes(token: string): Uint8Array {
     bytes[i] = byte;
   }
   return bytes;
+}
+
+/** Bytes as a byte-level vocabulary spells them. */
+export function byteLevelText(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => CHARACTER_OF[byte]).join('');
 }

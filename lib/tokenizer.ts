@@ -41,6 +41,9 @@ const BPE_PARTS = [
 /** Stands for the text when the post-processor is asked what it puts around one. */
 const TEXT = '\0text';
 
+/** Begins the words of vocabularies that are not bytes. */
+const SPACE_MARK = '\u2581';
+
 interface Json {
   [key: string]: unknown;
 }
@@ -238,6 +241,26 @@ export class Tokenizer {
     const name = this.library.id_to_token(id) ?? '';
     if (this.added.byId.has(id)) return { name, bytes: new TextEncoder().encode(name) };
     return { name, bytes: this.table.byteLevel ? this.table.bytes(id) : null };
+  }
+
+  /**
+   * The bytes that a token adds to a text; none where it is left out of texts. Throws ERR_TOKENIZER where tokens are neither
+   * bytes nor words that mark the space before them. @internal
+   */
+  tokenBytes(id: number): Uint8Array {
+    const added = this.added.byId.get(id);
+    const name = added?.content ?? this.library.id_to_token(id);
+    if (name === undefined || added?.special === true) return new Uint8Array(0);
+    const utf8 = new TextEncoder();
+    if (added !== undefined) return utf8.encode(name);
+    if (this.table.byteLevel) return tokenBytes(name);
+    const byte = /^<0x([0-9A-F]{2})>$/.exec(name);
+    return byte === null ? utf8.encode(name.replaceAll(SPACE_MARK, ' ')) : Uint8Array.of(parseInt(byte[1] ?? '', 16));
+  }
+
+  /** Whether `tokenBytes` tells what decoding makes of tokens. @internal */
+  get hasTokenBytes(): boolean {
+    return this.table.byteLevel || this.library.token_to_id(SPACE_MARK) !== undefined;
   }
 
   private decodeRun(ids: readonly number[]): string {

@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 
+import type { Grammar } from '../grammar/options.js';
 import type { GenerateOptions, SessionOptions } from '../option-types.js';
 import { OptionReader } from '../options.js';
 import type { CallOptions, Warning } from './spec.js';
@@ -60,6 +61,7 @@ export function toGenerateOptions(
     frequencyPenalty: call.frequencyPenalty,
     stop: call.stopSequences,
     signal: call.abortSignal,
+    grammar: grammarOf(call.responseFormat),
     ...Object.fromEntries(GENERATE_KEYS.map((key) => [key, own.raw(key)])),
   };
   return {
@@ -69,16 +71,22 @@ export function toGenerateOptions(
   };
 }
 
+/** JSON as the response format, by its schema if there is one; else an object, as that is what is meant. */
 /** Those of the session that a call gets. */
 export function toSessionOptions(call: CallOptions): SessionOptions {
   const prefixKey = new OptionReader(call.providerOptions?.redrafter, OWN_KEYS).raw('prefixKey');
   return prefixKey === undefined ? {} : { prefixKey: prefixKey as string };
 }
 
+/** JSON as the response format, by its schema if there is one; else an object, as that is what is meant. */
+function grammarOf(format: CallOptions['responseFormat']): Grammar | undefined {
+  if (format?.type !== 'json') return undefined;
+  return { type: 'json_schema', schema: format.schema ?? { type: 'object' } };
+}
+
 /** Names of the settings that ask for something that is not done. */
 function unsupported(call: CallOptions): string[] {
   const asked: Record<string, boolean> = {
-    responseFormat: call.responseFormat?.type === 'json',
     tools: (call.tools ?? []).length > 0,
     toolChoice: call.toolChoice?.type === 'required' || call.toolChoice?.type === 'tool',
     reasoning: !['provider-default', 'none'].includes(call.reasoning ?? 'none'),

@@ -1,7 +1,10 @@
+import { readFile } from 'node:fs/promises';
+
 import { Option, type Command } from 'commander';
 
-import { invalid } from '../errors.js';
+import { invalid, RedrafterError } from '../errors.js';
 import type { Generation, GenerationResult } from '../generation.js';
+import type { Grammar } from '../grammar/options.js';
 import type { Model } from '../model.js';
 import type { Session, SessionInput } from '../session.js';
 import { biasList, bigInteger, decimal, idList, integer } from './numbers.js';
@@ -27,6 +30,8 @@ interface ControlFlags {
   logitBias?: Map<number, number>;
   ban?: number[];
   minTokens: number;
+  jsonSchema?: string;
+  grammar?: string;
 }
 
 interface Flags extends DeviceFlags, CapacityFlags, BeamFlags, ControlFlags, ContextFlags {
@@ -87,6 +92,8 @@ function addControlFlags(command: Command): Command {
     .addOption(numeric('--frequency-penalty <p>', 'subtract for each time a token was generated, -2 to 2', 0))
     .addOption(flag('--logit-bias <biases>', 'add to logits, such as 17=-2.5,3=100', biasList('--logit-bias')))
     .addOption(flag('--ban <ids>', 'token ids that are never chosen, such as 1,2,3', idList('--ban')))
+    .option('--json-schema <file>', 'generate JSON that the schema in this file allows')
+    .option('--grammar <file>', 'generate text that follows the rule root of the EBNF in this file')
     .addOption(flag('--min-tokens <tokens>', 'tokens before the text may end by a token', integer('--min-tokens'), 0));
 }
 
@@ -100,8 +107,24 @@ function inputOf(flags: Flags): SessionInput {
   return flags.chat === true ? [{ role: 'user', content: prompt }] : prompt;
 }
 
+async function grammarOf({ jsonSchema, grammar }: ControlFlags): Promise<Grammar | undefined> {
+  if (jsonSchema !== undefined && grammar !== undefined) throw invalid('give either --json-schema or --grammar');
+  const file = jsonSchema ?? grammar;
+  if (file === undefined) return undefined;
+  const text = await readFile(file, 'utf8').catch((cause: unknown) => {
+    throw new RedrafterError('ERR_FILE', `cannot read ${file}`, { cause });
+  });
+  if (grammar !== undefined) return { type: 'ebnf', grammar: text };
+  try {
+    return { type: 'json_schema', schema: JSON.parse(text) as object };
+  } catch (cause) {
+    throw new RedrafterError('ERR_GRAMMAR', `${file} is not JSON`, { cause });
+  }
+}
+
 async function generate(flags: Flags): Promise<void> {
   const input = inputOf(flags);
+  const grammar = await grammarOf(flags);
   const signal = interruptSignal();
   const model = await loadModel(flags.model, flags.drafter === 'none' ? false : flags.drafter, flags, signal);
   try {
@@ -127,6 +150,7 @@ async function generate(flags: Flags): Promise<void> {
           logitBias,
           bannedTokenIds,
           minTokens,
+          grammar,
           contextPolicy,
         },
       }),

@@ -19,8 +19,6 @@ const REFUSED: Record<string, (value: unknown) => boolean> = {
   functions: empty,
   tool_choice: (value) => value === 'none' || value === 'auto',
   function_call: (value) => value === 'none' || value === 'auto',
-  response_format: (value) =>
-    isObject(value) && Object.keys(value).length === 1 && 'type' in value && value.type === 'text',
   modalities: (value) => Array.isArray(value) && value.length === 1 && value[0] === 'text',
 };
 

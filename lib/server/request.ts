@@ -6,6 +6,7 @@ import type { Tokenizer } from '../tokenizer.js';
 import { at, BodyFields } from './body.js';
 import { badField, HttpError } from './http-error.js';
 import type { PrefixSharing } from './options.js';
+import { responseFormat } from './response-format.js';
 
 /** What one request asks for, checked. */
 export interface Job {
@@ -51,6 +52,7 @@ const SHARED = [
   'logit_bias',
   'banned_token_ids',
   'min_tokens',
+  'response_format',
   'seed',
   'stop',
   'logprobs',
@@ -143,6 +145,7 @@ function parseShared(
     minP: fields.number('min_p', 0, 'at least 0 and less than 1', (value) => value >= 0 && value < 1),
     ignoreEos: fields.boolean('ignore_eos'),
     ...control(fields, model),
+    ...responseFormat(fields.raw('response_format')),
     ...(fields.has('seed') ? { seed: seedOf(fields.raw('seed')) } : {}),
     ...(fields.has('stop') ? { stop } : {}),
     ...(logprobs === undefined ? {} : { logprobs }),

@@ -1,10 +1,8 @@
 #include "addon/convert.h"
 
 #include <cstring>
-#include <initializer_list>
 #include <iomanip>
 #include <sstream>
-#include <utility>
 
 namespace redrafter {
 namespace {
@@ -15,6 +13,15 @@ float float_of(const Napi::Object& o, const char* key) {
   REDRAFTER_REQUIRE(o.Get(key).IsNumber(), "ERR_INVALID_ARGUMENT", key, " must be a number");
   return o.Get(key).As<Napi::Number>().FloatValue();
 }
+
+struct Integer {
+  const char* key;
+  int64_t* to;
+};
+void read_integers(const Napi::Object& o, std::initializer_list<Integer> all) {
+  for (const auto& [key, to] : all) *to = to_int(o.Get(key));
+}
+Integer integer(const char* key, int64_t& to) { return {key, &to}; }
 
 template <typename T, napi_typedarray_type type>
 std::vector<T> elements(const Napi::Value& value, const char* wrong) {
@@ -32,26 +39,10 @@ Array typed(Napi::Env env, const std::vector<T>& values) {
   return array;
 }
 
-template <typename T>
-Napi::Array counts(Napi::Env env, const std::vector<T>& values) {
-  Napi::Array array = Napi::Array::New(env, values.size());
-  for (uint32_t i = 0; i < values.size(); ++i) array.Set(i, static_cast<double>(values[i]));
-  return array;
-}
-
-using Number = std::pair<const char*, double>;
-
-Napi::Object set_numbers(Napi::Object o, std::initializer_list<Number> numbers) {
-  for (const auto& [key, value] : numbers) o.Set(key, value);
-  return o;
-}
-
-Number number(const char* key, auto value) { return {key, static_cast<double>(value)}; }
-
 Napi::Object from_stats(Napi::Env env, const RequestStats& s) {
   Napi::Object o = Napi::Object::New(env);
-  o.Set("draftedByDepth", counts(env, s.drafted_by_depth));
-  o.Set("acceptedByDepth", counts(env, s.accepted_by_depth));
+  o.Set("draftedByDepth", array_of(env, s.drafted_by_depth));
+  o.Set("acceptedByDepth", array_of(env, s.accepted_by_depth));
   return set_numbers(
       o, {number("promptTokens", s.prompt_tokens), number("reusedTokens", s.reused_tokens),
           number("tokens", s.tokens), number("rounds", s.rounds), number("droppedTokens", s.dropped_tokens),
@@ -78,7 +69,7 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   std::ostringstream fingerprint;
   fingerprint << std::hex << std::setw(16) << std::setfill('0') << i.fingerprint;
   o.Set("fingerprint", fingerprint.str());
-  o.Set("eosTokenIds", counts(env, i.eos));
+  o.Set("eosTokenIds", array_of(env, i.eos));
   o.Set("memory", from_memory(env, i.memory));
   if (!i.has_drafter) {
     o.Set("drafter", env.Null());
@@ -104,6 +95,11 @@ void set_tokens(Napi::Env env, Napi::Object& o, const Message& m) {
 
 }  // namespace
 
+Napi::Object set_numbers(Napi::Object o, std::initializer_list<Number> numbers) {
+  for (const auto& [key, value] : numbers) o.Set(key, value);
+  return o;
+}
+
 std::string to_text(const Napi::Value& value) {
   return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string();
 }
@@ -116,6 +112,10 @@ int64_t to_int(const Napi::Value& value) {
   return static_cast<int64_t>(number);
 }
 
+Napi::Value from_ids(Napi::Env env, const std::vector<int32_t>& ids) {
+  return typed<Napi::Int32Array>(env, ids);
+}
+
 std::vector<int32_t> to_ids(const Napi::Value& value) {
   return elements<int32_t, napi_int32_array>(value, "token ids must be an Int32Array");
 }
@@ -126,15 +126,13 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.drafter = text_of(o, "drafter");
   options.device = text_of(o, "device");
   options.dtype = text_of(o, "dtype");
-  options.threads = to_int(o.Get("threads"));
-  options.context_tokens = to_int(o.Get("contextTokens"));
-  options.kv_tokens = to_int(o.Get("kvTokens"));
-  options.prefill_chunk = to_int(o.Get("prefillChunk"));
-  options.prefix_cache_bytes = to_int(o.Get("prefixCacheBytes"));
-  options.memory_budget_bytes = to_int(o.Get("memoryBudgetBytes"));
-  options.max_active_requests = to_int(o.Get("maxActiveRequests"));
-  options.max_queued_requests = to_int(o.Get("maxQueuedRequests"));
-  options.max_queued_tokens = to_int(o.Get("maxQueuedTokens"));
+  read_integers(o, {integer("threads", options.threads), integer("contextTokens", options.context_tokens),
+                    integer("kvTokens", options.kv_tokens), integer("prefillChunk", options.prefill_chunk),
+                    integer("prefixCacheBytes", options.prefix_cache_bytes),
+                    integer("memoryBudgetBytes", options.memory_budget_bytes),
+                    integer("maxActiveRequests", options.max_active_requests),
+                    integer("maxQueuedRequests", options.max_queued_requests),
+                    integer("maxQueuedTokens", options.max_queued_tokens)});
   REDRAFTER_REQUIRE(options.threads >= 0 && options.threads <= 1024 && options.context_tokens >= 0 &&
                         options.kv_tokens >= 0 && options.prefill_chunk >= 0 &&
                         options.prefill_chunk <= 65536 && options.memory_budget_bytes >= 0,
@@ -144,7 +142,12 @@ EngineOptions to_engine_options(const Napi::Object& o) {
 
 GenerateOptions to_generate_options(const Napi::Object& o) {
   GenerateOptions g;
-  g.max_tokens = to_int(o.Get("maxTokens"));
+  read_integers(o, {integer("maxTokens", g.max_tokens), integer("beamWidth", g.beam_width),
+                    integer("beamLength", g.beam_length), integer("logprobs", g.logprobs),
+                    integer("priority", g.priority), integer("deadlineMs", g.deadline_ms),
+                    integer("bufferTokens", g.buffer_tokens), integer("slideKeep", g.slide_keep),
+                    integer("slideTail", g.slide_tail)});
+  g.matcher = static_cast<int32_t>(to_int(o.Get("matcher")));
   g.sample.temperature = float_of(o, "temperature");
   g.sample.top_k = static_cast<int32_t>(to_int(o.Get("topK")));
   g.sample.top_p = float_of(o, "topP");
@@ -159,15 +162,7 @@ GenerateOptions to_generate_options(const Napi::Object& o) {
                to_ids(o.Get("bannedTokenIds")),
                to_ids(o.Get("biasTokenIds")),
                elements<float, napi_float32_array>(o.Get("biases"), "biases must be a Float32Array")};
-  g.beam_width = to_int(o.Get("beamWidth"));
-  g.beam_length = to_int(o.Get("beamLength"));
   g.adaptive = o.Get("adaptive").ToBoolean();
-  g.logprobs = to_int(o.Get("logprobs"));
-  g.priority = to_int(o.Get("priority"));
-  g.deadline_ms = to_int(o.Get("deadlineMs"));
-  g.buffer_tokens = to_int(o.Get("bufferTokens"));
-  g.slide_keep = to_int(o.Get("slideKeep"));
-  g.slide_tail = to_int(o.Get("slideTail"));
   g.eos = to_ids(o.Get("eosTokenIds"));
   g.stop = to_ids(o.Get("stopTokenIds"));
   return g;

@@ -3,7 +3,9 @@
 
 #include <napi.h>
 
+#include <initializer_list>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -33,8 +35,21 @@ auto guarded(Napi::Env env, const Body& body) -> decltype(body()) {
 EngineOptions to_engine_options(const Napi::Object& options);
 GenerateOptions to_generate_options(const Napi::Object& options);
 std::vector<int32_t> to_ids(const Napi::Value& value);
+Napi::Value from_ids(Napi::Env env, const std::vector<int32_t>& ids);
 int64_t to_int(const Napi::Value& value);
 std::string to_text(const Napi::Value& value);  // empty for what is no string
+
+// Numbers as numbers, strings as strings.
+template <typename T>
+Napi::Array array_of(Napi::Env env, const std::vector<T>& values) {
+  Napi::Array array = Napi::Array::New(env, values.size());
+  for (uint32_t i = 0; i < values.size(); ++i) array.Set(i, values[i]);
+  return array;
+}
+
+using Number = std::pair<const char*, double>;
+Number number(const char* key, auto value) { return {key, static_cast<double>(value)}; }
+Napi::Object set_numbers(Napi::Object o, std::initializer_list<Number> numbers);
 
 Napi::Object from_message(Napi::Env env, const Message& message);
 Napi::Object from_memory(Napi::Env env, const MemoryUse& use);

@@ -7,26 +7,27 @@
 namespace redrafter {
 
 Napi::Function EngineObject::define(Napi::Env env) {
-  return DefineClass(
-      env, "Engine",
-      {
-          InstanceMethod<&EngineObject::text_command<CommandType::kOpen>>("openSession"),
-          InstanceMethod<&EngineObject::fork_session>("forkSession"),
-          InstanceMethod<&EngineObject::rewind_session>("rewindSession"),
-          InstanceMethod<&EngineObject::append>("append"),
-          InstanceMethod<&EngineObject::generate>("generate"),
-          InstanceMethod<&EngineObject::abort>("abort"),
-          InstanceMethod<&EngineObject::read>("read"),
-          InstanceMethod<&EngineObject::plain_command<CommandType::kClose>>("closeSession"),
-          InstanceMethod<&EngineObject::text_command<CommandType::kSave>>("saveSession"),
-          InstanceMethod<&EngineObject::text_command<CommandType::kRestore>>("restoreSession"),
-          InstanceMethod<&EngineObject::text_command<CommandType::kClearPrefixes>>("clearPrefixes"),
-          InstanceMethod<&EngineObject::plain_command<CommandType::kReadKv>>("readKv"),
-          InstanceMethod<&EngineObject::usage>("usage"),
-          InstanceMethod<&EngineObject::close>("close"),
-          InstanceMethod<&EngineObject::ref>("ref"),
-          InstanceMethod<&EngineObject::unref>("unref"),
-      });
+  return DefineClass(env, "Engine",
+                     {
+                         InstanceMethod<&EngineObject::command<CommandType::kOpen>>("openSession"),
+                         InstanceMethod<&EngineObject::command<CommandType::kFork>>("forkSession"),
+                         InstanceMethod<&EngineObject::command<CommandType::kRewind>>("rewindSession"),
+                         InstanceMethod<&EngineObject::command<CommandType::kAppend>>("append"),
+                         InstanceMethod<&EngineObject::generate>("generate"),
+                         InstanceMethod<&EngineObject::note<CommandType::kAbort>>("abort"),
+                         InstanceMethod<&EngineObject::note<CommandType::kRead>>("read"),
+                         InstanceMethod<&EngineObject::command<CommandType::kClose>>("closeSession"),
+                         InstanceMethod<&EngineObject::command<CommandType::kSave>>("saveSession"),
+                         InstanceMethod<&EngineObject::command<CommandType::kRestore>>("restoreSession"),
+                         InstanceMethod<&EngineObject::command<CommandType::kClearPrefixes>>("clearPrefixes"),
+                         InstanceMethod<&EngineObject::command<CommandType::kReadKv>>("readKv"),
+                         InstanceMethod<&EngineObject::usage>("usage"),
+                         InstanceMethod<&EngineObject::mask_exchange>("maskExchange"),
+                         InstanceMethod<&EngineObject::fail_masks>("failMasks"),
+                         InstanceMethod<&EngineObject::close>("close"),
+                         InstanceMethod<&EngineObject::ref>("ref"),
+                         InstanceMethod<&EngineObject::unref>("unref"),
+                     });
 }
 
 EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info) {
@@ -119,28 +120,13 @@ void EngineObject::submit(const Napi::CallbackInfo& info, CommandType type, cons
 }
 
 template <CommandType type>
-void EngineObject::plain_command(const Napi::CallbackInfo& info) {
-  submit(info, type, [](Command&) {});
-}
-
-template <CommandType type>
-void EngineObject::text_command(const Napi::CallbackInfo& info) {
-  submit(info, type, [&](Command& c) { c.text = to_text(info[2]); });
-}
-
-void EngineObject::fork_session(const Napi::CallbackInfo& info) {
-  submit(info, CommandType::kFork, [&](Command& c) { c.value = to_int(info[2]); });
-}
-
-void EngineObject::rewind_session(const Napi::CallbackInfo& info) {
-  submit(info, CommandType::kRewind, [&](Command& c) {
-    c.value = to_int(info[2]);
-    c.ids = to_ids(info[3]);
+void EngineObject::command(const Napi::CallbackInfo& info) {
+  submit(info, type, [&](Command& c) {
+    if (type == CommandType::kFork || type == CommandType::kRewind) c.value = to_int(info[2]);
+    if (type == CommandType::kRewind) c.ids = to_ids(info[3]);
+    if (type == CommandType::kAppend) c.ids = to_ids(info[2]);
+    c.text = to_text(info[2]);
   });
-}
-
-void EngineObject::append(const Napi::CallbackInfo& info) {
-  submit(info, CommandType::kAppend, [&](Command& c) { c.ids = to_ids(info[2]); });
 }
 
 void EngineObject::generate(const Napi::CallbackInfo& info) {
@@ -153,14 +139,19 @@ void EngineObject::generate(const Napi::CallbackInfo& info) {
   });
 }
 
-void EngineObject::abort(const Napi::CallbackInfo& info) {
+template <CommandType type>
+void EngineObject::note(const Napi::CallbackInfo& info) {
   if (engine_ == nullptr) return;
-  submit(info, CommandType::kAbort, [](Command& c) { c.value = std::exchange(c.session, 0); });
+  submit(info, type, [](Command& c) { c.value = std::exchange(c.session, 0); });
 }
 
-void EngineObject::read(const Napi::CallbackInfo& info) {
-  if (engine_ == nullptr) return;
-  submit(info, CommandType::kRead, [](Command& c) { c.value = std::exchange(c.session, 0); });
+Napi::Value EngineObject::mask_exchange(const Napi::CallbackInfo& info) {
+  const auto number = engine_ == nullptr ? 0 : engine_->masks().number();
+  return Napi::Number::New(info.Env(), static_cast<double>(number));
+}
+
+void EngineObject::fail_masks(const Napi::CallbackInfo& info) {
+  if (engine_ != nullptr) engine_->masks().fail(to_text(info[0]));
 }
 
 Napi::Value EngineObject::usage(const Napi::CallbackInfo& info) {

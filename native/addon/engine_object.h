@@ -18,16 +18,13 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
  private:
   template <CommandType type>
-  void plain_command(const Napi::CallbackInfo& info);
-  template <CommandType type>
-  void text_command(const Napi::CallbackInfo& info);
-  void fork_session(const Napi::CallbackInfo& info);
-  void rewind_session(const Napi::CallbackInfo& info);
-  void append(const Napi::CallbackInfo& info);
+  void command(const Napi::CallbackInfo& info);
   void generate(const Napi::CallbackInfo& info);
-  void abort(const Napi::CallbackInfo& info);
-  void read(const Napi::CallbackInfo& info);
+  template <CommandType type>
+  void note(const Napi::CallbackInfo& info);  // about a ticket, as long as there is an engine
   Napi::Value usage(const Napi::CallbackInfo& info);
+  Napi::Value mask_exchange(const Napi::CallbackInfo& info);
+  void fail_masks(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
   void ref(const Napi::CallbackInfo& info);
   void unref(const Napi::CallbackInfo& info);

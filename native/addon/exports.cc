@@ -3,6 +3,7 @@
 #include "addon/convert.h"
 #include "addon/engine_object.h"
 #include "engine/backends.h"
+#include "engine/engine.h"
 #include "engine/estimate.h"
 
 namespace redrafter {
@@ -35,12 +36,17 @@ Napi::Value estimate(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value features(const Napi::CallbackInfo& info) {
-  const std::vector<std::string> all = cpu_features();
-  Napi::Array array = Napi::Array::New(info.Env(), all.size());
-  for (uint32_t i = 0; i < all.size(); ++i) array.Set(i, all[i]);
-  return array;
+// May block: not for a thread that has other things to do.
+Napi::Value next_masks(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const auto exchange = MaskExchange::find(to_int(info[0]));
+    const auto patience = std::chrono::milliseconds(to_int(info[2]));
+    if (exchange == nullptr) return from_ids(info.Env(), {-1});
+    return from_ids(info.Env(), exchange->next(to_ids(info[1]), patience));
+  });
 }
+
+Napi::Value features(const Napi::CallbackInfo& info) { return array_of(info.Env(), cpu_features()); }
 
 }  // namespace
 
@@ -50,6 +56,7 @@ Napi::Object add_exports(Napi::Env env, Napi::Object exports) {
   exports.Set("estimateMemory", Napi::Function::New(env, estimate, "estimateMemory"));
   exports.Set("getBackends", Napi::Function::New(env, get_backends, "getBackends"));
   exports.Set("cpuFeatures", Napi::Function::New(env, features, "cpuFeatures"));
+  exports.Set("nextMasks", Napi::Function::New(env, next_masks, "nextMasks"));
   exports.Set("version", REDRAFTER_VERSION);
   return exports;
 }

@@ -18,16 +18,10 @@ Napi::Object from_model(Napi::Env env, const ModelConfig& c) {
   Napi::Object o = Napi::Object::New(env);
   o.Set("architecture", c.architecture);
   o.Set("family", c.family);
-  const std::pair<const char*, int64_t> numbers[] = {{"vocab", c.vocab},
-                                                     {"hidden", c.hidden},
-                                                     {"layers", c.layers},
-                                                     {"heads", c.heads},
-                                                     {"kvHeads", c.kv_heads},
-                                                     {"headDim", c.head_dim},
-                                                     {"ffn", c.ffn},
-                                                     {"maxPositions", c.max_positions},
-                                                     {"slidingWindow", c.sliding_window}};
-  for (const auto& [key, value] : numbers) o.Set(key, static_cast<double>(value));
+  set_numbers(o, {number("vocab", c.vocab), number("hidden", c.hidden), number("layers", c.layers),
+                  number("heads", c.heads), number("kvHeads", c.kv_heads), number("headDim", c.head_dim),
+                  number("ffn", c.ffn), number("maxPositions", c.max_positions),
+                  number("slidingWindow", c.sliding_window)});
   o.Set("normEps", c.norm_eps);
   o.Set("ropeTheta", c.rope.theta);
   o.Set("ropeScaling", kScalingNames[static_cast<size_t>(c.rope.scaling)]);
@@ -35,9 +29,7 @@ Napi::Object from_model(Napi::Env env, const ModelConfig& c) {
   o.Set("tiedEmbeddings", c.tied_embeddings);
   o.Set("qkvBias", c.qkv_bias);
   o.Set("qkNorm", c.qk_norm);
-  Napi::Array eos = Napi::Array::New(env, c.eos.size());
-  for (uint32_t i = 0; i < c.eos.size(); ++i) eos.Set(i, c.eos[i]);
-  o.Set("eosTokenIds", eos);
+  o.Set("eosTokenIds", array_of(env, c.eos));
   return o;
 }
 
@@ -45,11 +37,8 @@ Napi::Object from_drafter(Napi::Env env, const DrafterConfig& c) {
   Napi::Object o = Napi::Object::New(env);
   o.Set("cell", cell_name(c.cell));
   o.Set("format", c.apple_format ? "apple" : "redrafter");
-  o.Set("vocab", static_cast<double>(c.vocab));
-  o.Set("hidden", static_cast<double>(c.hidden));
-  o.Set("exit", static_cast<double>(c.exit));
-  o.Set("blocks", static_cast<double>(c.blocks));
-  return o;
+  return set_numbers(o, {number("vocab", c.vocab), number("hidden", c.hidden), number("exit", c.exit),
+                         number("blocks", c.blocks)});
 }
 
 // A drafter's config.json names its model type, so it is asked first; the model's error is the one to show.
@@ -68,9 +57,7 @@ Napi::Array from_tensors(Napi::Env env, const Checkpoint& checkpoint) {
     Napi::Object o = Napi::Object::New(env);
     o.Set("name", tensor.name);
     o.Set("dtype", dtype_name(tensor.dtype));
-    Napi::Array shape = Napi::Array::New(env, tensor.shape.size());
-    for (uint32_t d = 0; d < tensor.shape.size(); ++d) shape.Set(d, static_cast<double>(tensor.shape[d]));
-    o.Set("shape", shape);
+    o.Set("shape", array_of(env, tensor.shape));
     o.Set("bytes", static_cast<double>(tensor.bytes));
     o.Set("file", checkpoint.files()[static_cast<size_t>(tensor.file)]);
     tensors.Set(i++, o);
@@ -91,9 +78,7 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
         Napi::Object o = Napi::Object::New(env);
         o.Set("kind", drafter ? "drafter" : "model");
         o.Set("config", drafter ? from_drafter(env, *drafter) : from_model(env, model));
-        Napi::Array files = Napi::Array::New(env, checkpoint->files().size());
-        for (uint32_t i = 0; i < checkpoint->files().size(); ++i) files.Set(i, checkpoint->files()[i]);
-        o.Set("files", files);
+        o.Set("files", array_of(env, checkpoint->files()));
         o.Set("tensors", from_tensors(env, *checkpoint));
         o.Set("totalBytes", static_cast<double>(checkpoint->total_bytes()));
         return o;

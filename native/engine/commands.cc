@@ -161,6 +161,7 @@ void EngineThread::add_control(Lane& lane, const Command& command, int64_t kept)
 void EngineThread::take_control_room(Request& request) {
   Lane& lane = request.lane;
   if (lane.control == nullptr) return;
+  if (most_nodes(lane) > 1 && !lane.control->undrafted().empty()) round_->draft_masks().reserve();
   const int64_t tokens = slides(request) ? request.most_tokens : lane.max_tokens;
   lane.control_room = std::make_unique<ControlBatch::Room>(
       round_->control(), ControlBatch::Need{lane.control->most_entries(tokens, model_->config().vocab),
@@ -210,6 +211,7 @@ std::unique_ptr<Request> EngineThread::make_request(Command& command, Session& t
     if (g.adaptive && adaptive_ != nullptr) adaptive_->adopt(lane);
     request->stats.drafted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
     request->stats.accepted_by_depth.assign(static_cast<size_t>(lane.beam_length), 0);
+    if (g.matcher != 0) lane.grammar = std::make_unique<LaneGrammar>(g.matcher);
     add_control(lane, command, request->prompt_end - static_cast<int64_t>(command.ids.size()));
   }
   const int64_t needed = (slots_wanted(lane, request->prompt_end) + kBlockTokens - 1) / kBlockTokens;

@@ -23,7 +23,10 @@ void return_memory() {
 }  // namespace
 
 Engine::Engine(EngineOptions options, std::function<void()> wake)
-    : options_(std::move(options)), wake_(std::move(wake)), thread_([this] { run(); }) {}
+    : options_(std::move(options)),
+      wake_(std::move(wake)),
+      masks_(MaskExchange::open([this] { nudge(); })),
+      thread_([this] { run(); }) {}
 
 Engine::~Engine() {
   close();
@@ -60,6 +63,7 @@ void Engine::close() {
     closing_.store(true);
   }
   changed_.notify_one();
+  masks_->close();
 }
 
 std::vector<Message> Engine::take_messages() {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/messages.h"
+#include "spec/mask_exchange.h"
 
 namespace redrafter {
 
@@ -30,6 +31,8 @@ class Engine {
   void submit(Command command);
   std::vector<Message> take_messages();
   EngineUsage usage() const;
+  // Where the host's thread that carries out grammars is asked for masks.
+  MaskExchange& masks() { return *masks_; }
 
   // Asks the thread to end after the current round; does not wait. Idempotent.
   void close();
@@ -57,6 +60,7 @@ class Engine {
   std::vector<Message> messages_;
   EngineUsage usage_;  // but for what queue_ knows
   std::atomic<bool> closing_{false};
+  const std::shared_ptr<MaskExchange> masks_;
   std::thread thread_;
 };
 

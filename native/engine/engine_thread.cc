@@ -46,6 +46,7 @@ void EngineThread::run() {
     post(std::move(message));
     flush();
   }
+  engine_.masks_->release();
   // Whatever is open or comes before the host lets go is answered.
   end_jobs(end);
   for (auto* queue : {&active_, &waiting_}) {
@@ -81,14 +82,27 @@ void EngineThread::serve() {
     // Time spent waiting for work is not the host's.
     if (!any_runs()) verified_ = std::chrono::steady_clock::time_point::max();
     admit();
+    claim_masks();
     if (any_runs() && !engine_.closing_.load()) round();
+    if (masks_ready_) engine_.masks_->release();
     // Else they are told while the next round, which begins at once, is on its way.
     if (!any_runs() || backend_->host_memory) flush();
   }
 }
 
+// A request with a grammar has no part in rounds while nobody waits to make its masks.
+bool EngineThread::runs(const Request& request) const {
+  return !request.paused() && (request.lane.grammar == nullptr || masks_ready_);
+}
+
 bool EngineThread::any_runs() const {
-  return std::any_of(active_.begin(), active_.end(), [](const auto& request) { return !request->paused(); });
+  return std::any_of(active_.begin(), active_.end(), [this](const auto& request) { return runs(*request); });
+}
+
+void EngineThread::claim_masks() {
+  masks_ready_ = std::any_of(active_.begin(), active_.end(),
+                             [](const auto& request) { return request->lane.grammar != nullptr; }) &&
+                 engine_.masks_->claim();
 }
 
 // For how long there is nothing to do unless the host says something.
@@ -189,6 +203,7 @@ void EngineThread::admit(size_t index) {
   request->stats.queued_ms = ms_since(request->submitted);
   try {
     take_control_room(*request);
+    if (request->lane.grammar != nullptr) round_->masks().reserve();
   } catch (const Error& error) {
     ++admission_changes_;
     return fail_request(*request, error.code(), error.what());
@@ -231,7 +246,7 @@ std::vector<Lane*> EngineThread::pick_lanes() {
   std::vector<Request*> candidates;
   std::vector<ActiveRequest> wanted;
   for (auto& request : active_) {
-    if (request->paused()) continue;
+    if (!runs(*request)) continue;
     candidates.push_back(request.get());
     wanted.push_back({request->lane.decoding, round_->rows_wanted(request->lane), request->idle_rounds});
   }
@@ -282,10 +297,7 @@ void EngineThread::round() {
       if (lane.decoding && !slides(request)) remember(*request.session);
     }
     if (lane.failed) {
-      fail_request(request, "ERR_NUMERIC",
-                   lane.control == nullptr
-                       ? "every logit of the target is NaN: its weights are damaged"
-                       : "no token can be chosen: every logit is NaN, or its token banned or held back");
+      fail_choice(request);
       drop(request);
       continue;
     }
@@ -294,6 +306,25 @@ void EngineThread::round() {
     const bool appended = !lane.generates && lane.kv->length() == static_cast<int64_t>(lane.tokens->size());
     if (appended || lane.finish != Finish::kNone) finish(request, lane.finish);
   }
+}
+
+// No token could be chosen.
+void EngineThread::fail_choice(Request& request) {
+  const Lane& lane = request.lane;
+  if (engine_.closing_.load()) return fail_request(request, "ERR_DISPOSED", "the model was disposed");
+  if (lane.grammar != nullptr && !lane.grammar->error.empty()) {
+    return fail_request(request, "ERR_GRAMMAR_WORKER", lane.grammar->error);
+  }
+  if (lane.grammar != nullptr) {
+    return fail_request(
+        request, "ERR_GRAMMAR",
+        "no token can be chosen: all that may follow in the grammar are NaN, banned, held back "
+        "or not in the vocabulary");
+  }
+  fail_request(request, "ERR_NUMERIC",
+               lane.control == nullptr
+                   ? "every logit of the target is NaN: its weights are damaged"
+                   : "no token can be chosen: every logit is NaN, or its token banned or held back");
 }
 
 void EngineThread::account(Request& request, const RoundTimes& times, double host_ms, size_t lanes) {

@@ -126,7 +126,9 @@ class EngineThread {
   static int64_t slots_wanted(const Lane& lane, int64_t held);
 
   std::chrono::milliseconds patience() const;
+  bool runs(const Request& request) const;
   bool any_runs() const;
+  void claim_masks();
   void end_late();
   Request* find(int64_t ticket);
   static void insert(RequestQueue& queue, std::unique_ptr<Request> request);
@@ -150,6 +152,7 @@ class EngineThread {
   void report(Request& request);
   void finish(Request& request, Finish reason);
   void drop(Request& request);
+  void fail_choice(Request& request);
   void fail_request(Request& request, const char* code, const std::string& text);
 
   void post(Message message) { outbox_.push_back(std::move(message)); }
@@ -169,6 +172,7 @@ class EngineThread {
   std::unique_ptr<Round> round_;
   std::unique_ptr<AdaptiveDrafting> adaptive_;  // null without a drafter
   int64_t context_tokens_ = 0, prompt_chunk_ = 0;
+  bool masks_ready_ = false;  // whoever makes masks waits to be asked
   std::map<int64_t, std::unique_ptr<Session>> sessions_;
   RequestQueue waiting_, active_;  // in turn
   int64_t max_active_ = INT64_MAX;

@@ -63,7 +63,7 @@ void EngineThread::load() {
   origin_ = {model_fingerprint(plan.config, model_->weights()),
              std::string(REDRAFTER_VERSION) + " " + level + " " + dtype_name(plan.kv.layout.dtype)};
   load_planner();
-  round_ = std::make_unique<Round>(*model_, *cache_, drafter_.get(), stream);
+  round_ = std::make_unique<Round>(*model_, *cache_, drafter_.get(), stream, engine_.masks_.get());
   post_ready(plan, memory);
 }
 

@@ -60,6 +60,7 @@ struct ModelInfo {
 struct GenerateOptions {
   SampleSpec sample;
   ControlSpec control;
+  int32_t matcher = 0;  // of the grammar that its text follows (spec/mask_exchange.h); 0: none
   int64_t max_tokens = 0;
   int64_t beam_width = 0, beam_length = 0;  // 0 x 0: plain decoding
   bool adaptive = false;  // the shape is chosen for each round instead, where there is a drafter

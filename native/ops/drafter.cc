@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/threads.h"
 #include "ops/panel.h"
@@ -90,10 +91,16 @@ void head_top_cpu(const HeadTopParams& p, Stream&) {
   for (int64_t row = 0; row < p.rows; ++row) {
     float* logits = p.scratch + row * vocab;
     for (int64_t n = 0; n < vocab; ++n) logits[n] = dot(p.head, n, p.z + row * p.head.cols);
+    const uint32_t* mask = mask_of(p, row);
+    for (int64_t n = 0; n < vocab; ++n) {
+      if (!may_choose(p, mask, n)) logits[n] = std::numeric_limits<float>::quiet_NaN();
+    }
     select_top(logits, vocab, p.top, p.token + row * p.top, p.logit + row * p.top);
     const float largest = p.logit[row * p.top];
     double sum = 0.0;
-    for (int64_t n = 0; n < vocab; ++n) sum += std::exp(static_cast<double>(logits[n] - largest));
+    for (int64_t n = 0; n < vocab; ++n) {
+      if (may_choose(p, mask, n)) sum += std::exp(static_cast<double>(logits[n] - largest));
+    }
     p.log_sum_exp[row] = largest + static_cast<float>(std::log(sum));
   }
 }

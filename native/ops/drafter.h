@@ -62,15 +62,32 @@ struct ResidualParams {
 // lowest id, and log-sum-exp over the draft vocabulary. NaN logits are never chosen; unfilled places hold -1.
 // A row with a NaN has a sum of NaN, so that beam search keeps nothing of it.
 struct HeadTopParams {
-  const float* z;      // [rows, exit]
-  Matrix head;         // [draft_vocab, exit]
-  int64_t rows, top;   // CUDA: top is at most 64
-  int32_t* token;      // [rows, top] out: head row, or -1
-  float* logit;        // [rows, top] out
-  float* log_sum_exp;  // [rows] out
-  float* scratch;      // [rows, head_top_scratch(draft_vocab)]
+  const float* z;              // [rows, exit]
+  Matrix head;                 // [draft_vocab, exit]
+  int64_t rows, top;           // CUDA: top is at most 64
+  int32_t* token;              // [rows, top] out: head row, or -1
+  float* logit;                // [rows, top] out
+  float* log_sum_exp;          // [rows] out
+  float* scratch;              // [rows, head_top_scratch(draft_vocab)]
   QuantGroup* room = nullptr;  // [quant_room(rows, exit)]
+  // Which target ids may be chosen: bit id % 32 of word id / 32, mask_words to a mask. Head rows of other ids
+  // count as if there were none, in log_sum_exp, too. Null: all may be, of every row.
+  const uint32_t* mask = nullptr;
+  const int32_t* mask_index = nullptr;  // [rows / mask_rows] the mask of so many rows, or -1: all ids
+  int64_t mask_words = 0, mask_rows = 1;
+  const int32_t* id_map = nullptr;  // [draft_vocab] target id of a head row, or null: the same
 };
+
+// The words of a row, or null.
+constexpr const uint32_t* mask_of(const HeadTopParams& p, int64_t row) {
+  if (p.mask == nullptr || p.mask_index[row / p.mask_rows] < 0) return nullptr;
+  return p.mask + p.mask_index[row / p.mask_rows] * p.mask_words;
+}
+constexpr bool may_choose(const HeadTopParams& p, const uint32_t* mask, int64_t head_row) {
+  if (mask == nullptr) return true;
+  const int64_t id = p.id_map == nullptr ? head_row : p.id_map[head_row];
+  return (mask[id / 32] >> (id % 32) & 1) != 0;
+}
 
 // Floats per row: on the CPU the logits; on CUDA, for each 128 of them, up to 64 keys of 8 bytes and a sum.
 constexpr int64_t head_top_scratch(int64_t draft_vocab) { return (draft_vocab + 127) / 128 * 129; }

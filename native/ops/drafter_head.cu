@@ -71,13 +71,14 @@ __global__ __launch_bounds__(kThreads, 2) void head_tile_kernel(HeadTopParams p,
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kTileOutputs;
   for (int here = warp; here < rows; here += kWarps) {
     const int64_t row = first_row + here;
+    const uint32_t* mask = mask_of(p, row);
     float logit[kTileKeys], sum = 0.0f;
     uint64_t lists[2][2];
     static_assert(kTileKeys == 4);
 #pragma unroll
     for (int i = 0; i < kTileKeys; ++i) {
       const int64_t id = first + i * kWarpThreads + lane;
-      const bool is_row = id < p.head.rows;
+      const bool is_row = id < p.head.rows && may_choose(p, mask, id);
       logit[i] = is_row ? logits[here * kLogitStride + i * kWarpThreads + lane] : -INFINITY;
       lists[i / 2][i % 2] = is_row ? top_key(logit[i], id) : 0;
     }

@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "base/threads.h"
 #include "ops/drafter.h"
 #include "ops/math_simd.h"
@@ -119,9 +121,17 @@ void head_top(const HeadTopParams& p, Stream& stream) {
     affine(x, p.rows, p.head, nullptr, p.scratch, vocab, first, count);
   });
   stream.threads->run(p.rows, 4 * p.rows * vocab, [&p, vocab](int64_t row, int) {
-    const float* logits = p.scratch + row * vocab;
+    float* logits = p.scratch + row * vocab;
+    const uint32_t* mask = mask_of(p, row);
+    const auto replace = [&](float with) {
+      for (int64_t i = 0; mask != nullptr && i < vocab; ++i) {
+        if (!may_choose(p, mask, i)) logits[i] = with;
+      }
+    };
+    replace(std::numeric_limits<float>::quiet_NaN());
     select_top(logits, vocab, p.top, p.token + row * p.top, p.logit + row * p.top);
     const float largest = p.logit[row * p.top];
+    replace(-std::numeric_limits<float>::infinity());
     F16 sum = f16_zero();
     int64_t i = 0;
     for (; i + kLanes <= vocab; i += kLanes) {

@@ -20,7 +20,17 @@ bool more_probable(const Candidate& a, const Candidate& b) {
   return a.weight > b.weight || (a.weight == b.weight && a.id < b.id);
 }
 
-int32_t argmax(const float* logits, int64_t vocab) {
+// Logits of which some must not be chosen.
+struct Masked {
+  const float* logits;
+  const uint32_t* mask;
+  float operator[](int64_t id) const {
+    return (mask[id / 32] >> (id % 32) & 1) != 0 ? logits[id] : std::numeric_limits<float>::quiet_NaN();
+  }
+};
+
+template <typename Logits>
+int32_t argmax(const Logits& logits, int64_t vocab) {
   int32_t best = -1;
   for (int64_t i = 0; i < vocab; ++i) {
     if (logits[i] != logits[i]) continue;
@@ -61,7 +71,8 @@ int64_t filter(const SampleSpec& spec, Candidate* c, int64_t count) {
   return count;
 }
 
-int32_t draw(const SampleSpec& spec, const float* logits, int64_t vocab, uint64_t position, Candidate* c) {
+template <typename Logits>
+int32_t draw(const SampleSpec& spec, const Logits& logits, int64_t vocab, uint64_t position, Candidate* c) {
   const int32_t best = argmax(logits, vocab);
   if (best < 0 || !std::isfinite(logits[best])) return best;
   int64_t count = 0;
@@ -79,6 +90,21 @@ int32_t draw(const SampleSpec& spec, const float* logits, int64_t vocab, uint64_
   return c[count - 1].id;  // u rounded up to the total
 }
 
+template <typename Logits>
+int32_t choose(const SampleParams& p, const Logits& logits, int64_t row, int thread) {
+  const SampleSpec& spec = p.spec[row];
+  if (spec.temperature <= 0.0f) return argmax(logits, p.vocab);
+  auto* scratch =
+      reinterpret_cast<Candidate*>(static_cast<char*>(p.scratch) + thread * sample_scratch(p.vocab));
+  return draw(spec, logits, p.vocab, static_cast<uint64_t>(p.position[row]), scratch);
+}
+
+int32_t choose(const SampleParams& p, int64_t row, int thread) {
+  const float* logits = p.logits + row * p.vocab;
+  const uint32_t* mask = mask_of(p, row);
+  return mask == nullptr ? choose(p, logits, row, thread) : choose(p, Masked{logits, mask}, row, thread);
+}
+
 double log_sum_exp(const float* logits, int64_t vocab, float largest) {
   double sum = 0.0;
   for (int64_t i = 0; i < vocab; ++i) sum += std::exp(static_cast<double>(logits[i]) - largest);
@@ -92,25 +118,17 @@ int64_t sample_scratch(int64_t vocab) {
 }
 
 void sample_cpu(const SampleParams& p, Stream& stream) {
-  const auto choose = [&p](int64_t row, int thread) {
-    const float* logits = p.logits + row * p.vocab;
-    const SampleSpec& spec = p.spec[row];
-    if (spec.temperature <= 0.0f) return argmax(logits, p.vocab);
-    auto* scratch =
-        reinterpret_cast<Candidate*>(static_cast<char*>(p.scratch) + thread * sample_scratch(p.vocab));
-    return draw(spec, logits, p.vocab, static_cast<uint64_t>(p.position[row]), scratch);
-  };
   if (p.begin == nullptr) {
     stream.threads->run(p.rows, 8 * p.rows * p.vocab,
-                        [&p, &choose](int64_t row, int thread) { p.token[row] = choose(row, thread); });
+                        [&p](int64_t row, int thread) { p.token[row] = choose(p, row, thread); });
     return;
   }
   // A wide tree has hundreds of nodes, the walk visits a handful.
   std::fill(p.token, p.token + p.rows, -1);
-  stream.threads->run(p.lanes, 16 * p.lanes * p.vocab, [&p, &choose](int64_t lane, int thread) {
+  stream.threads->run(p.lanes, 16 * p.lanes * p.vocab, [&p](int64_t lane, int thread) {
     const int64_t first = p.begin[lane], end = p.begin[lane + 1];
     for (int64_t node = first, child = first; node >= 0; node = child) {
-      p.token[node] = choose(node, thread);
+      p.token[node] = choose(p, node, thread);
       child = -1;
       for (int64_t other = node + 1; other < end && child < 0; ++other) {
         if (p.node_parent[other] == node - first && p.node_token[other] == p.token[node]) child = other;

@@ -7,6 +7,11 @@
 namespace redrafter {
 namespace {
 
+// A logit as it counts: NaN where its bit of the mask is 0. Without a mask every one is what it is.
+__device__ __forceinline__ float masked(const uint32_t* mask, int64_t id, float logit) {
+  return mask == nullptr || (mask[id / 32] >> (id % 32) & 1u) != 0 ? logit : __uint_as_float(0x7fc00000u);
+}
+
 // --- the best of each row
 
 // A row is shared between blocks, and the last of them to end merges.
@@ -20,10 +25,11 @@ __global__ void __launch_bounds__(kArgmaxThreads)
   const int64_t row = blockIdx.x / segments, segment = blockIdx.x % segments;
   const int64_t begin = segment * kSegment;
   const int64_t end = segment + 1 < segments ? begin + kSegment : p.vocab;
+  const uint32_t* mask = mask_of(p, row);
   uint64_t best = 0;
   visit_row<4>(p.logits + row * p.vocab, begin, end, static_cast<int>(threadIdx.x),
                static_cast<int>(blockDim.x),
-               [&best](int64_t id, float logit) { best = Larger{}(best, top_key(logit, id)); });
+               [&](int64_t id, float logit) { best = Larger{}(best, top_key(masked(mask, id, logit), id)); });
   best = block_reduce(best, Larger{}, 0, parts);
   if (segments > 1) {
     if (threadIdx.x == 0) {
@@ -69,6 +75,7 @@ struct Row {
   float largest, temperature;
   float least;  // logits below it have no weight, or one too small to count
   int scale;    // masses of vocab weights of 1 add up to at most 2^63
+  const uint32_t* mask;
 
   __device__ __forceinline__ uint32_t weight(float logit) const {
     const float w = expf((logit - largest) / temperature);
@@ -93,7 +100,7 @@ __device__ int32_t find_id(const Row& row, const Measure& measure, const Target&
     const int64_t from = begin + warp_index() * step, to = from + step < end ? from + step : end;
     uint64_t sum = 0;
     visit_row<2>(row.logits, from, to, lane_index(), kWarpThreads,
-                 [&](int64_t, float logit) { sum += measure(logit); });
+                 [&](int64_t id, float logit) { sum += measure(masked(row.mask, id, logit)); });
     sum = warp_reduce(sum, Sum{});
     __syncthreads();
     if (lane_index() == 0) parts[warp_index()] = sum;
@@ -107,7 +114,8 @@ __device__ int32_t find_id(const Row& row, const Measure& measure, const Target&
     if (end - begin > step) end = begin + step;
   }
   const int64_t id = begin + lane_index();
-  return static_cast<int32_t>(begin + first_past(id < end ? measure(row.logits[id]) : 0, rest).at);
+  return static_cast<int32_t>(
+      begin + first_past(id < end ? measure(masked(row.mask, id, row.logits[id])) : 0, rest).at);
 }
 
 // --- search in order of falling weight
@@ -138,9 +146,10 @@ class Order {
   __device__ Order(const Row& row, DrawShared& s) : row_(row), s_(s) {
     clear();
     visit_row<2>(row.logits, 0, row.vocab, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x),
-                 [&](int64_t, float logit) {
+                 [&](int64_t id, float logit) {
                    if (logit < row.least) return;
-                   if (const uint32_t w = row.weight(logit); w != 0) add(octave_of(w), w);
+                   if (const uint32_t w = row.weight(masked(row.mask, id, logit)); w != 0)
+                     add(octave_of(w), w);
                  });
     total(s.octaves);
   }
@@ -264,9 +273,9 @@ class Order {
     float least = row_.least;
     if (octave_ < kOctaves - 1) least = fmaxf(least, row_.logit_of(-kLog2 * octave_));
     visit_row<2>(row_.logits, 0, row_.vocab, static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x),
-                 [&](int64_t, float logit) {
+                 [&](int64_t id, float logit) {
                    if (logit < least) return;
-                   const uint32_t w = row_.weight(logit);
+                   const uint32_t w = row_.weight(masked(row_.mask, id, logit));
                    if (w != 0 && octave_of(w) == octave_) body(w);
                  });
   }
@@ -315,7 +324,7 @@ __global__ void __launch_bounds__(kDrawThreads) draw_kernel(SampleParams p, int 
   const SampleSpec spec = p.spec[index];
   const int32_t best = p.token[index];
   if (!(spec.temperature > 0.0f) || best < 0) return;
-  Row row{p.logits + index * p.vocab, p.vocab, 0.0f, spec.temperature, 0.0f, scale};
+  Row row{p.logits + index * p.vocab, p.vocab, 0.0f, spec.temperature, 0.0f, scale, mask_of(p, index)};
   row.largest = row.logits[best];
   if (!isfinite(row.largest)) return;
   // exp(-105) is 0 in fp32; where nothing is counted, neither is a mass of 0 missed.

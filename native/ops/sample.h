@@ -28,7 +28,19 @@ struct SampleParams {
   const int32_t* node_parent = nullptr;  // [rows]
   const int32_t* begin = nullptr;        // [lanes + 1]
   int64_t lanes = 0;
+  // Which ids may be chosen: bit id % 32 of word id / 32. A logit whose bit is 0 counts as NaN, which is
+  // never chosen. Null: all may be, of every row.
+  const uint32_t* mask = nullptr;       // [*, mask_words(vocab)]
+  const int32_t* mask_index = nullptr;  // [rows] a row's mask, or -1: all ids may be chosen
 };
+
+constexpr int64_t mask_words(int64_t vocab) { return (vocab + 31) / 32; }
+
+// The words of a row, or null.
+constexpr const uint32_t* mask_of(const SampleParams& p, int64_t row) {
+  if (p.mask == nullptr || p.mask_index[row] < 0) return nullptr;
+  return p.mask + p.mask_index[row] * mask_words(p.vocab);
+}
 
 int64_t sample_scratch(int64_t vocab);
 

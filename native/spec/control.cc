@@ -4,6 +4,9 @@
 
 namespace redrafter {
 
+// A drafted id with such a bias would be e^20 times less probable than the model has it.
+constexpr float kUndraftedBias = -20.0f;
+
 LaneControl::LaneControl(const ControlSpec& spec, const StopRules& stop, const std::vector<int32_t>& prompt)
     : penalizes_(spec.penalizes()),
       acts_always_(penalizes_ || !spec.banned.empty() || !spec.bias_ids.empty()),
@@ -24,7 +27,11 @@ LaneControl::LaneControl(const ControlSpec& spec, const StopRules& stop, const s
   for (const int32_t id : ids) entries_.push_back({id, 0, 0.0f, 0});
 
   for (const int32_t id : spec.banned) entry(id).flags |= kAdjustBanned;
-  for (size_t i = 0; i < spec.bias_ids.size(); ++i) entry(spec.bias_ids[i]).bias = spec.bias[i];
+  undrafted_ = spec.banned;
+  for (size_t i = 0; i < spec.bias_ids.size(); ++i) {
+    entry(spec.bias_ids[i]).bias = spec.bias[i];
+    if (spec.bias[i] <= kUndraftedBias) undrafted_.push_back(spec.bias_ids[i]);
+  }
   if (penalizes_) {
     for (const int32_t id : prompt) entry(id).flags |= kAdjustSeen;
   }

@@ -37,6 +37,8 @@ class LaneControl {
   bool acts() const { return acts_always_ || generated_ < min_tokens_; }
   // Where its entries and what is saved of its logits lie is for the caller to fill in.
   AdjustLane lane() const;
+  // Ids that the target takes never, or hardly ever, wherever they would come.
+  const std::vector<int32_t>& undrafted() const { return undrafted_; }
   // By rising id.
   const std::vector<AdjustEntry>& entries() const { return entries_; }
   // Entries it has at most after so many more tokens.
@@ -47,6 +49,7 @@ class LaneControl {
 
   AdjustLane lane_;
   std::vector<AdjustEntry> entries_;
+  std::vector<int32_t> undrafted_;
   bool penalizes_, acts_always_;
   int64_t min_tokens_, generated_ = 0;
 };

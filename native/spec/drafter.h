@@ -1,9 +1,26 @@
 // What every drafting strategy provides. It can only change speed: whatever it proposes, the target decides.
 #pragma once
 
+#include <functional>
+
 #include "spec/tree.h"
 
 namespace redrafter {
+
+// Which ids may be drafted: bits as `head_top` takes them.
+struct DraftMask {
+  const uint32_t* words = nullptr;  // null: all
+  const int32_t* index = nullptr;   // by lane, or by beam; -1: all
+  int64_t mask_words = 0;
+};
+
+// The beams of some lanes before a step, in host memory.
+struct BeamsSoFar {
+  int64_t first_lane, lanes, beams, step;
+  const int32_t* tokens;  // [lanes, beams, columns], columns 0 .. step - 1, the root first
+  int64_t columns;
+  const int32_t* live;  // [lanes] beams that are none of the dead; null at step 1: one
+};
 
 // Lanes that draft together, all with the same shape. Pointers are memory of the backend.
 struct Proposal {
@@ -11,10 +28,15 @@ struct Proposal {
   const int32_t* hidden_row;  // [lanes] that of the row that chose a lane's root
   const int32_t* root;        // [lanes] already final, its KV not yet in the cache
   int64_t lanes;
-  int64_t width;   // beams, 1 .. kMaxBeamWidth
-  int64_t length;  // drafted tokens per beam, 1 .. kMaxBeamLength
-  int64_t budget;  // nodes of a tree at most, its root included, 1 .. max_tree_nodes(width, length)
-  float least;     // nodes whose log-probability, as the drafter has it, is below this are left out
+  int64_t width;           // beams, 1 .. kMaxBeamWidth
+  int64_t length;          // drafted tokens per beam, 1 .. kMaxBeamLength
+  int64_t budget;          // nodes of a tree at most, its root included, 1 .. max_tree_nodes(width, length)
+  float least;             // nodes whose log-probability, as the drafter has it, is below this are left out
+  DraftMask mask = {};     // of each lane
+  int64_t first_lane = 0;  // of those that were asked for at once
+  // Where the backend's memory is the host's: called before each step for a mask of each beam, if there is
+  // one.
+  const std::function<DraftMask(const BeamsSoFar&)>* between = nullptr;
 };
 
 class Drafter {

@@ -34,7 +34,7 @@ bool ends_prompt(const Lane& lane) { return prompt_left(lane) <= lane.prompt_row
 
 }  // namespace
 
-Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream)
+Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, MaskExchange* exchange)
     : model_(model),
       cache_(cache),
       drafter_(drafter),
@@ -42,6 +42,8 @@ Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream)
       batch_(batch_limits(model), model.backend()),
       hidden_(model.backend(), model.limits().rows, model.config().hidden),
       control_(model.backend(), model.limits().rows),
+      masks_(model.backend(), model.limits().rows, model.config().vocab, exchange),
+      draft_masks_(model.backend(), model.limits().rows, model.config().vocab),
       host_results_(model.backend(), results_capacity(model)),
       logprobs_(model.backend(), model.limits().rows, model.config().vocab),
       graphs_(model.backend()) {
@@ -199,8 +201,12 @@ void Round::draft() {
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
     if (g.width == 0) continue;
+    const std::function<DraftMask(const BeamsSoFar&)> between = [this, &g](const BeamsSoFar& beams) {
+      return mask_beams(g, beams);
+    };
     drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length,
-                       g.nodes, -std::numeric_limits<float>::infinity()},
+                       g.nodes, -std::numeric_limits<float>::infinity(), draft_masks_.from(g.first), 0,
+                       model_.backend().host_memory ? &between : nullptr},
                       {device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
                        device_.tree_depth + g.first_node, device_results_.nodes + g.first});
   }
@@ -269,16 +275,17 @@ void Round::place_trees() {
   }
 }
 
-// The target's own tokens, the walk down the trees, and what it leaves: KV and hidden states of the paths.
-void Round::verify() {
+void Round::forward() {
+  Batch batch = batch_.batch();
+  if (!model_.backend().host_memory) batch.max_positions = positions_bound();
+  model_.forward(batch, cache_.layers(), batch_.device().output, batch_.outputs(), stream_);
+}
+
+// The walk down the trees by the target's own tokens, and what it leaves: KV and hidden states of the paths.
+void Round::accept() {
   const Backend& backend = model_.backend();
   const RoundBatch::Arrays& b = batch_.device();
   const Results& r = device_results_;
-  Batch batch = batch_.batch();
-  if (!backend.host_memory) batch.max_positions = positions_bound();
-  model_.forward(batch, cache_.layers(), b.output, batch_.outputs(), stream_);
-  if (choosing_ == 0) return;
-  choose();
   backend.tree_accept(
       {b.token, b.parent, device_.chosen, b.begin, choosing_, kRun, r.path, r.emitted, r.path_length},
       stream_);
@@ -291,7 +298,8 @@ void Round::verify() {
                       stream_);
 }
 
-// Lanes with control choose from changed logits; log-probabilities are those of the logits as they were.
+// The target's own tokens. Lanes with control choose from changed logits, lanes with masks from some of them;
+// log-probabilities are those of all logits as they were.
 void Round::choose() {
   const Backend& backend = model_.backend();
   const RoundBatch::Arrays& b = batch_.device();
@@ -300,9 +308,19 @@ void Round::choose() {
   control.node_token = b.token, control.node_parent = b.parent, control.begin = b.begin;
   control.rows = batch_.outputs(), control.vocab = model_.config().vocab;
   if (control_.any()) backend.adjust(control, stream_);
-  backend.sample({model_.logits(), b.spec, b.choose_position, device_.chosen, device_.sample_scratch,
-                  batch_.outputs(), model_.config().vocab, b.token, b.parent, b.begin, choosing_},
-                 stream_);
+  SampleParams sample{model_.logits(),
+                      b.spec,
+                      b.choose_position,
+                      device_.chosen,
+                      device_.sample_scratch,
+                      batch_.outputs(),
+                      model_.config().vocab,
+                      b.token,
+                      b.parent,
+                      b.begin,
+                      choosing_};
+  masks_.apply(sample);
+  backend.sample(sample, stream_);
   if (control_.keeps_logits()) backend.adjust_undo(control, stream_);
 }
 
@@ -321,20 +339,33 @@ int64_t Round::positions_bound() const {
 
 // All of a round that the backend does, from the host's arrays to the host's: what it launches depends on
 // shape() alone.
-void Round::work() {
-  batch_.upload(stream_);
-  draft();
-  place_trees();
-  verify();
-  fetch_results();
+void Round::work(Part part) {
+  if (part == Part::kAll || part == Part::kDrafts) {
+    batch_.upload(stream_);
+    draft();
+    place_trees();
+  }
+  if (part == Part::kAll || part == Part::kForward) forward();
+  if (part == Part::kAll || part == Part::kChoice) {
+    if (choosing_ == 0) return;
+    choose();
+    accept();
+    fetch_results();
+  }
 }
 
 // Control works on arrays that may have moved since the graphs that know them were recorded.
-RoundGraphs::Shape Round::shape() const {
+RoundGraphs::Shape Round::shape(Part part) const {
   RoundGraphs::Shape shape{positions_bound(), control_.any() ? control_.moves() : 0,
-                           control_.keeps_logits() ? 1 : 0};
+                           control_.keeps_logits() ? 1 : 0, static_cast<int64_t>(part),
+                           draft_masks_.any() ? 1 : 0};
   for (const Group& g : groups_) shape.insert(shape.end(), {g.lanes, g.width, g.length, g.nodes});
   return shape;
+}
+
+void Round::fail(Lane& lane) {
+  lane.failed = true;
+  lane.emitted.clear();
 }
 
 void Round::emit(Lane& lane, int64_t index) {
@@ -342,18 +373,23 @@ void Round::emit(Lane& lane, int64_t index) {
   const int64_t path_length = results_.path_length[index];
   REDRAFTER_CHECK(path_length >= 1 && path_length <= kRun);
   lane.emitted.assign(emitted, emitted + path_length);
+  if (lane.grammar != nullptr && !lane.grammar->error.empty()) return fail(lane);
+  // Behind a text that is complete nothing was chosen.
+  const bool complete =
+      masks_.ends(batch_.first_output(index) + results_.path[index * kRun + path_length - 1]);
+  if (complete) lane.emitted.pop_back();
   const Cut cut = cut_run(lane.emitted, lane.max_tokens - lane.generated, lane.stop);
   lane.emitted.resize(static_cast<size_t>(cut.keep));
-  if (lane.emitted.back() < 0) {
-    lane.failed = true;
-    lane.emitted.clear();
-    return;
-  }
-  lane.finish = cut.finish;
+  if (!lane.emitted.empty() && lane.emitted.back() < 0) return fail(lane);
+  lane.finish = complete && cut.finish == Finish::kNone ? Finish::kStop : cut.finish;
   lane.accepted = std::min(cut.keep, path_length - 1);
   lane.generated += cut.keep;
   lane.tokens->insert(lane.tokens->end(), lane.emitted.begin(), lane.emitted.end());
   if (lane.control != nullptr) lane.control->add(lane.emitted);
+  if (lane.grammar != nullptr) {
+    auto& unmatched = lane.grammar->unmatched;
+    unmatched.insert(unmatched.end(), lane.emitted.begin(), lane.emitted.end());
+  }
   if (lane.logprobs < 0) return;
   logprobs_.want({lane.logprobs, &lane.logprob, &lane.top_token, &lane.top_logprob});
   for (size_t i = 0; i < lane.emitted.size(); ++i) {
@@ -401,6 +437,8 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes, const std::function<void(
   place_groups();
   place_results();
   fill_lanes();
+  fill_draft_masks();
+  masks_.clear();
   const RoundTimes times = model_.backend().host_memory ? run_in_steps() : run_at_once(meanwhile);
   logprobs_.clear();
   for (size_t i = 0; i < order_.size(); ++i) {
@@ -413,6 +451,7 @@ RoundTimes Round::run(const std::vector<Lane*>& lanes, const std::function<void(
     }
   }
   logprobs_.compute(model_.logits(), stream_);
+  settle_grammars();
   return times;
 }
 
@@ -428,8 +467,10 @@ RoundTimes Round::run_in_steps() {
   batch_.upload(stream_);
   place_trees();
   const auto built = Clock::now();
-  verify();
-  fetch_results();
+  if (has_masks()) ask_masks();
+  forward();
+  if (masks_.any()) masks_.receive(batch_.outputs(), stream_);
+  work(Part::kChoice);
   return {ms_between(start, drafted), ms_between(built, Clock::now())};
 }
 
@@ -438,19 +479,42 @@ RoundTimes Round::run_in_steps() {
 RoundTimes Round::run_at_once(const std::function<void()>& meanwhile) {
   const auto start = Clock::now();
   fill_rows(nullptr);
-  if (all_decode_ && model_.backend().begin_capture != nullptr) {
-    graphs_.run(shape(), stream_, [this] { work(); });
+  if (has_masks()) {
+    launch_masked(meanwhile);
   } else {
-    work();
+    launch(Part::kAll);
+    run_meanwhile(meanwhile);
   }
+  model_.backend().wait(stream_);
+  return {0.0, ms_between(start, Clock::now())};
+}
+
+void Round::launch(Part part) {
+  if (all_decode_ && model_.backend().begin_capture != nullptr) {
+    graphs_.run(shape(part), stream_, [this, part] { work(part); });
+  } else {
+    work(part);
+  }
+}
+
+// Masks are made while the forward pass runs, from trees that the host has to know before. So there are three
+// launches, and the host waits for the first of them, too.
+void Round::launch_masked(const std::function<void()>& meanwhile) {
+  launch(Part::kDrafts);
+  ask_masks();
+  launch(Part::kForward);
+  run_meanwhile(meanwhile);
+  masks_.receive(batch_.outputs(), stream_);
+  launch(Part::kChoice);
+}
+
+void Round::run_meanwhile(const std::function<void()>& meanwhile) {
   try {
     if (meanwhile) meanwhile();
   } catch (...) {
     model_.backend().wait(stream_);  // the work is on its way, on memory that may go with this
     throw;
   }
-  model_.backend().wait(stream_);
-  return {0.0, ms_between(start, Clock::now())};
 }
 
 }  // namespace redrafter

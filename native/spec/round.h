@@ -13,9 +13,11 @@
 #include "spec/acceptance.h"
 #include "spec/control_batch.h"
 #include "spec/costs.h"
+#include "spec/draft_masks.h"
 #include "spec/drafter.h"
 #include "spec/hidden_rows.h"
 #include "spec/logprobs.h"
+#include "spec/mask_batch.h"
 #include "spec/round_batch.h"
 #include "spec/round_graphs.h"
 
@@ -37,6 +39,7 @@ struct Lane {
   int64_t logprobs = -1;    // -1: none, else how many of the most probable
   std::unique_ptr<LaneControl> control;  // null: tokens are chosen from the logits as they are
   std::unique_ptr<ControlBatch::Room> control_room;
+  std::unique_ptr<LaneGrammar> grammar;  // null: its text need not follow one
 
   // Of the next round, while it does not decode: at most that many tokens of the prompt are read.
   int64_t prompt_rows = 0;
@@ -58,7 +61,7 @@ struct Lane {
   std::vector<int32_t> top_token;
   std::vector<float> top_logprob;
   Finish finish = Finish::kNone;
-  bool failed = false;  // every logit was NaN, or its token is not to be chosen
+  bool failed = false;  // every logit was NaN, or its token is not to be chosen, or it has no masks
 };
 
 // Drafting, and the forward pass with choosing, accepting and committing; building the batch is in neither.
@@ -69,8 +72,8 @@ struct RoundTimes {
 
 class Round {
  public:
-  // drafter may be null.
-  Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream);
+  // drafter may be null; so may exchange, where no lane has a grammar.
+  Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, MaskExchange* exchange = nullptr);
   Round(const Round&) = delete;
   Round& operator=(const Round&) = delete;
 
@@ -88,6 +91,8 @@ class Round {
 
   HiddenRows& hidden() { return hidden_; }
   ControlBatch& control() { return control_; }
+  MaskBatch& masks() { return masks_; }
+  DraftMasks& draft_masks() { return draft_masks_; }
 
   // Backend memory that a round over this model takes beside those of model, drafter and cache.
   static int64_t workspace_bytes(const Model& model);
@@ -133,20 +138,33 @@ class Round {
   void fill_lanes();
   void fill_rows(const int32_t* nodes);
   void fill_control();
+  void fill_draft_masks();
   void add_prompt(const Lane& lane);
   RoundTimes run_in_steps();
   RoundTimes run_at_once(const std::function<void()>& meanwhile);
+  void launch_masked(const std::function<void()>& meanwhile);
+  void run_meanwhile(const std::function<void()>& meanwhile);
+  // What a launch does: all of a round, or one of the parts between which the host looks at a round with
+  // masks.
+  enum class Part { kAll, kDrafts, kForward, kChoice };
+  void launch(Part part);
+  bool has_masks() const;
+  void ask_masks();
+  DraftMask mask_beams(const Group& group, const BeamsSoFar& beams);
   void draft();
   void place_trees();
-  void verify();
+  void forward();
   void choose();
-  void work();
+  void accept();
+  void work(Part part);
   void fetch_results();
   int64_t positions_bound() const;
-  RoundGraphs::Shape shape() const;
+  RoundGraphs::Shape shape(Part part) const;
   void settle_prompt(Lane& lane, int64_t index);
   void settle_tree(Lane& lane, int64_t index);
+  static void fail(Lane& lane);
   void emit(Lane& lane, int64_t index);
+  void settle_grammars();
 
   Model& model_;
   KvCache& cache_;
@@ -155,6 +173,8 @@ class Round {
   RoundBatch batch_;
   HiddenRows hidden_;
   ControlBatch control_;
+  MaskBatch masks_;
+  DraftMasks draft_masks_;
   DeviceBuffer workspace_;
   Arrays device_{};
   HostBuffer host_results_;

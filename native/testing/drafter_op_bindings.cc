@@ -45,9 +45,9 @@ Napi::Value cell(OpCall& call) {
   float* next = call.out<float>(rows * h);
   const Matrix u = optional_matrix(p, "u", gates, h);
   call.backend().cell({kind, p.optional<float>("e", rows * h), token, table, p.in<float>("s", rows * h), next,
-                       optional_matrix(p, "w", gates, h), u,
-                       p.optional<float>("wBias", gates), p.optional<float>("uBias", gates), rows, h,
-                       call.scratch(rows * 7 * h), stride, call.room(u, 2 * rows)},
+                       optional_matrix(p, "w", gates, h), u, p.optional<float>("wBias", gates),
+                       p.optional<float>("uBias", gates), rows, h, call.scratch(rows * 7 * h), stride,
+                       call.room(u, 2 * rows)},
                       call.stream());
   return call.take(next);
 }
@@ -81,13 +81,13 @@ Napi::Value residual(OpCall& call) {
   REDRAFTER_REQUIRE(p.has("a"), "ERR_INVALID_ARGUMENT", "a is missing");
   float* next = call.out<float>(rows * exit);
   const Matrix a = optional_matrix(p, "a", exit, exit);
-  call.backend().residual({p.in<float>("z", rows * exit), next, a, p.optional<float>("bias", exit), rows, exit,
-                           call.room(a, rows)},
+  call.backend().residual({p.in<float>("z", rows * exit), next, a, p.optional<float>("bias", exit), rows,
+                           exit, call.room(a, rows)},
                           call.stream());
   return call.take(next);
 }
 
-// headTop {z, head, rows, top}: {token, logit, logSumExp}
+// headTop {z, head, rows, top, mask?, maskIndex?, maskWords?, idMap?}: {token, logit, logSumExp}
 Napi::Value head_top(OpCall& call) {
   const Fields& p = call.params();
   const int64_t rows = p.integer("rows"), top = p.integer("top");
@@ -95,9 +95,26 @@ Napi::Value head_top(OpCall& call) {
   const Matrix head = p.matrix("head");
   int32_t* token = call.out<int32_t>(rows * top);
   float *logit = call.out<float>(rows * top), *sum = call.out<float>(rows);
-  call.backend().head_top({p.in<float>("z", rows * head.cols), head, rows, top, token, logit, sum,
-                           call.scratch(rows * head_top_scratch(head.rows)), call.room(head, rows)},
-                          call.stream());
+  HeadTopParams params{p.in<float>("z", rows * head.cols),
+                       head,
+                       rows,
+                       top,
+                       token,
+                       logit,
+                       sum,
+                       call.scratch(rows * head_top_scratch(head.rows)),
+                       call.room(head, rows)};
+  if (p.has("mask")) {
+    params.mask_words = p.integer("maskWords");
+    const int64_t words = p.length<int32_t>("mask"), masked = p.length<int32_t>("maskIndex");
+    REDRAFTER_REQUIRE(params.mask_words > 0 && masked > 0 && rows % masked == 0, "ERR_INVALID_ARGUMENT",
+                      "mask");
+    params.mask = reinterpret_cast<const uint32_t*>(p.in<int32_t>("mask", words));
+    params.mask_index = p.indices("maskIndex", masked, -1, words / params.mask_words);
+    params.mask_rows = rows / masked;
+    if (p.has("idMap")) params.id_map = p.indices("idMap", head.rows, 0, 32 * params.mask_words);
+  }
+  call.backend().head_top(params, call.stream());
   auto result = Napi::Object::New(call.env());
   result["token"] = call.take(token);
   result["logit"] = call.take(logit);

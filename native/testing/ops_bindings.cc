@@ -188,8 +188,9 @@ Napi::Value adjust(OpCall& call) {
   return result;
 }
 
-// sample {logits, vocab, temperature, topK, topP, minP, seed, position, nodeToken?, nodeParent?, begin?}:
-// arrays with one entry per row, the last one with one per lane and one more
+// sample {logits, vocab, temperature, topK, topP, minP, seed, position, nodeToken?, nodeParent?, begin?,
+// mask?, maskIndex?}: arrays with one entry per row, but for begin, with one per lane and one more, and mask,
+// with the words of each mask
 Napi::Value sample(OpCall& call) {
   const Fields& p = call.params();
   const int64_t rows = p.length<int32_t>("position"), vocab = p.integer("vocab");
@@ -225,6 +226,11 @@ Napi::Value sample(OpCall& call) {
     params.node_parent = p.indices("nodeParent", rows, -1, rows);
     params.begin = p.indices("begin", p.length<int32_t>("begin"), 0, rows + 1);
     params.lanes = p.length<int32_t>("begin") - 1;
+  }
+  if (p.has("mask")) {
+    const int64_t masks = p.length<int32_t>("mask") / mask_words(vocab);
+    params.mask = reinterpret_cast<const uint32_t*>(p.in<int32_t>("mask", masks * mask_words(vocab)));
+    params.mask_index = p.indices("maskIndex", rows, -1, masks);
   }
   call.backend().sample(params, call.stream());
   return call.take(token);

@@ -12,6 +12,7 @@ import {
   type NativeModelInfo,
   type NativeModule,
 } from '../../lib/native.js';
+import { answerTo, type Matcher } from '../../lib/grammar/masks.js';
 import { testing } from './testing.js';
 
 export interface LoadOptions {
@@ -107,6 +108,7 @@ export function generateOptions(options: GenerateOptions = {}): NativeGenerateOp
     bannedTokenIds: new Int32Array(0),
     biasTokenIds: new Int32Array(0),
     biases: new Float32Array(0),
+    matcher: 0,
     beamWidth: 0,
     beamLength: 0,
     adaptive: false,
@@ -130,7 +132,8 @@ export function estimate(model: string, options: LoadOptions = {}): Promise<Nati
 }
 
 export class TestEngine {
-  private readonly engine: NativeEngine;
+  readonly engine: NativeEngine;
+  private readonly addon: NativeModule;
   private readonly tickets = new Map<number, { push(message: NativeMessage): void; fail(error: EngineError): void }>();
   private last = 0;
   private readonly ready: Promise<NativeModelInfo>;
@@ -151,8 +154,8 @@ export class TestEngine {
       onClosed = resolve;
     });
     const all = engineOptions(model, options);
-    const { Engine } = addonFor(all.device, options);
-    this.engine = new Engine(all, (messages) => {
+    this.addon = addonFor(all.device, options);
+    this.engine = new this.addon.Engine(all, (messages) => {
       for (const message of messages) {
         if (message.type === 'ready') onReady(message.info);
         else if (message.type === 'failed') {
@@ -280,6 +283,25 @@ export class TestEngine {
       },
       (message) => (message.type === 'kv' ? message.data : undefined),
     );
+  }
+
+  /** Makes masks on this thread, in the place of the one that carries out grammars, until what it returns is called. */
+  provideMasks(matchers: ReadonlyMap<number, Matcher>, answer = answerTo): () => void {
+    let stopped = false;
+    const exchange = this.engine.maskExchange();
+    const poll = async (): Promise<void> => {
+      for (let last: Int32Array = new Int32Array(0); !stopped;) {
+        const question = this.addon.nextMasks(exchange, last, 2);
+        last = new Int32Array(0);
+        if (question.length === 1) return;
+        if (question.length > 0) last = await answer(question, matchers);
+        await new Promise(setImmediate);
+      }
+    };
+    void poll();
+    return () => {
+      stopped = true;
+    };
   }
 
   /** Of the cache, by `session` in particular, and of the queue. */

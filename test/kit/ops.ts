@@ -122,6 +122,22 @@ export interface SampleArgs {
   nodeToken?: Int32Array;
   nodeParent?: Int32Array;
   begin?: Int32Array;
+  /** Bits of the ids that may be chosen, [masks, words of 32 ids], and the mask of each row, -1 for none. */
+  mask?: Int32Array;
+  maskIndex?: Int32Array;
+}
+
+export interface HeadTopArgs {
+  z: Float32Array;
+  head: MatrixArg;
+  rows: number;
+  top: number;
+  /** Bits of the target ids that may be chosen; `maskIndex` has one for so many rows each, -1 for none. */
+  mask?: Int32Array;
+  maskIndex?: Int32Array;
+  maskWords?: number;
+  /** Target ids of head rows. */
+  idMap?: Int32Array;
 }
 
 /** Inputs `e`, or their rows in a table; a table without `w` is folded (drafter.h). */
@@ -341,7 +357,7 @@ export interface Ops {
   cell: Op<CellArgs, Float32Array>;
   mix: Op<MixArgs, Float32Array>;
   residual: Op<ResidualArgs, Float32Array>;
-  headTop: Op<{ z: Float32Array; head: MatrixArg; rows: number; top: number }, TopRows>;
+  headTop: Op<HeadTopArgs, TopRows>;
   beamStart: Op<{ root: Int32Array; columns: number; hidden: number }, Beams>;
   beam: Op<BeamArgs, BeamResult>;
   treePack: Op<TreePackArgs, Trees>;

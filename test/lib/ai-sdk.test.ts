@@ -1,6 +1,11 @@
 /** The provider for the AI SDK, driven by the AI SDK itself and by the specification it calls models with. */
-import type { LanguageModelV4, LanguageModelV4CallOptions, LanguageModelV4StreamPart } from '@ai-sdk/provider';
-import { generateText, jsonSchema, streamText, type ModelMessage, type ToolSet } from 'ai';
+import type {
+  JSONSchema7,
+  LanguageModelV4,
+  LanguageModelV4CallOptions,
+  LanguageModelV4StreamPart,
+} from '@ai-sdk/provider';
+import { generateText, jsonSchema, Output, streamText, type ModelMessage, type ToolSet } from 'ai';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 
 import { languageModel, type RedrafterMetadata, type RedrafterOptions } from '../../lib/ai-sdk.js';
@@ -371,6 +376,33 @@ describe('control', () => {
   });
 });
 
+describe('JSON', () => {
+  const schema: JSONSchema7 = { type: 'object', properties: { n: { type: 'integer' }, s: { enum: ['a', 'b'] } }, required: ['n', 's'], additionalProperties: false }; // prettier-ignore
+
+  it('as a response format is the grammar of its schema', async () => {
+    const messages = [{ role: 'user', content: PROMPT }];
+    const { content, warnings, finishReason } = await llm.doGenerate({
+      prompt: USER,
+      responseFormat: { type: 'json', schema },
+    });
+    expect(warnings).toEqual([]);
+    const text = await reference(messages, { maxTokens: 400, grammar: { type: 'json_schema', schema } });
+    expect(content).toEqual([{ type: 'text', text }]);
+    expect(finishReason.unified).toBe('stop');
+    const any = await llm.doGenerate({ prompt: USER, maxOutputTokens: 12, responseFormat: { type: 'json' } });
+    expect(any.content[0]).toMatchObject({ text: expect.stringMatching(/^\{/) as string });
+  });
+
+  it('comes as an object from the AI SDK', async () => {
+    const output = Output.object({ schema: jsonSchema<{ n: number; s: string }>(schema) });
+    for (const seed of [1, 2, 3]) {
+      const { output: value } = await generateText({ model: llm, prompt: PROMPT, temperature: 1, seed, output });
+      expect(Number.isSafeInteger(value.n)).toBe(true);
+      expect(['a', 'b']).toContain(value.s);
+    }
+  });
+});
+
 describe('what is not supported', () => {
   it('is a warning where it can be left out', async () => {
     const plain = await llm.doGenerate({ prompt: USER, maxOutputTokens: 8 });
@@ -378,12 +410,11 @@ describe('what is not supported', () => {
     const { warnings, content } = await llm.doGenerate({
       prompt: [...USER, { role: 'assistant', content: [{ type: 'reasoning', text: 'Hm.' }, { type: 'reasoning', text: 'Yes.' }] }], // prettier-ignore
       maxOutputTokens: 8,
-      responseFormat: { type: 'json' },
       reasoning: 'high',
       tools: [{ type: 'function', name: 'f', inputSchema: {} }],
       toolChoice: { type: 'required' },
     });
-    const features = ['responseFormat', 'tools', 'toolChoice', 'reasoning', 'reasoning in the prompt']; // prettier-ignore
+    const features = ['tools', 'toolChoice', 'reasoning', 'reasoning in the prompt']; // prettier-ignore
     expect(warnings.map((warning) => (warning.type === 'unsupported' ? warning.feature : warning))).toEqual(features);
     const text = await reference([{ role: 'user', content: PROMPT }, { role: 'assistant', content: '' }], { maxTokens: 8 }); // prettier-ignore
     expect(content).toEqual([{ type: 'text', text }]);

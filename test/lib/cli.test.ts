@@ -1,5 +1,5 @@
 import { execFile, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -164,6 +164,35 @@ describe('redrafter generate --json', () => {
     const chat = await json('--model', paths.model, '--prompt', 'Hel', '--chat', '--max-tokens', '5', '--threads', '1');
     const raw = await json('--model', paths.model, '--prompt', '[user]Hel\n', '--max-tokens', '5', '--threads', '1');
     expect(chat.tokenIds).toEqual(raw.tokenIds);
+  });
+});
+
+describe('redrafter generate with a grammar', () => {
+  const file = (name: string, text: string): string => {
+    const path = join(temporaryDirectory('cli-grammar'), name);
+    writeFileSync(path, text);
+    return path;
+  };
+  const args = ['generate', '--model', paths.model, '--prompt', 'a', '--temperature', '1', '--seed', '3'];
+
+  it('gives text that follows it', async () => {
+    const schema = file('schema.json', '{"type":"array","items":{"enum":[1,"x"]},"minItems":2,"maxItems":2}');
+    const { code, stdout } = await redrafter(...args, '--json-schema', schema);
+    expect(code).toBe(0);
+    for (const item of JSON.parse(stdout) as unknown[]) expect([1, 'x']).toContain(item);
+    const grammar = file('grammar.txt', 'root ::= ("ab" | "cd"){3}');
+    expect((await redrafter(...args, '--grammar', grammar)).stdout).toMatch(/(ab|cd){3}\n?$/);
+  });
+
+  it.each([
+    ['ERR_GRAMMAR', '--json-schema', file('wrong.json', '{"type":')],
+    ['ERR_GRAMMAR', '--json-schema', file('not.json', '{"not":{}}')],
+    ['ERR_GRAMMAR', '--grammar', file('wrong.txt', 'root ::= other')],
+    ['ERR_FILE', '--grammar', 'no-such-file'],
+  ])('%s for %s %s', async (error, flag, path) => {
+    const { code, stderr } = await redrafter(...args, flag, path);
+    expect(code).not.toBe(0);
+    expect(stderr).toContain(error);
   });
 });
 

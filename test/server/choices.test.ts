@@ -140,12 +140,23 @@ describe('n', () => {
 });
 
 describe('control', () => {
+  const SCHEMA = {
+    type: 'object',
+    properties: { a: { type: 'string', maxLength: 5 }, b: { type: 'integer' } },
+    required: ['b'],
+  };
   const cases: [field: string, fields: object, options: GenerateOptions][] = [
     ['presence_penalty', { presence_penalty: 1.5 }, { presencePenalty: 1.5 }],
     ['frequency_penalty', { frequency_penalty: -1.5 }, { frequencyPenalty: -1.5 }],
     ['repetition_penalty', { repetition_penalty: 1.4 }, { repetitionPenalty: 1.4 }],
     ['logit_bias', { logit_bias: { 40: 100, 41: 99.5 } }, { logitBias: { 40: 100, 41: 99.5 } }],
     ['banned_token_ids', { logit_bias: { 40: 100 }, banned_token_ids: [40] }, { logitBias: { 40: 100 }, bannedTokenIds: [40] }], // prettier-ignore
+    [
+      'response_format',
+      { response_format: { type: 'json_object' } },
+      { grammar: { type: 'json_schema', schema: { type: 'object' } } },
+    ],
+    ['json_schema', { response_format: { type: 'json_schema', json_schema: { name: 'x', strict: true, schema: SCHEMA } } }, { grammar: { type: 'json_schema', schema: SCHEMA } }], // prettier-ignore
     ['min_tokens', { min_tokens: 30, logit_bias: { 1: 100 } }, { minTokens: 30, logitBias: { 1: 100 } }],
   ];
   it.each(cases)('%s is the option of the library', async (_, fields, options) => {

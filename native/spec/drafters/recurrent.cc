@@ -58,9 +58,18 @@ void RecurrentDrafter::step(const Proposal& proposal, int64_t beams, int64_t ste
     backend_.residual({z_, z_next_, block.a, block.bias, rows, exit, room_}, stream_);
     std::swap(z_, z_next_);
   }
-  backend_.head_top({z_, r.head, rows, proposal.width, top_token_, top_logit_, log_sum_exp_, head_scratch_,
-                     room_},
-                    stream_);
+  HeadTopParams head{z_,         r.head,       rows,          proposal.width, top_token_,
+                     top_logit_, log_sum_exp_, head_scratch_, room_};
+  DraftMask mask = proposal.mask;
+  head.mask_rows = beams;
+  if (proposal.between != nullptr) {
+    const DraftMask of_beams = (*proposal.between)(
+        {proposal.first_lane, proposal.lanes, beams, step, beams_, columns, step == 1 ? nullptr : live_});
+    if (of_beams.words != nullptr) mask = of_beams, head.mask_rows = 1;
+  }
+  head.mask = mask.words, head.mask_index = mask.index, head.mask_words = mask.mask_words;
+  head.id_map = r.id_map;
+  backend_.head_top(head, stream_);
   backend_.beam(
       {top_token_, top_logit_, log_sum_exp_, r.id_map, scores_, beams_, state_next_, beams, proposal.width,
        columns, step, hidden, scores_next_, beams_next_, state_, live_, beam_scratch_, proposal.lanes},
@@ -75,6 +84,8 @@ void RecurrentDrafter::propose(const Proposal& proposal, const DraftTrees& trees
     Proposal some = proposal;
     some.hidden_row += first;
     some.root += first;
+    some.first_lane += first;
+    if (some.mask.index != nullptr) some.mask.index += first;
     some.lanes = std::min(at_once, proposal.lanes - first);
     propose_some(some, {trees.token + first * nodes, trees.parent + first * nodes,
                         trees.depth + first * nodes, trees.nodes + first});

@@ -289,6 +289,46 @@ describeLevels('sample', (level) => {
       });
     }
   });
+  it.each([7, 60, 2053, 9001])('chooses of %d ids what it chooses where masked logits are NaN', (vocab) => {
+    const random = new Random(90 + vocab);
+    const words = Math.ceil(vocab / 32);
+    const rows = 12;
+    for (let trial = 0; trial < trials(6, 2); trial++) {
+      const of = <T>(...values: T[]): T[] => range(rows).map(() => random.pick(values));
+      const args: SampleArgs = {
+        ...{ logits: random.floats(rows * vocab, 3), vocab },
+        temperature: Float32Array.from(of(0, 0, 1, 0.7, 1.5)),
+        topK: Int32Array.from(of(0, 0, 5, 40)),
+        topP: Float32Array.from(of(1, 0.9, 0.5)),
+        minP: Float32Array.from(of(0, 0, 0.01)),
+        seed: BigUint64Array.from(range(rows), () => BigInt(random.uint32())),
+        position: random.integers(rows, 0, 1000),
+      };
+      // Dense, sparse, one id alone, none; bits behind the vocabulary are set, too.
+      const mask = new Int32Array(4 * words).map((_, i) => {
+        const kind = Math.floor(i / words);
+        const [a, b, c] = [random.uint32(), random.uint32(), random.uint32()];
+        return kind === 0 ? a | b : kind === 1 ? a & b & c : 0;
+      });
+      const only = random.integer(0, vocab);
+      mask[2 * words + (only >> 5)] = 1 << (only & 31);
+      const maskIndex = random.integers(rows, -1, 4);
+      maskIndex.set([-1, 0, 1, 2, 3]);
+      const spoiled = args.logits.map((logit, i) => {
+        const [row, id] = [Math.floor(i / vocab), i % vocab];
+        const index = at(maskIndex, row);
+        return index < 0 || ((mask[index * words + (id >> 5)] ?? 0) >>> (id & 31)) & 1 ? logit : NaN;
+      });
+      for (const workspace of PROPERTIES.workspaces) {
+        withWorkspace(workspace, () => {
+          const tokens = ops.sample(level, 2, { ...args, mask, maskIndex });
+          expectSameNumbers(tokens, ops.sample(level, 1, { ...args, logits: spoiled }));
+          expect([tokens[3], tokens[4]]).toEqual([only, -1]);
+          expect(tokens, 'it matters').not.toEqual(ops.sample(level, 1, args));
+        });
+      }
+    }
+  });
   it('reaches the first and the last token with u at either end', () => {
     const { low, high, lowest, highest } = ENDS;
     expect(lowest).toBeLessThan(1e-5);
