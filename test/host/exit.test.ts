@@ -79,7 +79,7 @@ describe('the callback that hears of messages', () => {
     const decode = (engine, maxTokens) => {
       engine.openSession(1, 1);
       engine.generate(2, 1, Int32Array.of(1, 2, 3), { maxTokens, temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0n,
-        beamWidth: 0, beamLength: 0, adaptive: false, eosTokenIds: none, stopTokenIds: none, logprobs: -1, priority: 0,
+        matcher: 0, beamWidth: 0, beamLength: 0, adaptive: false, eosTokenIds: none, stopTokenIds: none, logprobs: -1, priority: 0,
         deadlineMs: 0, bufferTokens: 1e6, keepTokens: -1, slideKeep: -1, slideTail: 0, repetitionPenalty: 1,
         presencePenalty: 0, frequencyPenalty: 0, minTokens: 0, bannedTokenIds: none, biasTokenIds: none,
         biases: new Float32Array(0) });
