@@ -27,8 +27,9 @@ int64_t threads_for(const Backend& backend, int64_t asked) {
 MatrixDType dtype_for(const Backend& backend, const EngineOptions& options, const ModelConfig& config) {
   const MatrixDType dtype = parse_matrix_dtype(options.dtype);
   REDRAFTER_REQUIRE(!dtype || !config.quantised || dtype == config.quantised, "ERR_INVALID_ARGUMENT",
-                    "the weights in ", options.model, " are stored as ", dtype_name(config.quantised.value_or(DType::kQ8_0)),
-                    ", which cannot be loaded as ", options.dtype, "; leave dtype \"auto\"");
+                    "the weights in ", options.model, " are stored as ",
+                    dtype_name(config.quantised.value_or(DType::kQ8_0)), ", which cannot be loaded as ",
+                    options.dtype, "; leave dtype \"auto\"");
   REDRAFTER_REQUIRE(!dtype || backend.takes(*dtype), "ERR_INVALID_ARGUMENT", "device \"", options.device,
                     "\" has no matrices of dtype \"", options.dtype,
                     "\"; load with dtype \"bf16\" or \"f16\", or with device \"cpu\"");
@@ -85,7 +86,7 @@ LoadPlan plan_on(const EngineOptions& options, const Backend& backend) {
   const int64_t threads = threads_for(backend, options.threads);
   Checkpoint checkpoint = Checkpoint::open(options.model);
   const TensorEntry* embedding = checkpoint.find("model.embed_tokens.weight");
-  const DType stored = config.quantised     ? *config.quantised
+  const DType stored = config.quantised       ? *config.quantised
                        : embedding == nullptr ? DType::kF32  // loading will say that it is missing
                                               : embedding->dtype;
   LoadPlan plan = {backend,
