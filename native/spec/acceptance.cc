@@ -12,6 +12,10 @@ constexpr double kKeep = 0.98, kKeepShared = 0.997;
 constexpr double kKeepPlain = 0.98, kLeastPlain = 10.0;
 // What a prior weighs, in observations.
 constexpr double kFirstPrior = 3.0, kWidthPrior = 8.0;
+// What all requests have in common weighs for one of them: little where they differ, much where they are
+// alike. Which of both it is shows in how well each foretold what came.
+constexpr std::array<double, 2> kCommonWeights = {3.0, 60.0};
+constexpr double kKeepForetold = 0.99;
 // How much of a request's difference at one depth is expected at the next.
 constexpr double kShift = 0.5;
 // Before anything is known: that drafts pay, so that they are tried.
@@ -65,6 +69,8 @@ double SharedAcceptance::misses_left(double width) const {
   return left_[below] + share * (left_[below + 1] - left_[below]);
 }
 
+double SharedAcceptance::alike() const { return 1.0 / (1.0 + std::exp(-foretold_)); }
+
 void SharedAcceptance::learn(const DraftOutcome& o, const Depths& expected) {
   counts_.fade(kKeepShared);
   for (int64_t d = 0; d < std::min(o.on_first_beam + 1, o.length); ++d) counts_.add(d, d < o.on_first_beam);
@@ -82,14 +88,22 @@ void SharedAcceptance::learn(const DraftOutcome& o, const Depths& expected) {
 }
 
 // Around what all requests have in common, shifted by a part of how this one differed at the depth before.
-Depths Acceptance::chain() const {
+Depths Acceptance::chain(double common_weight) const {
   Depths own;
   double shift = 0.0;
   for (size_t d = 0; d < own.size(); ++d) {
     const double prior = bounded(shared_->chain()[d] + shift);
-    own[d] = bounded((counts_.taken[d] + kFirstPrior * prior) / (counts_.tried[d] + kFirstPrior));
+    own[d] = bounded((counts_.taken[d] + common_weight * prior) / (counts_.tried[d] + common_weight));
     shift = kShift * (own[d] - shared_->chain()[d]);
   }
+  return own;
+}
+
+Depths Acceptance::chain() const {
+  Depths own = chain(kCommonWeights[0]);
+  const Depths alike = chain(kCommonWeights[1]);
+  const double share = shared_->alike();
+  for (size_t d = 0; d < own.size(); ++d) own[d] += share * (alike[d] - own[d]);
   return own;
 }
 
@@ -103,7 +117,14 @@ double expected_tokens(const Depths& chain, double left, int64_t length) {
 }
 
 void Acceptance::learn(const DraftOutcome& o) {
-  const Depths expected = chain();
+  const Depths expected = chain(), own = chain(kCommonWeights[0]), alike = chain(kCommonWeights[1]);
+  double foretold = 0.0;
+  for (int64_t i = 0; i < std::min(o.on_first_beam + 1, o.length); ++i) {
+    const auto d = static_cast<size_t>(i);
+    foretold +=
+        i < o.on_first_beam ? std::log(alike[d] / own[d]) : std::log((1.0 - alike[d]) / (1.0 - own[d]));
+  }
+  shared_->foretold_ = kKeepForetold * shared_->foretold_ + foretold;
   counts_.fade(kKeep);
   for (int64_t d = 0; d < std::min(o.on_first_beam + 1, o.length); ++d) counts_.add(d, d < o.on_first_beam);
   shared_->learn(o, expected);

@@ -38,6 +38,8 @@ class SharedAcceptance {
   const Depths& chain() const { return chain_; }
   // Share of the misses of a chain that are left with `width` beams, at least 1 of them.
   double misses_left(double width) const;
+  // How sure it is that requests are alike, from 0 to 1.
+  double alike() const;
 
  private:
   friend class Acceptance;
@@ -46,6 +48,7 @@ class SharedAcceptance {
   void estimate();
 
   DepthCounts counts_;
+  double foretold_ = 0.0;  // log-likelihood of outcomes if requests are alike, less if they are not
   std::array<double, kWidths> misses_{}, chain_misses_{};
   Depths chain_ = start();
   std::array<double, kWidths> left_ = start_left();
@@ -66,6 +69,7 @@ class Acceptance {
   const SharedAcceptance& shared() const { return *shared_; }
 
  private:
+  Depths chain(double common_weight) const;
   SharedAcceptance* shared_ = nullptr;
   DepthCounts counts_;
   int64_t rounds_plain_ = 0;

@@ -14,7 +14,7 @@ namespace {
 // less than half together.
 constexpr double kNoise = 0.1, kCommon = 0.4, kDrift = 0.02, kPoint = 0.15, kAlike = 1.5;
 // What was learnt about points becomes uncertain again within some 500 rounds.
-constexpr double kKeep = 0.998;
+constexpr double kKeep = 0.9995;
 // One round that was interrupted must not count for many.
 constexpr double kMostLog = 0.3;
 constexpr double kOverheadRate = 0.1;

@@ -132,6 +132,50 @@ function run(world: World, requests: number, rounds: number, seed = 1, plans = t
   return { rate: tokens / ms, shapes: all };
 }
 
+/**
+ * Tokens by millisecond of batches of requests of 96 tokens that begin together, each batch of new requests, the first two
+ * left out. `fixed`: the shape that all of them draft; else as planned.
+ */
+function serve(world: World, batch: number, plans?: Told, fixed: readonly [number, number] = [0, 0]): number {
+  const random = new Random(batch);
+  let [tokens, ms, id] = [0, 0, 0];
+  for (const served of range(12 + Math.round(160 / batch))) {
+    const left = range(batch).map(() => 96);
+    for (; Math.max(...left) > 0;) {
+      const lanes = range(batch).filter((i) => at(left, i) > 0);
+      const asked = lanes.map((i) => ({ id: id + i, mostLength: Math.min(8, at(left, i) - 1) }));
+      const shapes =
+        plans?.plan(asked, { otherRows: 0, mostRows: 513 }) ??
+        asked.map(({ mostLength }) => {
+          const [width, length] = [fixed[0], Math.min(fixed[1], mostLength)];
+          return length === 0 ? { width: 0, length: 0, budget: 1 } : { width, length, budget: 1 + width * length };
+        });
+      lanes.forEach((i, lane) => {
+        const { width, length, budget } = at(shapes, lane);
+        const deep = Math.min(length, at(asked, lane).mostLength);
+        const beams = Math.max(1, (budget - 1) / length);
+        let [accepted, onFirstBeam] = [0, 0];
+        for (; width > 0 && accepted < deep; accepted++) {
+          const draw = random.uniform();
+          if (draw < world.chain(i, 0) && onFirstBeam === accepted) onFirstBeam++;
+          if (draw >= 1 - (1 - world.chain(i, 0)) * world.left(beams)) break;
+        }
+        left[i] = at(left, i) - 1 - accepted;
+        const outcome = { width: Math.round(beams), length: deep, accepted, onFirstBeam };
+        plans?.learn(id + i, ...(width > 0 ? [outcome] : []));
+      });
+      const took = { draftMs: draftMs(world, shapes), verifyMs: world.forward(rowsOf(shapes)) };
+      if (served >= 2) ms += took.draftMs + took.verifyMs;
+      const noise = (): number => 1 + (random.uniform() < 0.03 ? 1 : 0.1) * random.uniform();
+      const measured = { draftMs: took.draftMs * noise(), verifyMs: took.verifyMs * noise(), hostMs: 0 };
+      plans?.observe({ drafts: groupsOf(shapes), rows: rowsOf(shapes), ...measured });
+    }
+    id += batch;
+    if (served >= 2) tokens += batch * 96;
+  }
+  return tokens / ms;
+}
+
 const always = (p: number) => (): number => p;
 
 describe('the planner', () => {
@@ -160,11 +204,28 @@ describe('the planner', () => {
       `${name}, %d requests: as fast as the best shape, never slower than plain`,
       (requests) => {
         const { rate } = run(world, requests, Math.max(3000, 16000 / requests));
-        expect(rate / bestFixed(world, requests)).toBeGreaterThan(0.97);
+        // Plain decoding is preferred to what is 1.5 % better, and a hundredth goes into exploring.
+        expect(rate / bestFixed(world, requests)).toBeGreaterThan(0.965);
         expect(rate / fixedRate(world, requests, [0, 0])).toBeGreaterThan(0.985);
       },
     );
   }
+  // As a backend of two cores costs: rows for nothing up to 8, and then dear.
+  const cpu = (rows: number): number => 1 + 0.002 * rows + 0.085 * Math.max(0, rows - 8);
+  const mixed = (request: number): number => 0.68 + (0.24 * ((request * 79) % 100)) / 100;
+  it.each([0.83, 0.4, 0.0005, -1].flatMap((p) => [1, 2, 4, 8, 16].map((batch) => [p, batch] as const)))(
+    'new requests all the time (acceptance %d; -1: different ones), %d at once, measured roughly',
+    (p, batch) => {
+      const step = (beams: number): number => 0.1 + 0.0015 * beams;
+      const world = { forward: cpu, step, chain: p < 0 ? mixed : always(p), left: p < 0.01 && p > 0 ? () => 1 : power };
+      const best = Math.max(...FIXED.map((shape) => serve(world, batch, undefined, shape)));
+      const random = new Random(7);
+      const roughly = (cost: (size: number) => number) => (size: number) => cost(size) * (1 + 0.05 * random.uniform());
+      const rate = serve(world, batch, told({ ...world, forward: roughly(cpu), step: roughly(step) }));
+      expect(rate / best).toBeGreaterThan(0.965);
+      expect(rate / serve(world, batch)).toBeGreaterThan(0.975);
+    },
+  );
   it('lets some requests draft and others not, which is better than any one shape for all', () => {
     const chain = (request: number): number => (request % 2 === 0 ? 0.9 : 0.02);
     const world = { forward: (rows: number) => 1 + 0.15 * (rows - 1), step: cheapStep, chain, left: power };
