@@ -45,7 +45,7 @@ struct ModelConfig {
   bool o_bias = false;    // bias on the attention output (Llama's attention_bias sets both)
   bool mlp_bias = false;
   std::optional<DType> quantised;  // how matrices are stored, if they are quantised
-  bool qk_norm = false;  // RMS norm on each head of q and k before rope
+  bool qk_norm = false;            // RMS norm on each head of q and k before rope
   RopeConfig rope;
   std::vector<int32_t> eos;  // from generation_config.json, else config.json; may be empty
 };

@@ -225,7 +225,8 @@ std::vector<SafetensorsTensor> parse_safetensors_header(const uint8_t* header, u
 
 std::string unusable_dtype_message(const std::string& name, const char* stored) {
   return "tensor " + quote(name) + " has dtype " + stored +
-         ", which redrafter cannot use (it reads F32, F16, BF16, I32 and I64, and U8 where a configuration says what the bytes are)";
+         ", which redrafter cannot use (it reads F32, F16, BF16, I32 and I64, and U8 where a configuration "
+         "says what the bytes are)";
 }
 
 }  // namespace redrafter

@@ -22,8 +22,7 @@ MatrixDType parse_matrix_dtype(const std::string& name) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
     if (name == dtype_name(dtype)) return dtype;
   }
-  fail("ERR_INVALID_ARGUMENT", "unknown dtype \"", name,
-       "\"; expected auto, f32, f16, bf16, q8_0 or q4_0");
+  fail("ERR_INVALID_ARGUMENT", "unknown dtype \"", name, "\"; expected auto, f32, f16, bf16, q8_0 or q4_0");
 }
 
 DType matrix_dtype(const Backend& backend, MatrixDType asked, DType stored) {

@@ -22,8 +22,8 @@ using MatrixDType = std::optional<DType>;
 // "auto" (absent), "f32", "f16", "bf16", "q8_0" or "q4_0". Throws ERR_INVALID_ARGUMENT.
 MatrixDType parse_matrix_dtype(const std::string& name);
 
-// The dtype of a matrix that is stored as `stored`: that where it is quantised, else what was asked for, or as
-// it is stored, or bf16 where the backend does not take that.
+// The dtype of a matrix that is stored as `stored`: that where it is quantised, else what was asked for, or
+// as it is stored, or bf16 where the backend does not take that.
 DType matrix_dtype(const Backend& backend, MatrixDType asked, DType stored);
 
 // The dtype of a drafter's matrices: as the target's, but of 8 bits where those have 4.
@@ -96,7 +96,7 @@ class WeightLoader {
   const MatrixDType dtype_;
   const MatrixDType quantised_;  // how matrices are stored, if they are quantised
   std::vector<float> floats_;    // a row on its way to be quantised
-  std::vector<uint8_t> raw_;  // as stored, where that is not how it is sent
+  std::vector<uint8_t> raw_;     // as stored, where that is not how it is sent
   std::vector<DeviceBuffer> memory_;
   int64_t bytes_ = 0;
   Checksum checksum_;

@@ -9,9 +9,9 @@
 // has the same bits in every launch, and on every level, `base` included.
 //
 // CPU layout of a quantised Matrix: panels of 16 rows (padded with zeros), each its scales and then its
-// groups. Scales: f16 [group, 16], filled up to a multiple of 64 bytes. A group of q8_0 is 512 bytes: weight k
-// of row n at k / 4 * 64 + n * 4 + k % 4, as q + 128; of q4_0 256 bytes: weights k and k + 16 in the low and
-// high four bits at k / 4 * 64 + n * 4 + k % 4.
+// groups. Scales: f16 [group, 16], filled up to a multiple of 64 bytes. A group of q8_0 is 512 bytes: weight
+// k of row n at k / 4 * 64 + n * 4 + k % 4, as q + 128; of q4_0 256 bytes: weights k and k + 16 in the low
+// and high four bits at k / 4 * 64 + n * 4 + k % 4.
 #pragma once
 
 #include "base/quant.h"

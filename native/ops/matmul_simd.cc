@@ -34,19 +34,20 @@ void matmul(const MatmulParams& p, Stream& stream) {
   const int64_t needed = (kTaskWeights + p.w.cols * kLanes - 1) / (p.w.cols * kLanes);
   const Runs runs{(p.w.rows + kLanes - 1) / kLanes, stream.threads->size(), ceil_to(needed, 2)};
   int64_t none = 0;
-  stream.threads->run(
-      runs.find(-1, none, none), p.rows * p.w.rows * p.w.cols, [&p, &x, &runs](int64_t task, int) {
-        int64_t first = 0, count = 0;
-        runs.find(task, first, count);
-        multiply(x, p.rows, p.w, first, count, [&p](int64_t row, int64_t panel, F16 sum) {
-          const int64_t n = panel * kLanes;
-          const int64_t valid = p.w.rows - n;
-          if (p.bias != nullptr) sum = f16_add(sum, f16_load_n(p.bias + n, valid));
-          float* y = p.y + row * p.y_stride + n;
-          if (p.residual != nullptr) sum = f16_add(sum, f16_load_n(p.residual + row * p.y_stride + n, valid));
-          f16_store_n(y, sum, valid);
-        });
-      });
+  stream.threads->run(runs.find(-1, none, none), p.rows * p.w.rows * p.w.cols,
+                      [&p, &x, &runs](int64_t task, int) {
+                        int64_t first = 0, count = 0;
+                        runs.find(task, first, count);
+                        multiply(x, p.rows, p.w, first, count, [&p](int64_t row, int64_t panel, F16 sum) {
+                          const int64_t n = panel * kLanes;
+                          const int64_t valid = p.w.rows - n;
+                          if (p.bias != nullptr) sum = f16_add(sum, f16_load_n(p.bias + n, valid));
+                          float* y = p.y + row * p.y_stride + n;
+                          if (p.residual != nullptr)
+                            sum = f16_add(sum, f16_load_n(p.residual + row * p.y_stride + n, valid));
+                          f16_store_n(y, sum, valid);
+                        });
+                      });
 }
 
 }  // namespace redrafter::REDRAFTER_ISA

@@ -29,8 +29,8 @@ struct RecurrentWeights {
 // Whether any product needs room for quantised rows.
 bool any_quantised(const RecurrentWeights& weights);
 
-// `dtype`: of the target, see drafter_dtype. Throws ERR_DRAFTER when the drafter was made for another target (hidden size, vocabulary), ERR_MODEL_FORMAT
-// when its tensors do not fit its own configuration.
+// `dtype`: of the target, see drafter_dtype. Throws ERR_DRAFTER when the drafter was made for another target
+// (hidden size, vocabulary), ERR_MODEL_FORMAT when its tensors do not fit its own configuration.
 RecurrentWeights load_recurrent_weights(const std::string& directory, const ModelConfig& target,
                                         const Backend& backend, Stream& stream, const LoadProgress& progress,
                                         MatrixDType dtype = {});
