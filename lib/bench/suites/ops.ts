@@ -144,8 +144,8 @@ export async function runOps(
   const dtype = load.dtype === undefined || load.dtype === 'auto' ? [] : ['--dtypes', load.dtype];
   const small = quick ? ['--rows', '1,4,16', '--megabytes', '40', '--seconds', '0.02'] : [];
   const args = ['--levels', level, '--threads', threads, ...dtype, ...small];
-  const { matmul } = await measured<{ matmul: MatmulRow[] }>('bench-ops', args, signal);
-  const rows = matmul.map(rowOf);
+  const { passes } = await measured<{ passes: MatmulRow[] }>('bench-ops', args, signal);
+  const rows = passes.map(rowOf);
   const [first] = rows;
   if (first === undefined) throw new RedrafterError('ERR_INTERNAL', 'bench-ops measured nothing');
   progress.begin('other kernels');
