@@ -15,11 +15,11 @@ struct Beams {
 };
 // Few, as every kind of round on CUDA is a graph of its own, and neighbours would differ by less than their
 // costs are known.
-constexpr Beams kLadder[] = {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {1, 5}, {1, 6}, {1, 8},
-                             {2, 1}, {2, 2}, {2, 3}, {2, 4}, {2, 6}, {4, 1}, {4, 2},
-                             {4, 3}, {4, 4}, {4, 6}, {8, 3}, {8, 4}, {8, 6}, {16, 4}};
+constexpr Beams kLadder[] = {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {1, 5}, {1, 6}, {1, 8}, {2, 1},
+                             {2, 2}, {2, 3}, {2, 4}, {2, 5}, {2, 6}, {4, 1}, {4, 2}, {4, 3},
+                             {4, 4}, {4, 6}, {8, 3}, {8, 4}, {8, 6}, {16, 4}};
 
-constexpr double kExploring = 0.008;  // share of the time
+constexpr double kExploring = 0.006;  // share of the time
 constexpr double kDearest = 8.0;      // rounds that trying something may cost
 constexpr double kRowsRate = 0.1;
 constexpr int64_t kRecent = 24;  // rounds in which a shape is not tried again
