@@ -94,23 +94,31 @@ void Planner::expect(const std::vector<PlanLane>& lanes) {
   }
 }
 
-void Planner::rank(size_t shape, size_t lanes) {
-  order_.resize(lanes);
+// Those that gain most first; of lanes that gain about as much, those that have waited longest, so that all
+// get on equally fast.
+void Planner::rank(size_t shape, const std::vector<PlanLane>& lanes) {
+  constexpr double kAsMuch = 1.0 / 16.0;  // tokens
+  order_.resize(lanes.size());
   std::iota(order_.begin(), order_.end(), size_t{0});
   std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) {
-    return tokens_[a * ladder_.size() + shape] > tokens_[b * ladder_.size() + shape];
+    const auto key = [&](size_t i) {
+      return std::pair(std::llround(tokens_[i * ladder_.size() + shape] / kAsMuch),
+                       lanes[i].acceptance->rounds_plain());
+    };
+    return key(a) > key(b);
   });
 }
 
 // The best single shape, and for how many of the lanes: those that gain most by it.
-Planner::Choice Planner::choose(size_t lanes, const PlanRound& round) {
+Planner::Choice Planner::choose(const std::vector<PlanLane>& all, const PlanRound& round) {
+  const size_t lanes = all.size();
   Choice best;
   best.rate = static_cast<double>(lanes) / time(lanes, round, best);
   double bar = kMargin * best.rate;
   plain_ = best;
   found_.assign(2 * ladder_.size(), {});
   for (size_t shape = 0; shape < ladder_.size(); ++shape) {
-    rank(shape, lanes);
+    rank(shape, all);
     double tokens = static_cast<double>(lanes);
     for (size_t count = 1; count <= lanes; ++count) {
       const double own = tokens_[order_[count - 1] * ladder_.size() + shape];
@@ -201,7 +209,7 @@ const std::vector<DraftShape>& Planner::plan(const std::vector<PlanLane>& lanes,
   shapes_.assign(lanes.size(), {});
   if (lanes.empty()) return shapes_;
   expect(lanes);
-  Choice best = choose(lanes.size(), round);
+  Choice best = choose(lanes, round);
   refine(best, lanes.size(), round);
   explore(lanes, round, best);
   for (size_t i = 0; i < best.drafting; ++i) {

@@ -36,8 +36,8 @@ class Planner {
   virtual ~Planner() = default;
 
   // One shape for each lane, of at most two kinds beside plain decoding: lanes of a kind draft together. Now
-  // and then another one than what seems best, to see whether it would pay by now; that costs about 1 % of
-  // the time at most.
+  // and then another one than what seems best, to see whether it would pay by now; that costs less than 1 %
+  // of the time.
   virtual const std::vector<DraftShape>& plan(const std::vector<PlanLane>& lanes, const PlanRound& round);
 
   // How many rows a lane of a planned shape had in the pass: on some backends trees take what they need, and
@@ -68,8 +68,8 @@ class Planner {
   double time(size_t lanes, const PlanRound& round, const Choice& choice) const;
   bool fits(size_t lanes, const PlanRound& round, const Choice& choice) const;
   void expect(const std::vector<PlanLane>& lanes);
-  void rank(size_t shape, size_t lanes);
-  Choice choose(size_t lanes, const PlanRound& round);
+  void rank(size_t shape, const std::vector<PlanLane>& lanes);
+  Choice choose(const std::vector<PlanLane>& all, const PlanRound& round);
   void refine(Choice& best, size_t lanes, const PlanRound& round);
   void explore(const std::vector<PlanLane>& lanes, const PlanRound& round, Choice& best);
 
