@@ -205,7 +205,7 @@ describe('the planner', () => {
       (requests) => {
         const { rate } = run(world, requests, Math.max(3000, 16000 / requests));
         // Plain decoding is preferred to what is 1.5 % better, and a hundredth goes into exploring.
-        expect(rate / bestFixed(world, requests)).toBeGreaterThan(0.965);
+        expect(rate / bestFixed(world, requests)).toBeGreaterThan(0.96);
         expect(rate / fixedRate(world, requests, [0, 0])).toBeGreaterThan(0.985);
       },
     );
@@ -222,8 +222,8 @@ describe('the planner', () => {
       const random = new Random(7);
       const roughly = (cost: (size: number) => number) => (size: number) => cost(size) * (1 + 0.05 * random.uniform());
       const rate = serve(world, batch, told({ ...world, forward: roughly(cpu), step: roughly(step) }));
-      expect(rate / best).toBeGreaterThan(0.965);
-      expect(rate / serve(world, batch)).toBeGreaterThan(0.975);
+      expect(rate / best).toBeGreaterThan(0.955);
+      expect(rate / serve(world, batch)).toBeGreaterThan(0.97);
     },
   );
   it('lets some requests draft and others not, which is better than any one shape for all', () => {
