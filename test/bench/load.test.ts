@@ -80,7 +80,8 @@ describe('the script', () => {
         expect(figure).toBeGreaterThan(0);
       expect(row.batchesPerSecond).toBeGreaterThan(0);
       expect(row.messagesPerSecond).toBeGreaterThanOrEqual(row.batchesPerSecond);
-      expect(row.tokensPerStep)[row.drafting === 'off' ? 'toBe' : 'toBeGreaterThan'](1);
+      expect(row.tokensPerStep).toBeGreaterThanOrEqual(1); // adaptive drafting may decline all
+      if (row.drafting !== 'adaptive') expect(row.tokensPerStep > 1).toBe(row.drafting === 'fixed');
       expect(row.timeToFirstTokenMs.p99).toBeGreaterThanOrEqual(row.timeToFirstTokenMs.p50);
     }
   });
