@@ -25,6 +25,10 @@ constexpr size_t kAtLeast = 2;  // sizes of each, however long they take
 constexpr int kMostRuns = 9;
 // However small the model is, and as passes of one row.
 constexpr double kAlwaysMs = 100.0, kPasses = 60.0;
+// What decides most is measured so often even so: on a machine with other work one run alone may take ten
+// times as long, and nothing would be drafted for long.
+constexpr int kFewRuns = 3;
+constexpr int64_t kFewRows = 16;
 
 // Times of some sizes. The shortest counts: what comes between only ever makes a run longer.
 class Times {
@@ -164,7 +168,8 @@ RoundCosts measure_costs(Model& model, KvCache& cache, Drafter& drafter, Stream&
   for (int run = 0; run < kMostRuns; ++run) {
     for (size_t i = 0; i < rows.sizes(); ++i) {
       const bool enough = rows.known() >= kAtLeast && beams.known() >= kAtLeast;
-      if (enough && ms_since(start) + rows.expected_ms(i) > limit) continue;
+      const double most = run < kFewRuns && rows.size(i) <= kFewRows ? limit_ms : limit;
+      if (enough && ms_since(start) + rows.expected_ms(i) > most) continue;
       rows.add(i, pass(i));
       const size_t next = drafted++ % beams.sizes();
       beams.add(next, time([&] { drafts.run(beams.size(next)); }));
