@@ -29,6 +29,8 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     globalSetup: ['test/kit/temporary.ts'],
+    // The runner sets it for its own output; the programs that tests start would colour theirs.
+    env: { FORCE_COLOR: '0' },
     projects: [
       {
         extends: true,

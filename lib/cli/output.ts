@@ -5,9 +5,12 @@ import { fromThrown, RedrafterError } from '../errors.js';
 /** Ends the process after output is written. Ctrl-C: 130, as shells expect. */
 export const EXIT = { failure: 1, interrupted: 130 } as const;
 
-/** Colours for standard output: off when it is no terminal or NO_COLOR is set. */
+const { FORCE_COLOR = '', NO_COLOR = '', TERM } = process.env;
+
+/** Colours for standard output: on a terminal that has them, or with FORCE_COLOR; never with NO_COLOR. */
 export const paint = pc.createColors(
-  process.stdout.isTTY && process.env.NO_COLOR === undefined && process.env.TERM !== 'dumb',
+  // Always a boolean: given undefined, the library decides by itself, and colours what is piped wherever CI is set.
+  NO_COLOR === '' && (!['', '0'].includes(FORCE_COLOR) || (process.stdout.isTTY === true && TERM !== 'dumb')),
 );
 
 /** Prints an error in the form that scripts depend on, and what to do about it on a line of its own. */

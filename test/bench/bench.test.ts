@@ -32,8 +32,9 @@ interface Outcome {
 }
 
 function bench(...args: string[]): Promise<Outcome> {
+  const env = { ...process.env, CI: '1' }; // no reason for colours where output is read by a program
   return new Promise((resolve) => {
-    const child = execFile(process.execPath, [MAIN, 'bench', ...args], (_, stdout, stderr) => {
+    const child = execFile(process.execPath, [MAIN, 'bench', ...args], { env }, (_, stdout, stderr) => {
       resolve({ code: child.exitCode, stdout, stderr });
     });
   });
