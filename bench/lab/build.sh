@@ -91,7 +91,7 @@ nvcc -cudart static "${kernels[@]}" "${rest[@]}" -lpthread -ldl -o "$output"
 echo "$output"
 if [ -n "$library" ]; then
   mkdir -p "$(dirname "$library")"
-  nvcc -shared -cudart static "${kernels[@]}" "$entry" -o "$library" \
+  nvcc -shared -cudart static -Xcompiler -static-libstdc++ "${kernels[@]}" "$entry" -o "$library" \
     -Xlinker --version-script=native/ops/cuda_exports.map -Xlinker --gc-sections -Xlinker -s
   echo "$library"
 fi
