@@ -13,7 +13,7 @@ const PEER_PLAIN = 1.8;
 /** Seconds of writing the files of a parameter. */
 const WRITE_S = 8e-8;
 /** Multiply-adds of a prompt in a second and thread. */
-const MULTIPLY_ADDS = 6e10;
+const MULTIPLY_ADDS = 1e11;
 /** Tokens beside the prompts' that a trial decodes, and readings of a prompt. */
 const WARM_UP = 16;
 const READINGS = 3;
