@@ -28,10 +28,10 @@ const text = positionals.map(markdownOf).join('\n');
 if (values.into === undefined) process.stdout.write(text);
 else {
   const guide = readFileSync(values.into, 'utf8');
-  const place = /(<!-- beside a peer -->\n)[\s\S]*(\n<!-- end -->)/;
+  const place = /(<!-- beside a peer -->\n)[\s\S]*(<!-- end -->)/;
   if (!place.test(guide)) throw new Error(`${values.into} has no place for the tables of a peer`);
   writeFileSync(
     values.into,
-    guide.replace(place, (_, begin, end) => `${begin}\n${text}${end}`),
+    guide.replace(place, (_, begin, end) => `${begin}\n${text}\n${end}`),
   );
 }

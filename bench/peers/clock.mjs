@@ -8,10 +8,12 @@ import { performance } from 'node:perf_hooks';
 const START_S = 1;
 const LOAD_S = 1 / 1.2e9;
 /** Passes over the weights for a token, by way: reading them once, as fast as memory allows, is 1. */
-const PASSES = { plain: 1.3, drafting: 0.8, lookup: 2.5, draft: 4 };
-const PEER_PLAIN = 2;
+const PASSES = { plain: 1.2, drafting: 0.7, lookup: 2, draft: 2.4 };
+const PEER_PLAIN = 1.8;
+/** Seconds of writing the files of a parameter. */
+const WRITE_S = 8e-8;
 /** Multiply-adds of a prompt in a second and thread. */
-const MULTIPLY_ADDS = 6e10;
+const MULTIPLY_ADDS = 1e11;
 /** Tokens beside the prompts' that a trial decodes, and readings of a prompt. */
 const WARM_UP = 16;
 const READINGS = 3;
@@ -57,9 +59,8 @@ export class Clock {
   plan(jobs, seconds) {
     this.#trials = jobs.length;
     this.#total = seconds + jobs.reduce((sum, job) => sum + this.#guess(job), 0);
-    this.#tell(
-      `${jobs.length} trials: about ${Math.max(1, Math.round(this.#total / 60))} minutes, if nothing else runs here`,
-    );
+    const files = [...this.#sizes.values()].reduce((sum, { parameters }) => sum + parameters * WRITE_S, 0);
+    this.#tell(`${jobs.length} trials: about ${Math.ceil(this.#total / 60)} minutes, if nothing else runs here, and up to ${Math.ceil(files / 60)} before to write the files`); // prettier-ignore
   }
 
   /** From now on the clock counts. */

@@ -22,7 +22,7 @@ import { DTYPES } from './gguf/file.mjs';
  * @property {number[]} [peerThreads] the peer is tried with each of these; default: as many as `threads`, and 1
  * @property {string} [prompts] JSON array of `{ text }`; default: prompts.json of the model, else of the bundled one
  * @property {number} [count] prompts that are taken from it, spread over it; default: 4, quick 2
- * @property {number} [tokens] to decode after each; default: 64, quick 32
+ * @property {number} [tokens] to decode after each; default: 48, quick 32
  * @property {number} [idsTokens] to decode after each where ids are compared; default: 256, quick 64
  * @property {number} [turns] trials of each way; default: 3, quick 1
  * @property {number[]} [batches] sequences at once in `batch`; default: 2, 4, 8, 16, 32
@@ -53,7 +53,7 @@ export function withDefaults(options) {
     peerThreads: options.peerThreads ?? (quick ? [threads] : [...new Set([threads, 1])]),
     prompts: options.prompts ?? (existsSync(own) ? own : join(bundled, 'prompts.json')),
     count: options.count ?? (quick ? 2 : 4),
-    tokens: options.tokens ?? (quick ? 32 : 64),
+    tokens: options.tokens ?? (quick ? 32 : 48),
     idsTokens: options.idsTokens ?? (quick ? 64 : 256),
     turns: options.turns ?? (quick ? 1 : 3),
     batches: options.batches ?? [2, 4, 8, 16, 32],
