@@ -7,7 +7,8 @@
 
 namespace redrafter::REDRAFTER_ISA {
 
-// What bytes of 8-bit weights have been raised by when they are multiplied. 0 where dot_bytes makes them signed.
+// What bytes of 8-bit weights have been raised by when they are multiplied. 0 where dot_bytes makes them
+// signed.
 #if defined(REDRAFTER_ISA_AVX512VNNI) || defined(REDRAFTER_ISA_BASE)
 constexpr int32_t kByteOffset = 128;
 #else

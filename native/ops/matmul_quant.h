@@ -27,8 +27,8 @@ struct QuantGroup {
   int32_t start;  // of a sum of products: what it is too large by where weights are multiplied with an offset
 };
 
-// Groups that `rows` rows of x become. Fast levels need room for them; see MatmulParams. There, group g of row
-// r is the one at g * rows + r.
+// Groups that `rows` rows of x become. Fast levels need room for them; see MatmulParams. There, group g of
+// row r is the one at g * rows + r.
 constexpr int64_t quant_room(int64_t rows, int64_t cols) { return rows * groups_of(cols); }
 
 constexpr float kLeastMagnitude = 0x1p-100f;  // of a group of x that is not zero

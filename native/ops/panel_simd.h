@@ -93,8 +93,8 @@ inline const PanelTile* panel_tiles(DType dtype) {
                                 : kPanelTiles<WBF16>;
 }
 
-// The size of a block of a panel, a multiple of `step` and at most `most`, which is one, too. Blocks are nearly
-// even, so that one has time to ask for all of the next.
+// The size of a block of a panel, a multiple of `step` and at most `most`, which is one, too. Blocks are
+// nearly even, so that one has time to ask for all of the next.
 constexpr int64_t block_size(int64_t panel_bytes, int64_t most, int64_t step) {
   const int64_t blocks = (panel_bytes + most - 1) / most;
   return ceil_to((panel_bytes + blocks - 1) / blocks, step);
@@ -103,7 +103,7 @@ constexpr int64_t block_size(int64_t panel_bytes, int64_t most, int64_t step) {
 // The blocks of a run of panels, in the order in which they are multiplied: groups of panels, in a group
 // blocks of K, in those `width` panels at a time.
 struct PanelBlocks {
-  const char* data;            // of panel 0; that of panel p begins p * stride after it
+  const char* data;  // of panel 0; that of panel p begins p * stride after it
   int64_t stride, panel_bytes;
   int64_t end, width, group_panels, block_bytes;
   int64_t group = 0, group_end = 0, panel = 0, offset = 0;  // first panel of the group and of the block, byte
@@ -166,7 +166,8 @@ struct BlockTiles {
   }
 };
 
-// All tiles over all blocks from `block` on. Hands each finished (row, panel) vector to store(row, panel, F16).
+// All tiles over all blocks from `block` on. Hands each finished (row, panel) vector to store(row, panel,
+// F16).
 template <typename Tiles, typename Store>
 REDRAFTER_INLINE void over_blocks(const Tiles& all, PanelBlocks block, int64_t rows, const Store& store) {
   alignas(64) float sums[kBlockRows * kGroupPanels * kLanes];
@@ -193,11 +194,11 @@ REDRAFTER_INLINE void panel_block_multiply(const float* x, int64_t x_stride, int
   const int64_t width = kTilePanels[(rows + tiles - 1) / tiles - 1];
   const int64_t column_bytes = kLanes * static_cast<int64_t>(dtype_bytes(w.dtype));
   const int64_t panel_bytes = w.cols * column_bytes;
-  over_blocks(BlockTiles{panel_tiles(w.dtype), x, x_stride, rows, tiles, column_bytes},
-              PanelBlocks(w.data, panel_bytes, panel_bytes, first, count, width,
-                          tiles == 1 ? width : kGroupPanels,
-                          width > kPrefetched ? panel_bytes : block_size(panel_bytes, kBlockBytes, 64)),
-              rows, store);
+  over_blocks(
+      BlockTiles{panel_tiles(w.dtype), x, x_stride, rows, tiles, column_bytes},
+      PanelBlocks(w.data, panel_bytes, panel_bytes, first, count, width, tiles == 1 ? width : kGroupPanels,
+                  width > kPrefetched ? panel_bytes : block_size(panel_bytes, kBlockBytes, 64)),
+      rows, store);
 }
 
 // The same for any number of rows, which are split evenly into as few blocks as hold them.

@@ -11,8 +11,8 @@
 
 namespace redrafter::REDRAFTER_ISA {
 
-// As kTilePanels. Several panels side by side share what is loaded of x, which with many rows would be the limit;
-// with few rows memory is, and it is read fastest from front to back.
+// As kTilePanels. Several panels side by side share what is loaded of x, which with many rows would be the
+// limit; with few rows memory is, and it is read fastest from front to back.
 #if defined(__AVX512F__)
 constexpr int kQuantRows = 12;
 constexpr int kQuantPanels[kQuantRows] = {1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2};
@@ -21,7 +21,7 @@ constexpr int kQuantRows = 4;
 constexpr int kQuantPanels[kQuantRows] = {1, 1, 1, 1};
 #endif
 static_assert(kQuantPanels[kQuantRows / 2 - 1] == kQuantPanels[kQuantRows - 1]);  // of all tiles of more rows
-constexpr int kQuantBlockBytes = 16384;                                          // of a panel in a block
+constexpr int kQuantBlockBytes = 24576;  // of a panel in a block: all of it, of up to 1536 columns of q8_0
 
 namespace {
 
@@ -106,8 +106,7 @@ REDRAFTER_INLINE void add_products(const QuantGroup* x, const uint8_t* const* w,
     }
   } else {
     for (int r = 0; r < R; ++r) {
-      for (int p = 0; p < P; ++p)
-        sum[r][p] = dot_nibbles(sum[r][p], b64_low(bytes[p]), x[r].q + 4 * j);
+      for (int p = 0; p < P; ++p) sum[r][p] = dot_nibbles(sum[r][p], b64_low(bytes[p]), x[r].q + 4 * j);
     }
     for (int r = 0; r < R; ++r) {
       for (int p = 0; p < P; ++p)
@@ -146,7 +145,8 @@ void quant_tile(const QuantGroup* x, int64_t x_step, const QuantBlock& block, fl
     for (int r = 0; r < R; ++r) {
       for (int p = 0; p < P; ++p) sum[r][p] = i16_set(x[r].start);
     }
-    add_lines<kBytes, R, P>(x, w, next, block.ahead_step, sum, std::make_integer_sequence<int, kBytes ? 8 : 4>());
+    add_lines<kBytes, R, P>(x, w, next, block.ahead_step, sum, std::make_integer_sequence < int,
+                            kBytes ? 8 : 4 > ());
     F16 scale[P];
     for (int p = 0; p < P; ++p) scale[p] = f16_load_half(block.scales[p] + g * kLanes);
     for (int r = 0; r < R; ++r) {
@@ -165,10 +165,10 @@ using QuantTile = void (*)(const QuantGroup*, int64_t, const QuantBlock&, float*
 
 template <bool kBytes>
 constexpr QuantTile kQuantTiles[] = {
-    quant_tile<kBytes, 1>,  quant_tile<kBytes, 2>,  quant_tile<kBytes, 3>, quant_tile<kBytes, 4>,
+    quant_tile<kBytes, 1>, quant_tile<kBytes, 2>,  quant_tile<kBytes, 3>,  quant_tile<kBytes, 4>,
 #if defined(__AVX512F__)
-    quant_tile<kBytes, 5>,  quant_tile<kBytes, 6>,  quant_tile<kBytes, 7>, quant_tile<kBytes, 8>,
-    quant_tile<kBytes, 9>,  quant_tile<kBytes, 10>, quant_tile<kBytes, 11>, quant_tile<kBytes, 12>,
+    quant_tile<kBytes, 5>, quant_tile<kBytes, 6>,  quant_tile<kBytes, 7>,  quant_tile<kBytes, 8>,
+    quant_tile<kBytes, 9>, quant_tile<kBytes, 10>, quant_tile<kBytes, 11>, quant_tile<kBytes, 12>,
 #endif
 };
 

@@ -17,8 +17,8 @@ struct Candidate {
   int32_t id;
 };
 
-// The most probable first, equal ones in the order they have. Weights are in (0, 1], so that their bits are in
-// the order of the weights. Returns c or `spare`, whichever then holds them.
+// The most probable first, equal ones in the order they have. Weights are in (0, 1], so that their bits are
+// in the order of the weights. Returns c or `spare`, whichever then holds them.
 Candidate* sort_by_weight(Candidate* c, Candidate* spare, int64_t count) {
   constexpr int kBits = 10, kPasses = 3, kDigits = 1 << kBits;
   constexpr uint32_t kOne = 0x3f800000;  // the bits of 1
