@@ -50,10 +50,20 @@ struct Masked {
 
 template <typename Logits>
 int32_t argmax(const Logits& logits, int64_t vocab) {
+  constexpr int64_t kRun = 64;  // looked through at once for a larger one: soon, there is none in most
   int32_t best = -1;
-  for (int64_t i = 0; i < vocab; ++i) {
-    if (logits[i] != logits[i]) continue;
-    if (best < 0 || logits[i] > logits[best]) best = static_cast<int32_t>(i);
+  for (int64_t first = 0; first < vocab; first += kRun) {
+    const int64_t end = std::min(first + kRun, vocab);
+    if (best >= 0) {
+      const float largest = logits[best];
+      int32_t larger = 0;
+      for (int64_t i = first; i < end; ++i) larger += logits[i] > largest ? 1 : 0;
+      if (larger == 0) continue;
+    }
+    for (int64_t i = first; i < end; ++i) {
+      if (logits[i] != logits[i]) continue;
+      if (best < 0 || logits[i] > logits[best]) best = static_cast<int32_t>(i);
+    }
   }
   return best;
 }
