@@ -12,7 +12,7 @@ const ENGINE = [
   'test/native/engine-faults.test.ts',
 ];
 // On the CPU's levels, and on the kernels.
-const BOTH = ['test/lossless/control.test.ts', 'test/lossless/masks.test.ts'];
+const BOTH = ['control', 'draft-masks', 'masks'].map((name) => `test/lossless/${name}.test.ts`);
 const KERNELS = [
   ...['adjust', 'attention', 'beam', 'drafter', 'invariance', 'kv-ops', 'matmul', 'rows', 'sample', 'tree'].map(
     (name) => `test/native/ops/${name}.test.ts`,

@@ -7,7 +7,7 @@
 //                           [--threads N] [--json FILE]
 //
 // --seconds: how long ways take turns, for each drafter and batch size; five turns at least. With --json FILE results are added
-// to those that FILE has of the same model and length, so that a run can be made in parts.
+// to those that FILE has of the same model and length after each batch size, so that a run can be made in parts.
 // Exits with 1 where a bar is missed.
 import { Buffer } from 'node:buffer';
 import { spawnSync } from 'node:child_process';
@@ -241,16 +241,16 @@ try {
         `${name.padEnd(8)} ${String(batch).padStart(5)}  ${of('plain').padStart(11)}  ${`${best} ${of(best)}`.padEnd(14)}  ` +
           `${of('adaptive').padStart(8)}  ${ofBest.toFixed(3).padStart(7)}  ${ofPlain.toFixed(3).padStart(8)}${passes ? '' : '  missed'}`,
       );
-    }
-    const { device, level, dtype, threads: used } = model.info;
-    if (values.json !== undefined) {
-      const engine = { version: version(), device, level, dtype, threads: used };
-      const label = `ts-declarations, widened ${values.factor} times`;
-      const before = existsSync(values.json) ? /** @type {Report} */ (JSON.parse(readFileSync(values.json, 'utf8'))) : undefined; // prettier-ignore
-      const kept = before?.model === label && before.tokens === tokens ? before.results : [];
-      const others = kept.filter((a) => !results.some((b) => b.drafter === a.drafter && b.batch === a.batch));
-      const report = { date: new Date().toISOString().slice(0, 10), engine, model: label, weightBytes: bytes, tokens, bar: BAR, results: [...others, ...results] }; // prettier-ignore
-      writeFileSync(values.json, `${JSON.stringify(report, undefined, 1)}\n`);
+      const { device, level, dtype, threads: used } = model.info;
+      if (values.json !== undefined) {
+        const engine = { version: version(), device, level, dtype, threads: used };
+        const label = `ts-declarations, widened ${values.factor} times`;
+        const before = existsSync(values.json) ? /** @type {Report} */ (JSON.parse(readFileSync(values.json, 'utf8'))) : undefined; // prettier-ignore
+        const kept = before?.model === label && before.tokens === tokens ? before.results : [];
+        const others = kept.filter((a) => !results.some((b) => b.drafter === a.drafter && b.batch === a.batch));
+        const report = { date: new Date().toISOString().slice(0, 10), engine, model: label, weightBytes: bytes, tokens, bar: BAR, results: [...others, ...results] }; // prettier-ignore
+        writeFileSync(values.json, `${JSON.stringify(report, undefined, 1)}\n`);
+      }
     }
     await model.dispose();
   }

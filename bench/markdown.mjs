@@ -1,22 +1,37 @@
-// The tables of reports that `redrafter bench --json` has written, as docs/performance.md shows them.
+// The tables of reports that `redrafter bench --json` or bench/peers has written, as docs/performance.md shows them. With
+// `--into GUIDE` they replace those of a peer in that guide.
 //
-//   node bench/markdown.mjs FILE...
-import { readFileSync } from 'node:fs';
+//   node bench/markdown.mjs FILE... [--into docs/performance.md]
+import { readFileSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
+import { parseArgs } from 'node:util';
 
-import { conditions, suiteTables } from '../dist/bench/tables.js';
+import { benchReportOf } from '../dist/bench/peers-report.js';
+import { conditions, shownTables } from '../dist/bench/tables.js';
 
 /** @param {readonly string[]} cells */
 const row = (cells) => `| ${cells.map((cell) => (cell === '' ? ' ' : cell)).join(' | ')} |\n`;
 
-for (const file of process.argv.slice(2)) {
-  /** @type {unknown} */
-  const parsed = JSON.parse(readFileSync(file, 'utf8'));
-  const report = /** @type {import('../lib/bench/report.js').Report} */ (parsed);
+/** @param {string} file */
+function markdownOf(file) {
+  const report = benchReportOf(JSON.parse(readFileSync(file, 'utf8')));
   const lines = conditions(report).map(([name, text]) => `${name}: ${text}`);
-  process.stdout.write(`[Data](../${file}): ${lines.join('; ')}.\n`);
-  for (const { title, head, rows, note } of suiteTables(report).flatMap(({ tables }) => tables)) {
+  const tables = shownTables(report).map(({ title, head, rows, note }) => {
     const line = `|${head.map((_, i) => (i === 0 ? '---' : '--:')).join('|')}|\n`;
-    process.stdout.write(`\n### ${title}\n\n${row(head)}${line}${rows.map(row).join('')}${note === undefined ? '' : `\n${note}\n`}`); // prettier-ignore
-  }
+    return `\n#### ${title}\n\n${row(head)}${line}${rows.map(row).join('')}${note === undefined ? '' : `\n${note}\n`}`;
+  });
+  return `[Data](../${file}): ${lines.join('; ')}.\n${tables.join('')}`;
+}
+
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { into: { type: 'string' } } });
+const text = positionals.map(markdownOf).join('\n');
+if (values.into === undefined) process.stdout.write(text);
+else {
+  const guide = readFileSync(values.into, 'utf8');
+  const place = /(<!-- beside a peer -->\n)[\s\S]*(<!-- end -->)/;
+  if (!place.test(guide)) throw new Error(`${values.into} has no place for the tables of a peer`);
+  writeFileSync(
+    values.into,
+    guide.replace(place, (_, begin, end) => `${begin}\n${text}\n${end}`),
+  );
 }

@@ -10,8 +10,8 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import ts from 'typescript';
 import { afterAll, describe, expect, it, vi } from 'vitest';
 
-import type { Report } from '../lib/bench/report.js';
-import { suiteTables } from '../lib/bench/tables.js';
+import { benchReportOf } from '../lib/bench/peers-report.js';
+import { shownTables } from '../lib/bench/tables.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const scratch = join(root, 'build/doc-samples');
@@ -238,7 +238,7 @@ function strayRows(markdown: string): string[] {
   return markdown.split('\n').filter((line) => {
     const file = /\]\(\.\.\/(bench\/results\/[\w-]+\.json)\)/.exec(line)?.[1];
     if (file !== undefined) {
-      const tables = suiteTables(JSON.parse(read(file)) as Report).flatMap((suite) => suite.tables);
+      const tables = shownTables(benchReportOf(JSON.parse(read(file))));
       known = new Set(tables.flatMap(({ head, rows }) => [head, ...rows].map(keyOf)));
     }
     if (!line.startsWith('|') || line.startsWith('|--')) return false;

@@ -60,6 +60,7 @@ function run(args: string[], programs: Record<string, string> = {}): Run {
   return { code: status, stdout, stderr, out, summary, phases: Object.fromEntries(phases) as Record<string, string> };
 }
 
+const LAB_PHASES = 'invariance,parity,lossless,bandwidth,steps,drafts,rounds,goals,kernels';
 const ON_DEVICE = [
   ...['invariance', 'parity', 'lossless', 'bandwidth', 'steps', 'drafts', 'rounds', 'kernels'],
   ...['memcheck', 'racecheck', 'initcheck', 'synccheck', 'node', 'peer', 'tables'],
@@ -127,22 +128,21 @@ describe.skipIf(process.platform !== 'linux')('bench/gpu/run.sh', { timeout: 120
     const engines = 'case $1 in lossless | parity) set -- "$@" --device cpu ;; esac';
     const tiny = `${engines}; exec ${lab} "$@" --model tiny --sizes 1,5 --tokens 10 --rows 1`;
     const found = run(
-      ['--phases', 'floors,parity,lossless,bandwidth,steps,rounds,goals,memcheck', '--lab', 'BIN/lab'],
+      ['--phases', `floors,${LAB_PHASES},memcheck`, '--lab', 'BIN/lab'],
       // A sanitizer that runs what it is given.
       { lab: tiny, 'nvidia-smi': SMI, 'compute-sanitizer': 'shift 4; exec "$@"' },
     );
     expect(found.phases, found.stdout).toEqual({
       floors: 'passed',
-      parity: 'passed',
-      lossless: 'passed',
-      bandwidth: 'passed',
-      steps: 'passed',
-      rounds: 'passed',
+      ...Object.fromEntries(LAB_PHASES.split(',').map((phase) => [phase, 'passed'])),
       goals: 'failed: exit code 1, see goals.log', // there are no goals for this shape
       memcheck: 'passed',
     });
-    for (const file of ['parity', 'lossless', 'lossless-1B', 'bandwidth', 'steps', 'rounds'])
-      expect(existsSync(join(found.out, `${file}.json`)), file).toBe(true);
+    const files = ['parity', 'lossless', 'lossless-1B', 'bandwidth', 'steps', 'drafts', 'rounds', 'kernels'];
+    for (const file of files) {
+      const read: unknown = JSON.parse(readFileSync(join(found.out, `${file}.json`), 'utf8'));
+      expect(Object.keys(read as object).length, file).toBeGreaterThan(0);
+    }
     expect(readFileSync(join(found.out, 'lossless-planted.log'), 'utf8')).toContain('differs: ');
   });
 
@@ -169,9 +169,14 @@ describe.skipIf(process.platform !== 'linux')('beside it', { timeout: 180_000 },
     expect(code, stdout).toBe(0);
     expect(JSON.parse(readFileSync(json, 'utf8'))).toMatchObject({
       device: 'cpu',
-      lossless: { differing: 0, ids: 2 * 8 * (1 + 2 + 5 + 16 + 33) },
-      eventLoopDelayMs: { one: { p99: expect.any(Number) as number } },
+      lossless: { differing: 0, ids: 3 * 8 * (1 + 2 + 5 + 16 + 33) },
+      idleDelayMs: { p99: expect.any(Number) as number },
     });
+    const { decoded } = JSON.parse(readFileSync(json, 'utf8')) as { decoded: Record<string, unknown>[] };
+    expect(decoded.map(({ requests, mode }) => `${String(requests)} ${String(mode)}`)).toEqual(
+      [1, 8].flatMap((requests) => ['plain', 'fixed', 'adaptive'].map((mode) => `${requests} ${mode}`)),
+    );
+    for (const { tokensPerSecond } of decoded) expect(tokensPerSecond).toBeGreaterThan(0);
     const planted = device(root, '--plant');
     expect(planted.code).toBe(1);
     expect(planted.stdout).toMatch(/FAILED: \d+ ids differ/);

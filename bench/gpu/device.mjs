@@ -1,6 +1,7 @@
 // The promise and the event loop, through the public API on a device, with nothing but Node.js: the bundled model decodes
-// requests alone and together, plainly and drafted, greedy and sampled with seeds. Ids must be the same, drafts must be
-// accepted, and the event loop must stay free while the device works.
+// requests alone and together, greedy and sampled with seeds; plainly, drafted with given shapes, and with shapes that are
+// chosen for each round. Ids must be the same, drafts must be accepted, and the event loop must stay free while the device
+// works. How fast each of the three is, is told.
 //
 //   node bench/gpu/device.mjs [--device cuda] [--tokens N] [--seconds N] [--limit-ms N] [--plant] [--json FILE]
 //
@@ -42,8 +43,12 @@ const optionsOf = (i) => ({
   ignoreEos: true,
   ...(i % 2 === 0 ? {} : { temperature: 0.8, topP: 0.95, seed: i }),
 });
-/** @param {number} i @returns {GenerateOptions} */
-const drafted = (i) => ({ beamWidth: [8, 4, 1][i % 3] ?? 1, beamLength: 4 });
+/** How requests decode. @type {Record<string, (i: number) => GenerateOptions>} */
+const MODES = {
+  plain: () => ({ drafting: false }),
+  fixed: (i) => ({ beamWidth: [8, 4, 1][i % 3] ?? 1, beamLength: 4 }),
+  adaptive: () => ({}),
+};
 
 /** @param {Model} model @param {number} i @param {GenerateOptions} options */
 async function generate(model, i, options) {
@@ -65,17 +70,17 @@ async function compare(model) {
   }
   let [ids, differing, decoded, rounds] = [0, 0, 0, 0];
   for (const size of SIZES) {
-    for (const drafts of [false, true]) {
+    for (const [mode, drafting] of Object.entries(MODES)) {
       const requests = Array.from({ length: size }, (_, j) => (j + size) % alone.length);
-      const results = await Promise.all(
-        requests.map((i) => generate(model, i, { ...optionsOf(i), ...(drafts ? drafted(i) : { drafting: false }) })),
-      );
+      const results = await Promise.all(requests.map((i) => generate(model, i, { ...optionsOf(i), ...drafting(i) })));
       results.forEach(({ tokenIds, stats }, j) => {
         const expected = alone[requests[j] ?? 0] ?? [];
         ids += expected.length;
         differing += Math.abs(expected.length - tokenIds.length);
         tokenIds.forEach((id, at) => (differing += at < expected.length && id !== expected[at] ? 1 : 0));
-        if (drafts) [decoded, rounds] = [decoded + stats.tokensPerStep * stats.rounds, rounds + stats.rounds];
+        if (mode === 'fixed') {
+          [decoded, rounds] = [decoded + stats.tokensPerStep * stats.rounds, rounds + stats.rounds];
+        }
       });
     }
   }
@@ -94,14 +99,23 @@ async function delay(work) {
   return { p50: ms(histogram.percentile(50)), p99: ms(histogram.percentile(99)), max: ms(histogram.max) };
 }
 
-/** @param {Model} model @param {number} requests */
-async function decode(model, requests) {
-  const until = performance.now() + 1000 * Number(values.seconds);
-  await Promise.all(
-    Array.from({ length: requests }, async (_, i) => {
-      while (performance.now() < until) await generate(model, i, { ...optionsOf(i), ...drafted(i) });
-    }),
-  );
+/**
+ * So many requests at once for a while, and new ones as they end: tokens per second, and the delay of the event loop.
+ * @param {Model} model @param {number} requests @param {(i: number) => GenerateOptions} drafting
+ */
+async function decode(model, requests, drafting) {
+  let [tokens, ms] = [0, 0];
+  const delayMs = await delay(async () => {
+    const start = performance.now();
+    const decodeOne = async (/** @type {number} */ i) => {
+      do {
+        tokens += (await generate(model, i, { ...optionsOf(i), ...drafting(i) })).tokenIds.length;
+      } while (performance.now() - start < 1000 * Number(values.seconds));
+    };
+    await Promise.all(Array.from({ length: requests }, (_, i) => decodeOne(i)));
+    ms = performance.now() - start;
+  });
+  return { tokensPerSecond: Math.round((1000 * tokens) / ms), delayMs };
 }
 
 const idle = await delay(() => wait(1000 * Number(values.seconds)));
@@ -110,22 +124,30 @@ const model = await Model.load(bundled, {
 });
 const { info } = model;
 const lossless = await compare(model);
-const [one, eight] = [await delay(() => decode(model, 1)), await delay(() => decode(model, 8))];
+/** @type {{ requests: number, mode: string, tokensPerSecond: number, delayMs: Awaited<ReturnType<typeof delay>> }[]} */
+const decoded = [];
+for (const requests of [1, 8]) {
+  for (const [mode, drafting] of Object.entries(MODES)) {
+    decoded.push({ requests, mode, ...(await decode(model, requests, drafting)) });
+  }
+}
 await model.dispose();
 
 const report = { version: version(), node: process.version, device: info.device, level: info.level, dtype: info.dtype };
 console.log(`redrafter ${report.version}, Node.js ${report.node}, ${info.device} ${info.level}, ${info.dtype}`);
 console.log(`${lossless.ids} ids, ${lossless.differing} differ; ${lossless.tokensPerStep.toFixed(2)} tokens per step`);
-for (const [part, { p50, p99, max }] of Object.entries({ idle, '1 request': one, '8 requests': eight }))
-  console.log(`event loop, ${part}: p50 ${p50} p99 ${p99} max ${max} ms`);
+const shown = (/** @type {typeof idle} */ { p50, p99, max }) => `event loop p50 ${p50} p99 ${p99} max ${max} ms`;
+console.log(`idle: ${shown(idle)}`);
+for (const { requests, mode, tokensPerSecond, delayMs } of decoded)
+  console.log(`${requests} at once, ${mode}: ${tokensPerSecond} tokens/s, ${shown(delayMs)}`);
 if (values.json !== undefined) {
-  const delays = { idle, one, eight };
-  writeFileSync(values.json, `${JSON.stringify({ ...report, lossless, eventLoopDelayMs: delays }, null, 2)}\n`);
+  writeFileSync(values.json, `${JSON.stringify({ ...report, lossless, idleDelayMs: idle, decoded }, null, 2)}\n`);
 }
 const faults = [];
 if (lossless.differing > 0) faults.push(`${lossless.differing} ids differ`);
 if (lossless.tokensPerStep < 1.2) faults.push('too few drafts were accepted to have tried anything');
 if (idle.p99 >= limitMs) console.log('the machine is too busy to tell whether decoding holds up the event loop');
-else if (Math.max(one.p99, eight.p99) >= limitMs) faults.push(`the event loop was held up for ${limitMs} ms or more`);
+else if (decoded.some(({ delayMs }) => delayMs.p99 >= limitMs))
+  faults.push(`the event loop was held up for ${limitMs} ms or more`);
 for (const fault of faults) console.log(`FAILED: ${fault}`);
 process.exitCode = faults.length > 0 ? 1 : 0;

@@ -42,7 +42,7 @@ memcheck|90|device|compute-sanitizer over every kernel and an engine, small shap
 racecheck|60|device|the same for shared memory
 initcheck|60|device|the same for memory that was never written
 synccheck|60|device|the same for barriers
-node|60|node|through the addon: ids with drafting on and off, delay of the event loop
+node|60|node|through the addon: ids and tokens per second of plain, fixed and adaptive drafting, delay of the event loop
 peer|120|torch|plain decoding in PyTorch at the same shapes
 tables|180|vitest|the case tables of the tests on the device'
 
@@ -116,7 +116,8 @@ run_sanitizer() {
   compute-sanitizer --error-exitcode 9 --tool "$1" "$lab" lossless --model tiny --sizes 1,3 --tokens 5
 }
 run_node() {
-  local binary=$node_found
+  local binary=$node_found seconds=3
+  [ -n "$quick" ] && seconds=1
   if [[ $binary == *.xz ]]; then
     xz -dc "$binary" >"$out/node" || return 1
     chmod +x "$out/node"
@@ -124,7 +125,7 @@ run_node() {
   fi
   if [ ! -e build/Release/redrafter_cuda.so ]; then cp build/lab/redrafter_cuda.so build/Release/ || return 1; fi
   "$binary" dist/cli/main.js info
-  "$binary" bench/gpu/device.mjs --device cuda --json "$out/node.json"
+  "$binary" bench/gpu/device.mjs --device cuda --seconds $seconds --json "$out/node.json"
   local code=$?
   rm -f "$out/node"
   return $code

@@ -1,81 +1,131 @@
-// The goals, and what people read.
-import { table } from '../e2e/report.mjs';
+// The goals.
+import { atLeast, atMost, equal } from '../../dist/bench/bars.js';
+import { fastest, inTurns, precisionName } from '../../dist/bench/peers-report.js';
 
-/** @typedef {import('./index.mjs').Report} Report */
-/** @typedef {import('./index.mjs').Row} Row */
-/** @typedef {{ name: string, value: number, goal: string, holds: boolean }} Bar */
+/** @typedef {import('../../lib/bench/bars.js').Bar} Bar */
+/** @typedef {import('../../lib/bench/peers-report.js').PeersReport} Report */
+/** @typedef {import('../../lib/bench/peers-report.js').PeersCase} Case */
+/** @typedef {import('../../lib/bench/peers-report.js').PeersWay} Way */
 
-/** As fast as the peer, or faster. */
-const AT_LEAST = 1;
+export const GOALS = {
+  /** Of the bandwidth of reading memory, what plain decoding reads. */
+  bandwidth: 0.9,
+  /** Over the peer: plain decoding, reading a prompt, batches. */
+  peer: 1,
+  /** Drafted decoding over our plain one, and over the peer with its best predictor. */
+  drafted: 2.2,
+  draftedOverPeer: 2,
+  /** Of what the tokens of a step promise, what arrives. */
+  eta: 0.7,
+  /** Drafting in a round, over a plain step. */
+  draft: 0.15,
+  /** Passes by rows, over one row. */
+  rows: /** @type {Readonly<Record<number, number>>} */ ({ 4: 1.1, 8: 1.4, 16: 2.2 }),
+  /** Resident over weights and KV. */
+  memory: 1.1,
+};
 
 /** @param {number} value */
 const rounded = (value) => Math.round(value * 1000) / 1000;
 
-/** The fastest way of an engine, by its median; 0: it was not measured. @param {readonly Row[]} rows @param {string} engine */
-function fastest(rows, engine) {
-  const own = rows.flatMap(({ ways }) => ways.filter((way) => way.engine === engine));
-  return Math.max(0, ...own.map((way) => way.median));
+/** @param {Way} a @param {Way} b */
+const over = (a, b) => rounded(inTurns(a.tokensPerSecond, b.tokensPerSecond));
+
+/** @param {Way} way */
+const isOurs = ({ engine }) => engine === 'redrafter';
+
+/** @param {Case} one @param {Way} plain @param {string} name @returns {Bar[]} */
+function plainBars(one, plain, name) {
+  const peer = fastest(one, 'node-llama-cpp', ({ way }) => way.split(',')[0] === 'plain');
+  const read = rounded(inTurns(plain.tokensPerSecond, one.readBytesPerSecond) * (plain.own?.bytes.step ?? NaN));
+  return [
+    atLeast(`${name}: plain decoding, of the read bandwidth`, read, GOALS.bandwidth),
+    ...(peer === undefined ? [] : [atLeast(`${name}: plain decoding over the peer's`, over(plain, peer), GOALS.peer)]),
+  ];
 }
 
-/** @param {string} name @param {readonly Row[]} rows @returns {Bar[]} none where one of both was not measured */
-function ratioBar(name, rows) {
-  const [ours, peer] = [fastest(rows, 'redrafter'), fastest(rows, 'node-llama-cpp')];
-  if (ours === 0 || peer === 0) return [];
-  const value = rounded(ours / peer);
-  return [{ name, value, goal: `at least ${AT_LEAST}`, holds: value >= AT_LEAST }];
+/** @param {Case} one @param {Way} plain @param {Way} drafted @param {string} name @returns {Bar[]} */
+function draftedBars(one, plain, drafted, name) {
+  const predicts = (/** @type {Way} */ { way }) => way.split(',')[0] !== 'plain';
+  const best = fastest(one, 'node-llama-cpp', predicts);
+  const untwinned = fastest(one, 'node-llama-cpp', (way) => predicts(way) && !way.way.startsWith('draft twin'));
+  const speedup = over(drafted, plain);
+  const draft = inTurns(drafted.own?.draftMs ?? [], plain.own?.verifyMs ?? []);
+  const text = `${name}: drafted decoding over`;
+  return [
+    atLeast(`${text} plain decoding`, speedup, GOALS.drafted),
+    ...(best === undefined
+      ? []
+      : [atLeast(`${text} the peer with any predictor (${best.way})`, over(drafted, best), GOALS.draftedOverPeer)]),
+    ...(untwinned === undefined || untwinned === best
+      ? []
+      : [
+          atLeast(
+            `${text} the peer without the twin as draft (${untwinned.way})`,
+            over(drafted, untwinned),
+            GOALS.draftedOverPeer,
+          ),
+        ]),
+    atLeast(`${name}: eta, speedup over tokens per step`, rounded(speedup / drafted.tokensPerStep), GOALS.eta),
+    atMost(`${name}: drafting of a round over a plain step`, rounded(draft), GOALS.draft),
+    equal(`${name}: continuations that drafting changed, of ${one.drafted.compared}`, one.drafted.differing, 0),
+  ];
 }
 
-/** @param {Pick<Report, 'cases' | 'ids'>} report @returns {Bar[]} */
-export function barsOf({ cases, ids }) {
+/** @param {readonly Way[]} ways @param {string} name @returns {Bar[]} of the way that takes most beside its weights and KV */
+function memoryBars(ways, name) {
+  const shares = ways.flatMap(({ own, memoryBytes }) => {
+    if (own === null) return [];
+    const { weights, drafter, kv } = own.bytes;
+    return [memoryBytes / (weights + drafter + kv)];
+  });
+  if (shares.length === 0) return [];
+  return [atMost(`${name}: resident memory over weights and KV`, rounded(Math.max(...shares)), GOALS.memory)];
+}
+
+/** @param {Case} one @param {string} name @returns {Bar[]} */
+function decodeBars(one, name) {
+  const ways = one.ways.filter(isOurs);
+  const [plain, drafted] = ['plain', 'drafting'].map((way) => ways.find((each) => each.way === way));
+  if (plain === undefined) return [];
+  return [
+    ...plainBars(one, plain, name),
+    ...(drafted === undefined ? [] : draftedBars(one, plain, drafted, name)),
+    ...memoryBars(ways, name),
+  ];
+}
+
+/** @param {Case} one @param {string} text @returns {Bar[]} none where one of both was not measured */
+function peerBars(one, text) {
+  const [ours, peer] = [fastest(one, 'redrafter'), fastest(one, 'node-llama-cpp')];
+  return ours === undefined || peer === undefined ? [] : [atLeast(text, over(ours, peer), GOALS.peer)];
+}
+
+/** Bars by dtype, in the order of the precisions, then those of all. @param {Report} report @returns {Bar[]} */
+export function barsOf(report) {
+  const { cases, costs, ids, precisions, settings } = report;
+  const byDtype = precisions.flatMap(({ dtype }) => {
+    const name = precisionName(report, dtype);
+    const own = cases.filter((one) => one.dtype === dtype);
+    const of = (/** @type {Case['case']} */ kind) => own.filter((one) => one.case === kind);
+    const rows = costs.flatMap(({ dtype: its, rows: count, cost }) => {
+      const goal = GOALS.rows[count];
+      if (its !== dtype || goal === undefined) return [];
+      return [atMost(`${name}: ${count} rows of the target over one row`, rounded(cost.median), goal)];
+    });
+    return [
+      ...of('decode').flatMap((one) => decodeBars(one, name)),
+      ...rows,
+      ...of('prefill').flatMap((one) =>
+        peerBars(one, `${name}: reading ${settings.prefillTokens} tokens over the peer`),
+      ),
+      ...of('batch').flatMap((one) => peerBars(one, `${name}: ${one.rows} sequences at once over the peer`)),
+    ];
+  });
   const exact = ids.filter((one) => one.exact);
-  const agreement = exact.map(({ dtype, prompts, same }) => ({
-    name: `${dtype}: prompts with the ids of the peer, of ${prompts}`,
-    value: same,
-    goal: `${prompts}`,
-    holds: same === prompts,
-  }));
-  const rows = cases.flatMap((row) => {
-    const at = row.rows > 1 ? ` of ${row.rows}` : '';
-    return ratioBar(`${row.dtype} ${row.case}${at}: tokens/s, redrafter over node-llama-cpp`, [row]);
-  });
-  const overall = [...new Set(cases.map(({ dtype }) => dtype))].flatMap((dtype) => {
-    const single = cases.filter((row) => row.dtype === dtype && ['plain', 'lookup', 'draft'].includes(row.case));
-    if (single.length < 2) return [];
-    return ratioBar(`${dtype}, one sequence: the fastest way of redrafter over the fastest of node-llama-cpp`, single);
-  });
-  const changed = cases.flatMap(({ ways }) => ways.filter(({ engine }) => engine === 'redrafter'));
-  const others = changed.reduce((sum, { otherIds }) => sum + otherIds, 0);
-  const steady = {
-    name: 'trials of redrafter with other ids than the first',
-    value: others,
-    goal: '0',
-    holds: others === 0,
-  };
-  return [...agreement, ...rows, ...overall, ...(changed.length > 0 ? [steady] : [])];
-}
-
-/** @param {Pick<Report, 'cases'>} report */
-export function casesTable({ cases }) {
-  const head = ['dtype', 'case', 'at once', 'engine', 'way', 'tok/s', 'min', 'max', 'tok/step', 'MB'];
-  const body = cases.flatMap(({ case: name, dtype, rows, ways }) =>
-    ways.map((way) => [
-      ...[dtype, name, `${rows}`, way.engine, way.way],
-      ...[way.median, way.min, way.max].map((value) => value.toFixed(1)),
-      ...[way.tokensPerStep.toFixed(2), (way.memoryBytes / 1e6).toFixed(0)],
-    ]),
-  );
-  return table([head, ...body]);
-}
-
-/** @param {Pick<Report, 'ids'>} report */
-export function idsTable({ ids }) {
-  const head = ['dtype', 'same', 'tokens', 'parted at', 'margin of ours', 'of the peer'];
-  const body = ids.flatMap(({ dtype, prompts, same, tokens, parted }) => [
-    [dtype, `${same} of ${prompts}`, `${tokens}`, '', '', ''],
-    ...parted.map((one) => [
-      ...['', `prompt ${one.prompt}`, '', `${one.position}`],
-      ...[one.redrafterMargin.toFixed(4), one.peerMargin.toFixed(4)],
-    ]),
-  ]);
-  return table([head, ...body]);
+  const agreement = exact.map(({ dtype, prompts, same }) => equal(`${dtype}: prompts with the ids of the peer`, same, prompts)); // prettier-ignore
+  const trials = cases.flatMap(({ ways }) => ways.filter(isOurs));
+  const others = trials.reduce((sum, { otherIds }) => sum + otherIds, 0);
+  const steady = trials.length > 0 ? [equal('trials of redrafter with other ids than the first', others, 0)] : [];
+  return [...byDtype, ...agreement, ...steady];
 }

@@ -4,7 +4,7 @@
 /** @typedef {import('./trial.mjs').Job} Job */
 /** @typedef {import('./trials.mjs').Way} Way */
 
-export const CASES = /** @type {const} */ (['ids', 'plain', 'lookup', 'draft', 'prefill', 'batch']);
+export const CASES = /** @type {const} */ (['ids', 'decode', 'rows', 'prefill', 'batch']);
 /** @typedef {typeof CASES[number]} Case */
 
 /**
@@ -12,6 +12,7 @@ export const CASES = /** @type {const} */ (['ids', 'plain', 'lookup', 'draft', '
  * @typedef {object} Setting
  * @property {Files} files
  * @property {Dtype} dtype
+ * @property {number} factor that the files were widened by
  * @property {boolean} ours whether this build of redrafter takes the dtype
  * @property {number} threads of each engine
  * @property {number[]} peerThreads that the peer is tried with
@@ -33,60 +34,64 @@ export function job({ dtype, threads, tokens, prompts }, own) {
 
 /**
  * A way of the peer, with each number of threads that it is to be tried with.
- * @param {Setting} setting @param {string} name @param {Partial<Job>} own @returns {Promise<Way[]>}
+ * @param {Setting} setting @param {string} name @param {Partial<Job>} own @returns {Way[]}
  */
-async function ofPeer(setting, name, own) {
-  const model = await setting.files.gguf(setting.dtype);
+function ofPeer(setting, name, own) {
+  const model = setting.files.gguf(setting.dtype);
   return setting.peerThreads.map((threads) => ({
     name: threads === setting.threads ? name : `${name}, threads: ${threads}`,
     job: job(setting, { engine: 'node-llama-cpp', model, ...own, threads }),
   }));
 }
 
-/** @param {Setting} setting @param {Partial<Job>} [own] @returns {Promise<Way[]>} plain decoding by both */
-async function plain(setting, own = {}) {
-  const peer = await ofPeer(setting, 'plain', own);
-  if (!setting.ours) return peer;
-  const model = await setting.files.target();
-  return [{ name: 'plain', job: job(setting, { engine: 'redrafter', model, ...own }) }, ...peer];
+/** @param {Setting} setting @param {Partial<Job>} [own] @returns {Way[]} plain decoding by redrafter */
+function ofOurs(setting, own = {}) {
+  if (!setting.ours) return [];
+  return [
+    { name: 'plain', job: job(setting, { engine: 'redrafter', model: setting.files.target(setting.dtype), ...own }) },
+  ];
 }
 
-/** @param {Setting} setting @returns {Promise<Way[]>} redrafter as fast as it decodes one sequence */
-async function drafting(setting) {
-  const drafter = await setting.files.drafter();
-  if (!setting.ours || drafter === undefined) return [];
-  const model = await setting.files.target();
-  return [{ name: 'drafting', job: job(setting, { engine: 'redrafter', way: 'drafting', model, drafter }) }];
+/** @param {Setting} setting @returns {Way[]} redrafter as fast as it decodes one sequence */
+function drafting(setting) {
+  const drafter = setting.files.drafter(setting.dtype);
+  if (drafter === undefined) return [];
+  return ofOurs(setting, { way: 'drafting', drafter }).map((way) => ({ ...way, name: 'drafting' }));
+}
+
+/**
+ * One sequence, in every way of both engines; those that are compared most follow one another.
+ * @param {Setting} setting @returns {Way[]}
+ */
+function decoding(setting) {
+  const { files, dtype } = setting;
+  const twin = files.twin(dtype);
+  return [
+    ...ofOurs(setting).map((way) => ({ ...way, besideBandwidth: true })),
+    ...drafting(setting),
+    ...ofPeer(setting, 'plain', {}),
+    ...ofPeer(setting, 'lookup', { way: 'lookup' }),
+    ...ofPeer(setting, 'draft cut', { way: 'draft', draft: files.cut(dtype) }),
+    ...(twin === undefined ? [] : ofPeer(setting, 'draft twin', { way: 'draft', draft: twin })),
+  ];
 }
 
 /**
  * The ways of a case, and how many sequences each decodes.
- * @param {Exclude<Case, 'ids'>} name @param {Setting} setting @param {readonly number[]} batches
- * @returns {Promise<{ rows: number, ways: Way[] }[]>}
+ * @param {'decode' | 'prefill' | 'batch'} name @param {Setting} setting @param {readonly number[]} batches
+ * @returns {{ rows: number, ways: Way[] }[]}
  */
-export async function waysOf(name, setting, batches) {
-  const { files, dtype, prompts } = setting;
-  if (name === 'plain') return [{ rows: 1, ways: await plain(setting) }];
-  if (name === 'lookup') {
-    const lookup = await ofPeer(setting, 'lookup', { way: 'lookup' });
-    return [{ rows: 1, ways: [...(await drafting(setting)), ...lookup] }];
-  }
-  if (name === 'draft') {
-    const ways = await drafting(setting);
-    ways.push(...(await ofPeer(setting, 'draft cut', { way: 'draft', draft: await files.cut(dtype) })));
-    const twin = await files.twin(dtype);
-    if (twin !== undefined) ways.push(...(await ofPeer(setting, 'draft twin', { way: 'draft', draft: twin })));
-    return [{ rows: 1, ways }];
-  }
+export function waysOf(name, setting, batches) {
+  const { prompts } = setting;
+  const both = (/** @type {Partial<Job>} */ own) => [...ofOurs(setting, own), ...ofPeer(setting, 'plain', own)];
+  if (name === 'decode') return [{ rows: 1, ways: decoding(setting) }];
   if (name === 'prefill') {
     const ids = prompts.flat();
     const prompt = Array.from({ length: PREFILL_TOKENS }, (_, i) => ids[i % ids.length] ?? 0);
-    return [{ rows: 1, ways: await plain(setting, { kind: 'prefill', prompts: [prompt] }) }];
+    return [{ rows: 1, ways: both({ kind: 'prefill', prompts: [prompt] }) }];
   }
-  const all = [];
-  for (const rows of batches) {
+  return batches.map((rows) => {
     const own = Array.from({ length: rows }, (_, i) => prompts[i % prompts.length] ?? []);
-    all.push({ rows, ways: await plain(setting, { rows, prompts: own }) });
-  }
-  return all;
+    return { rows, ways: both({ rows, prompts: own }) };
+  });
 }

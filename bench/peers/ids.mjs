@@ -3,17 +3,7 @@ import { job } from './cases.mjs';
 import { trial } from './trials.mjs';
 
 /** @typedef {import('./cases.mjs').Setting} Setting */
-/**
- * @typedef {object} Agreement
- * @property {string} dtype
- * @property {boolean} exact whether both compute with the same precision: weights, activations and KV in f32
- * @property {number} prompts
- * @property {number} tokens of each
- * @property {number} same prompts whose ids are the same to the end
- * @property {{ prompt: number, position: number, redrafter: number, peer: number, redrafterMargin: number,
- *   peerMargin: number }[]} parted the first differing token of the others, and by how much each engine's first logit was
- *   larger than its second there
- */
+/** @typedef {import('../../lib/bench/peers-report.js').PeersAgreement} Agreement */
 
 /** @param {readonly number[]} a @param {readonly number[]} b @returns {number} -1: they are the same */
 export function firstDifference(a, b) {
@@ -21,13 +11,15 @@ export function firstDifference(a, b) {
   return -1;
 }
 
-/** @param {Setting} setting @param {number} tokens @param {(line: string) => void} tell @returns {Promise<Agreement>} */
-export async function compareIds(setting, tokens, tell) {
-  const { files, dtype, prompts } = setting;
+/**
+ * @param {Setting} setting @param {number} tokens @returns {Promise<Agreement>}
+ */
+export async function compareIds(setting, tokens) {
+  const { files, dtype, factor, prompts } = setting;
   const exact = dtype === 'f32';
   const own = { ...setting, tokens };
-  const ours = job(own, { engine: 'redrafter', model: await files.target() });
-  const peer = job(own, { engine: 'node-llama-cpp', model: await files.gguf(dtype), exact });
+  const ours = job(own, { engine: 'redrafter', model: files.target(dtype) });
+  const peer = job(own, { engine: 'node-llama-cpp', model: files.gguf(dtype), exact });
   const [a, b] = [await trial(ours), await trial(peer)];
   const parted = prompts.flatMap((prompt, i) => {
     const [own, other] = [a.ids[i] ?? [], b.ids[i] ?? []];
@@ -46,9 +38,9 @@ export async function compareIds(setting, tokens, tell) {
     );
   }
   const same = prompts.length - parted.length;
-  tell(`${dtype}: ids of ${same} of ${prompts.length} prompts are the same for ${tokens} tokens`);
   return {
     dtype,
+    factor,
     exact,
     prompts: prompts.length,
     tokens,

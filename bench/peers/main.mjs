@@ -3,16 +3,26 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 
 import { Command, InvalidArgumentError } from 'commander';
 
-import { barTable } from '../e2e/report.mjs';
-import { barsOf, casesTable, idsTable } from './bars.mjs';
+import { htmlReport } from '../../dist/bench/html.js';
+import { asBenchReport } from '../../dist/bench/peers-report.js';
+import { benchText } from '../../dist/cli/bench-text.js';
+import { barsOf } from './bars.mjs';
 import { CASES } from './cases.mjs';
 import { DTYPES } from './gguf/file.mjs';
-import { merged } from './merge.mjs';
 import { runPeers } from './index.mjs';
+import { merged } from './merge.mjs';
+
+/** @typedef {import('../../lib/bench/peers-report.js').PeersReport} Report */
 
 /** @param {string} text */
 function whole(text) {
   if (!/^\d{1,6}$/.test(text) || Number(text) === 0) throw new InvalidArgumentError('must be a whole number above 0.');
+  return Number(text);
+}
+
+/** @param {string} text */
+function decimal(text) {
+  if (!/^\d{1,3}(\.\d+)?$/.test(text)) throw new InvalidArgumentError('must be a number.');
   return Number(text);
 }
 
@@ -23,46 +33,65 @@ const listOf = (known) => (/** @type {string} */ text) => {
   return known.filter((one) => all.includes(one));
 };
 
+/** @param {string} text */
+const wholes = (text) => text.split(',').map(whole);
+
 const command = new Command('peers')
   .description(
-    'redrafter beside node-llama-cpp (llama.cpp) on the same weights, prompts and threads; tables, one JSON file, bars (exit code 1: one does not hold)',
+    'redrafter beside node-llama-cpp (llama.cpp) on the same weights, prompts and threads; tables, one JSON file, bars ' +
+      '(exit code 1: one does not hold)',
   )
   .option('--model <dir>', 'model directory, Llama or Mistral (default: the bundled one)')
   .option('--drafter <dir>', 'drafter directory (default: drafter-gru in that of the model)')
-  .option('--factor <n>', 'widens both, to about n^2 weights (default: 5 with the bundled model, else 1)', whole)
-  .option('--dtypes <list>', `of ${Object.keys(DTYPES).join(',')} (default: f32,bf16)`, listOf(Object.keys(DTYPES)))
-  .option('--only <list>', `of ${CASES.join(',')} (default: all)`, listOf(CASES))
+  .option(
+    '--weights-gb <n>',
+    'widens both until the weights, as a dtype stores them, are so many GB (default: 1 with the bundled model)',
+    decimal,
+  ) // prettier-ignore
+  .option('--factor <n>', 'widens both by this instead, to about n^2 weights', whole)
+  .option('--dtypes <list>', `of ${Object.keys(DTYPES).join(',')} (default: bf16,q8_0)`, listOf(Object.keys(DTYPES)))
+  .option('--only <list>', `of ${CASES.join(',')} (default: all but batch)`, listOf(CASES))
   .option('--threads <n>', 'of each engine (default: one per processor)', whole)
-  .option('--peer-threads <list>', 'tries the peer with each of these (default: --threads)', (text) =>
-    text.split(',').map(whole),
-  )
+  .option('--peer-threads <list>', 'tries the peer with each of these (default: --threads, and 1)', wholes)
   .option('--prompts <file>', 'JSON array of { text } (default: prompts.json of the model, or else of the bundled one)')
-  .option('--count <n>', 'prompts taken from it (default: 4)', whole)
-  .option('--tokens <n>', 'to decode after each prompt (default: 64)', whole)
-  .option('--ids-tokens <n>', 'the same where ids are compared (default: 256)', whole)
-  .option('--turns <n>', 'trials of each way, each in a process of its own (default: 3)', whole)
-  .option('--batches <list>', 'sequences at once (default: 2,4,8,16,32)', (text) => text.split(',').map(whole))
+  .option('--count <n>', 'prompts taken from it (default: 4, quick: 2)', whole)
+  .option('--tokens <n>', 'to decode after each prompt (default: 48, quick: 32)', whole)
+  .option('--ids-tokens <n>', 'the same where ids are compared (default: 256, quick: 64)', whole)
+  .option('--turns <n>', 'trials of each way, each in a process of its own (default: 3, quick: 1)', whole)
+  .option('--batches <list>', 'sequences at once (default: 2,4,8,16,32)', wholes)
+  .option('--quick', 'a rough run')
   .option('--work <dir>', 'keeps the files of the models for another run (default: a temporary folder)')
-  .option('--json <file>', 'writes the report')
-  .option('--merge', 'adds to the report that is in --json: what was measured again is replaced');
+  .option('--json <file>', 'writes the report, after each case')
+  .option('--merge', 'adds to the report that is in --json: what was measured again is replaced')
+  .option('--html <file>', 'writes a page with charts');
 
-/**
- * @typedef {import('./index.mjs').Options & { json?: string, merge?: true }} Flags
- */
-const { json, merge, ...options } = /** @type {Flags} */ (command.parse().opts());
+/** @typedef {import('./settings.mjs').Options & { json?: string, merge?: true, html?: string }} Flags */
+const { json, merge, html, ...options } = /** @type {Flags} */ (command.parse().opts());
 if (merge === true && json === undefined) command.error('error: --merge needs --json');
 
 /** @param {string} line */
 const tell = (line) => process.stderr.write(`${line}\n`);
 
-try {
-  const fresh = await runPeers({ ...options, tell });
-  const report = merge === true && json !== undefined && existsSync(json) ? merged(JSON.parse(readFileSync(json, 'utf8')), fresh) : fresh; // prettier-ignore
-  report.bars = barsOf(report);
+/** @type {unknown} */
+const before = merge === true && json !== undefined && existsSync(json) ? JSON.parse(readFileSync(json, 'utf8')) : undefined; // prettier-ignore
+
+/** With what was there before. @param {Report} fresh */
+function joined(fresh) {
+  const report = before === undefined ? fresh : merged(before, fresh);
+  return { ...report, bars: barsOf(report) };
+}
+
+/** @param {Report} fresh what was measured up to now */
+function save(fresh) {
+  const report = joined(fresh);
   if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, undefined, 1)}\n`);
-  if (report.cases.length > 0) process.stdout.write(`${casesTable(report)}\n`);
-  if (report.ids.length > 0) process.stdout.write(`${idsTable(report)}\n`);
-  process.stdout.write(barTable(report.bars));
+  if (html !== undefined) writeFileSync(html, htmlReport(asBenchReport(report)));
+  return report;
+}
+
+try {
+  const report = save(await runPeers({ ...options, tell, save }));
+  process.stdout.write(benchText(asBenchReport(report)));
   process.exitCode = report.bars.every(({ holds }) => holds) ? 0 : 1;
 } catch (error) {
   process.stderr.write(`error: ${error instanceof Error ? error.message : String(error)}\n`);

@@ -1,6 +1,7 @@
 // redrafter, within the process of a trial: over the public API, as a program would.
 import { performance } from 'node:perf_hooks';
 
+import { stepShare } from '../../dist/bench/measure.js';
 import { Model } from '../../dist/index.mjs';
 
 /** @typedef {import('./trial.mjs').Job} Job */
@@ -12,13 +13,15 @@ export async function loadOurs(job) {
   const model = await Model.load(job.model, {
     drafter: way === 'drafting' ? (job.drafter ?? false) : false,
     device: 'cpu',
-    dtype: /** @type {'bf16'} */ (dtype), // whatever it is: the set-up has asked whether this build takes it
+    // What is stored quantised is taken as it is; else whatever the dtype is, the set-up has asked whether this build takes it.
+    dtype: dtype.startsWith('q') ? 'auto' : /** @type {'bf16'} */ (dtype),
     threads,
     contextTokens,
     kvTokens: rows * contextTokens,
   });
   const options = { drafting: way === 'drafting', ignoreEos: true };
-  let [tokens, steps] = [0, 0];
+  /** @type {import('../../dist/index.mjs').GenerationStats[]} since they were taken last */
+  let ended = [];
 
   /** @param {Session} session @param {number[]} last @param {number} maxTokens */
   async function generate(session, last, maxTokens) {
@@ -31,8 +34,7 @@ export async function loadOurs(job) {
       if (ids.length === maxTokens && end === 0) end = performance.now();
     }
     const { stats } = await generation.result();
-    tokens += stats.tokensPerStep * stats.rounds;
-    steps += stats.rounds;
+    ended.push(stats);
     return { ids, end };
   }
 
@@ -67,7 +69,29 @@ export async function loadOurs(job) {
       const [first, second] = logprobs?.[0]?.top ?? [];
       return (first?.[1] ?? NaN) - (second?.[1] ?? NaN);
     },
-    tokensPerStep: () => tokens / steps,
+    /** Figures of what was decoded since this was called last. */
+    async take() {
+      const sum = (/** @type {(stats: typeof ended[number]) => number} */ of) =>
+        ended.reduce((all, one) => all + of(one), 0);
+      const [rounds, drafted] = [sum((one) => one.rounds), sum((one) => one.draftedRounds)];
+      const { weightBytes, drafterBytes, kvBytes, workspaceBytes } = model.memoryUsage();
+      const figures = {
+        tokensPerStep: sum((one) => one.tokensPerStep * one.rounds) / rounds,
+        own: {
+          verifyMs: sum((one) => one.verifyMs) / rounds,
+          draftMs: drafted > 0 ? sum((one) => one.draftMs) / drafted : 0,
+          hostMs: sum((one) => one.hostMs) / rounds,
+          draftTokens: drafted > 0 ? sum((one) => one.draftedByDepth.reduce((all, n) => all + n, 0)) / drafted : 0,
+          verifyRows: drafted > 0 ? 1 + sum((one) => one.draftedNodes) / drafted : 1,
+          bytes: {
+            ...{ weights: weightBytes, drafter: drafterBytes, kv: kvBytes, workspace: workspaceBytes },
+            step: Math.round(weightBytes * (await stepShare(job.model))),
+          },
+        },
+      };
+      ended = [];
+      return figures;
+    },
     /** @param {string} text */
     tokenize: (text) => [...(model.tokenizer?.encode(text) ?? [])],
     info: () => ({ level: model.info.level, dtype: model.info.dtype }),

@@ -21,14 +21,15 @@ import { performance } from 'node:perf_hooks';
 /**
  * @typedef {object} Library
  * @property {(options: object) => Promise<Llama>} getLlama
- * @property {new () => Predictor & { updateInputTokens(tokens: number[]): void }} InputLookupTokenPredictor
+ * @property {new (options?: object) => Predictor & { updateInputTokens(tokens: number[]): void }} InputLookupTokenPredictor
  * @property {new (draft: Sequence, options?: object) => Predictor} DraftSequenceTokenPredictor
  */
 
 const NAME = 'node-llama-cpp';
 const GREEDY = { temperature: 0, yieldEogToken: true };
-/** By its default it never waits for a draft, and so has none on a CPU. The fastest of those tried: README.md. */
-const DRAFT = { minTokens: 1, maxTokens: 8 };
+/** It accepts one predicted token per pass at most, and by default it never waits for a draft: README.md. */
+const DRAFT = { minTokens: 1, maxTokens: 1 };
+const LOOKUP = { predictionLength: { max: 1 } };
 
 /** The whole version that is installed here, undefined for none. */
 export function installedVersion() {
@@ -73,7 +74,7 @@ export async function loadPeer(job) {
     /** @type {Predictor | undefined} */
     let predictor;
     if (way === 'lookup') {
-      const lookup = new library.InputLookupTokenPredictor();
+      const lookup = new library.InputLookupTokenPredictor(LOOKUP);
       lookup.updateInputTokens(prompt);
       predictor = lookup;
     } else if (draftSequence !== undefined) {
@@ -128,8 +129,12 @@ export async function loadPeer(job) {
       const [first = NaN, second = NaN] = [...(result?.next.logits.values() ?? [])].sort((a, b) => b - a);
       return first - second;
     },
-    /** Tokens per forward pass of the target. */
-    tokensPerStep: () => decoded / (decoded - used),
+    /** Tokens per forward pass of the target, of what was decoded since this was called last. */
+    take() {
+      const figures = { tokensPerStep: decoded / (decoded - used), own: null };
+      [decoded, used] = [0, 0];
+      return figures;
+    },
     /** @param {string} text */
     tokenize: (text) => model.tokenize(text),
     info: () => ({ llamaCpp: llama.llamaCppRelease.release, level: llama.systemInfo.trim() }),

@@ -28,8 +28,15 @@ import { loadPeer } from './peer.mjs';
  * @property {number[][]} ids by prompt, or text
  * @property {number[]} margins by prompt
  * @property {number} tokensPerStep
+ * @property {OwnResult | null} own of redrafter alone
  * @property {number} memoryBytes the most that the process had resident
  * @property {Record<string, string>} info
+ */
+
+/**
+ * A mean for each of the lists that reports have.
+ * @typedef {import('../../lib/bench/peers-report.js').OwnFigures} OwnFigures
+ * @typedef {{ [key in Exclude<keyof OwnFigures, 'bytes'>]: number } & Pick<OwnFigures, 'bytes'>} OwnResult
  */
 
 /** Tokens that are decoded first and not counted. */
@@ -46,15 +53,18 @@ async function run(job) {
   /** @type {number[]} */
   const margins = [];
   let [count, ms, tokensPerStep] = [0, 0, 1];
+  /** @type {OwnResult | null} */
+  let own = null;
   if (job.kind === 'decode') {
     await engine.decode(prompts.slice(0, rows), Math.min(WARM_UP_TOKENS, tokens));
+    await engine.take();
     for (let i = 0; i < prompts.length; i += rows) {
       const done = await engine.decode(prompts.slice(i, i + rows), tokens);
       ids.push(...done.ids);
       count += done.ids.length * tokens;
       ms += done.ms;
     }
-    tokensPerStep = engine.tokensPerStep();
+    ({ tokensPerStep, own } = await engine.take());
   } else if (job.kind === 'prefill') {
     for (const prompt of prompts) {
       const times = [];
@@ -75,7 +85,7 @@ async function run(job) {
   const info = engine.info();
   await engine.dispose();
   const tokensPerSecond = ms > 0 ? (count * 1000) / ms : 0;
-  return { tokensPerSecond, ids, margins, tokensPerStep, memoryBytes: resourceUsage().maxRSS * 1024, info };
+  return { tokensPerSecond, ids, margins, tokensPerStep, own, memoryBytes: resourceUsage().maxRSS * 1024, info };
 }
 
 process.once('message', (job) => {

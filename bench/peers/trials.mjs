@@ -3,23 +3,15 @@ import { fork } from 'node:child_process';
 import { clearTimeout, setTimeout } from 'node:timers';
 import { fileURLToPath } from 'node:url';
 
+import { measureBandwidth } from '../../dist/bench/children.js';
+import { median } from '../../dist/bench/statistics.js';
+
 /** @typedef {import('./trial.mjs').Job} Job */
 /** @typedef {import('./trial.mjs').Result} Result */
-/** @typedef {{ name: string, job: Job }} Way */
-/**
- * What the trials of one way gave.
- * @typedef {object} Measured
- * @property {string} engine
- * @property {string} way
- * @property {number[]} tokensPerSecond of each trial
- * @property {number} median
- * @property {number} min
- * @property {number} max
- * @property {number} tokensPerStep tokens per forward pass of the target, and sequence
- * @property {number} memoryBytes the most of any trial
- * @property {number} otherIds trials that gave other ids than the first one
- * @property {number[][]} ids of the first one; not in reports
- */
+/** @typedef {import('../../lib/bench/peers-report.js').PeersWay} PeersWay */
+/** @typedef {{ name: string, job: Job, besideBandwidth?: boolean }} Way `besideBandwidth`: that of reading is measured around it */
+/** @typedef {{ figures: PeersWay, ids: number[][] }} Measured with the ids of the first trial, which reports leave out */
+/** @typedef {import('./clock.mjs').Clock} Clock */
 
 const TRIAL = fileURLToPath(new URL('trial.mjs', import.meta.url));
 /** A trial that takes longer hangs. */
@@ -48,50 +40,65 @@ export function trial(job) {
   });
 }
 
-/** @param {readonly number[]} values */
-export function median(values) {
-  const sorted = values.toSorted((a, b) => a - b);
-  const [low = NaN, high = NaN] = [sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]];
-  return (low + high) / 2;
+/** @param {readonly Result[]} results @returns {PeersWay['own']} */
+function ownOf(results) {
+  const all = results.flatMap(({ own }) => (own === null ? [] : [own]));
+  const [first] = all;
+  if (first === undefined) return null;
+  return {
+    verifyMs: all.map((one) => one.verifyMs),
+    draftMs: all.map((one) => one.draftMs),
+    hostMs: all.map((one) => one.hostMs),
+    draftTokens: all.map((one) => one.draftTokens),
+    verifyRows: all.map((one) => one.verifyRows),
+    bytes: first.bytes,
+  };
+}
+
+/** @param {Way} way @param {readonly Result[]} results @returns {Measured} */
+function measuredOf({ name, job }, results) {
+  const rates = results.map(({ tokensPerSecond }) => tokensPerSecond);
+  const [first] = results;
+  const figures = {
+    engine: job.engine,
+    way: name,
+    tokensPerSecond: rates,
+    median: median(rates),
+    min: Math.min(...rates),
+    max: Math.max(...rates),
+    tokensPerStep: median(results.map(({ tokensPerStep }) => tokensPerStep)),
+    memoryBytes: Math.max(...results.map(({ memoryBytes }) => memoryBytes)),
+    otherIds: results.filter(({ ids }) => JSON.stringify(ids) !== JSON.stringify(first?.ids)).length,
+    own: ownOf(results),
+  };
+  return { figures, ids: first?.ids ?? [] };
 }
 
 /**
  * Each turn runs every way once, and begins with another one: what else the machine does then hits all of them.
- * @param {readonly Way[]} ways @param {number} turns @param {(line: string) => void} tell
- * @returns {Promise<{ measured: Measured[], info: Record<string, Record<string, string>> }>}
+ * @param {readonly Way[]} ways @param {number} turns @param {Clock} clock
+ * @returns {Promise<{ measured: Measured[], info: Record<string, Record<string, string>>, readBytesPerSecond: number[] }>}
  */
-export async function inTurns(ways, turns, tell) {
+export async function inTurns(ways, turns, clock) {
   /** @type {Result[][]} */
   const results = ways.map(() => []);
   /** @type {Record<string, Record<string, string>>} */
   const info = {};
+  /** @type {number[]} */
+  const readBytesPerSecond = [];
   for (let turn = 0; turn < turns; turn++) {
     for (let i = 0; i < ways.length; i++) {
       const index = (i + turn) % ways.length;
       const way = ways[index];
       if (way === undefined) continue;
+      const before = way.besideBandwidth === true ? await measureBandwidth(way.job.threads) : 0;
       const result = await trial(way.job);
+      // The better of both: what others do to the machine only makes it slower.
+      if (before > 0) readBytesPerSecond.push(Math.max(before, await measureBandwidth(way.job.threads)));
       results[index]?.push(result);
       info[way.job.engine] = result.info;
-      const { engine, dtype, rows } = way.job;
-      tell(`${dtype}, ${rows} at once, turn ${turn + 1} of ${turns}: ${engine} ${way.name} ${result.tokensPerSecond.toFixed(1)} tokens/s`); // prettier-ignore
+      clock.done(way.job, `turn ${turn + 1} of ${turns}: ${way.job.engine} ${way.name} ${result.tokensPerSecond.toFixed(1)} tokens/s`); // prettier-ignore
     }
   }
-  const measured = ways.map(({ name, job }, i) => {
-    const own = results[i] ?? [];
-    const rates = own.map(({ tokensPerSecond }) => tokensPerSecond);
-    return {
-      engine: job.engine,
-      way: name,
-      tokensPerSecond: rates,
-      median: median(rates),
-      min: Math.min(...rates),
-      max: Math.max(...rates),
-      tokensPerStep: own[0]?.tokensPerStep ?? 1,
-      memoryBytes: Math.max(...own.map(({ memoryBytes }) => memoryBytes)),
-      otherIds: own.filter(({ ids }) => JSON.stringify(ids) !== JSON.stringify(own[0]?.ids)).length,
-      ids: own[0]?.ids ?? [],
-    };
-  });
-  return { measured, info };
+  return { measured: ways.map((way, i) => measuredOf(way, results[i] ?? [])), info, readBytesPerSecond };
 }

@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
 import { packageRoot } from '../package-root.js';
+import { fastest, type PeersCase, type PeersReport, type PeersWay, precisionName } from './peers-report.js';
 import type { Report } from './report.js';
 import type { E2eSuite } from './suites/e2e.js';
 import type { OpsSuite } from './suites/ops.js';
@@ -209,13 +210,56 @@ function opsChart({ rows: all }: OpsSuite): Chart {
   return { suite: 'ops', title: 'Matrix products: share of the nearer limit, by rows', svg: draw(option) };
 }
 
+/** Bars of both engines side by side; of a way that was tried with several numbers of threads, the fastest. */
+function peersChart(title: string, of: readonly { name: string; among: PeersCase; way: string | null }[]): Chart {
+  const without = (way: string): string => way.replace(/, threads: \d+$/, '');
+  const best = ({ among, way }: (typeof of)[number], engine: PeersWay['engine']): number | null => {
+    const own = fastest(among, engine, (one) => way === null || without(one.way) === way);
+    return own === undefined ? null : rounded(own.median, 1);
+  };
+  const engines = ['redrafter', 'node-llama-cpp'] as const;
+  const option = {
+    legend: LEGEND,
+    grid: GRID,
+    xAxis: { type: 'category', data: of.map(({ name }) => name), axisLabel: { interval: 0, fontSize: 10 } },
+    yAxis: axis('tokens/s', { nameGap: 50, min: 0 }),
+    series: engines.map((engine) => ({
+      name: engine,
+      type: 'bar',
+      label: { show: true, position: 'top', fontSize: 9 },
+      data: of.map((one) => best(one, engine)),
+    })),
+  };
+  return { suite: 'peers', title, svg: draw(option, Math.max(520, 90 * of.length)) };
+}
+
+function peersCharts(report: PeersReport): Chart[] {
+  const all = (name: PeersCase['case']): PeersCase[] => report.cases.filter((one) => one.case === name);
+  const decode = all('decode').map((among) => {
+    const ways = [...new Set(among.ways.map(({ way }) => way.replace(/, threads: \d+$/, '')))];
+    const title = `${precisionName(report, among.dtype)}: tokens per second of one sequence`;
+    return peersChart(title, ways.map((way) => ({ name: way, among, way }))); // prettier-ignore
+  });
+  const { prefillTokens } = report.settings;
+  const prefill = all('prefill').map((among) => ({ name: precisionName(report, among.dtype), among, way: null }));
+  const dtypes = [...new Set(all('batch').map(({ dtype }) => dtype))];
+  const batch = dtypes.map((dtype) => {
+    const own = all('batch').filter((one) => one.dtype === dtype);
+    const title = `${precisionName(report, dtype)}: tokens per second of several sequences at once`;
+    return peersChart(title, own.map((among) => ({ name: String(among.rows), among, way: null }))); // prettier-ignore
+  });
+  const reading = `Tokens per second of reading a prompt of ${prefillTokens} tokens`;
+  return [...decode, ...(prefill.length > 0 ? [peersChart(reading, prefill)] : []), ...batch];
+}
+
 /** The charts of every suite that ran. */
 export function chartsOf({ suites }: Report): Chart[] {
-  const { e2e, shapes, study, ops } = suites;
+  const { e2e, shapes, study, ops, peers } = suites;
   return [
     ...(e2e === undefined ? [] : [e2eChart(e2e)]),
     ...(shapes?.drafters.flatMap((one) => [heatMap(one), ...costCharts(one)]) ?? []),
     ...(study === undefined ? [] : studyCharts(study.points)),
     ...(ops === undefined || 'notAvailable' in ops ? [] : [opsChart(ops)]),
+    ...(peers === undefined || 'notAvailable' in peers ? [] : peersCharts(peers.report)),
   ];
 }

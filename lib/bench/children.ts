@@ -54,7 +54,10 @@ export async function runTrial(spec: TrialSpec, signal: AbortSignal): Promise<Tr
 }
 
 /** Bytes per second that so many threads read from memory. */
-export async function measureBandwidth(threads: number, signal: AbortSignal): Promise<number> {
+export async function measureBandwidth(
+  threads: number,
+  signal: AbortSignal = new AbortController().signal,
+): Promise<number> {
   const answer = await ask({ kind: 'bandwidth', threads }, signal);
   if (answer.kind !== 'bandwidth') throw new RedrafterError('ERR_INTERNAL', 'a measurement gave another answer');
   return answer.bytesPerSecond;

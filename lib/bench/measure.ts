@@ -62,7 +62,7 @@ export function total(sets: readonly SetFigures[]): SetFigures {
 }
 
 /** The share of the elements that a plain step reads: an embedding of its own gives one row of many. */
-async function stepShare(directory: string): Promise<number> {
+export async function stepShare(directory: string): Promise<number> {
   const { tensors, config } = await inspect(directory);
   const elements = (shape: readonly number[]): number => shape.reduce((all, size) => all * size, 1);
   const all = tensors.reduce((sum, { shape }) => sum + elements(shape), 0);

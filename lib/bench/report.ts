@@ -3,7 +3,7 @@ import type { Bar } from './bars.js';
 import type { Machine } from './machine.js';
 import type { E2eSuite } from './suites/e2e.js';
 import type { OpsSuite } from './suites/ops.js';
-import type { PeersSuite } from './suites/peers.js';
+import type { PeersSuite } from './peers-report.js';
 import type { ShapesSuite } from './suites/shapes.js';
 import type { StudySuite } from './suites/study.js';
 

@@ -1,24 +1,15 @@
-/** The tables of a report, as text cells: for the terminal and for HTML alike. */
+/** The tables of a report. */
 import type { Bar } from './bars.js';
+import { percent, spread, type Table } from './cells.js';
+import { peersTables } from './peers-tables.js';
 import type { EngineUsed, NotAvailable, Report } from './report.js';
-import type { Spread } from './statistics.js';
 import type { E2eSuite } from './suites/e2e.js';
 import type { OpsSuite } from './suites/ops.js';
-import type { PeersSuite } from './suites/peers.js';
 import type { DrafterShapes } from './suites/shapes.js';
 import type { StudySuite } from './suites/study.js';
 
-export interface Table {
-  title: string;
-  head: string[];
-  rows: string[][];
-  /** What to know when reading it. */
-  note?: string;
-}
+export type { Table };
 
-const spread = ({ median, low, high }: Spread, digits: number): string =>
-  low === high ? median.toFixed(digits) : `${median.toFixed(digits)} (${low.toFixed(digits)}-${high.toFixed(digits)})`;
-const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
 const giga = (value: number): string => (value / 1e9).toFixed(1);
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(0)} MB`;
@@ -143,18 +134,14 @@ function notAvailable(title: string, { notAvailable: why }: NotAvailable): Table
   return { title, head: [], rows: [], note: `Not available: ${why}.` };
 }
 
-function peersTable({ rows, notes }: PeersSuite): Table {
-  const head = [...new Set(rows.flatMap((row) => Object.keys(row)))];
-  const cell = (value: string | number | boolean | null | undefined): string =>
-    typeof value === 'number' && !Number.isInteger(value) ? value.toFixed(2) : String(value ?? '');
-  return { title: 'Peers', head, rows: rows.map((row) => head.map((key) => cell(row[key]))), note: notes.join(' ') };
-}
-
 export function barTable(bars: readonly Bar[]): Table {
   return {
     title: 'Bars',
-    head: ['bar', 'value', 'goal', 'holds'],
-    rows: bars.map(({ name, value, goal, holds }) => [name, String(value), goal, holds ? 'yes' : 'NO']),
+    head: ['bar', 'value', 'goal', 'holds', 'missed by'],
+    rows: bars.map(({ name, value, goal, holds, missedBy }) => [
+      ...[name, String(value), goal, holds ? 'yes' : 'NO'],
+      missedBy === 0 ? '' : String(missedBy ?? '-'),
+    ]),
   };
 }
 
@@ -166,6 +153,12 @@ export function suiteTables(report: Report): { suite: string; tables: Table[] }[
   if (shapes !== undefined) all.push({ suite: 'shapes', tables: shapes.drafters.flatMap(shapesTables) });
   if (study !== undefined) all.push({ suite: 'study', tables: [studyTable(study)] });
   if (ops !== undefined) all.push({ suite: 'ops', tables: ['notAvailable' in ops ? notAvailable('Kernels', ops) : opsTable(ops)] }); // prettier-ignore
-  if (peers !== undefined) all.push({ suite: 'peers', tables: ['notAvailable' in peers ? notAvailable('Peers', peers) : peersTable(peers)] }); // prettier-ignore
+  if (peers !== undefined) all.push({ suite: 'peers', tables: 'notAvailable' in peers ? [notAvailable('Peers', peers)] : peersTables(peers) }); // prettier-ignore
   return all;
+}
+
+/** What docs/performance.md shows of a report: all tables, and the bars beside a peer. */
+export function shownTables(report: Report): Table[] {
+  const tables = suiteTables(report).flatMap((suite) => suite.tables);
+  return report.suites.peers === undefined ? tables : [...tables, barTable(report.bars)];
 }

@@ -27,9 +27,10 @@ function describe(info: {
   backends: BackendStatus[];
   cpuFeatures: string[];
 }): string {
+  const width = Math.max(...info.backends.map(({ device }) => device.length)) + 1;
   const devices = info.backends.map(({ device, selected, reason }) => {
     const state = reason === null ? 'available' : `not available: ${reason.message} (${reason.code})`;
-    return `  ${device.padEnd(12)} ${state}${selected ? ', taken by auto' : ''}`;
+    return `  ${device.padEnd(width)} ${state}${selected ? ', taken by auto' : ''}`;
   });
   return (
     `redrafter ${info.version}\n` +

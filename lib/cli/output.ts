@@ -1,3 +1,5 @@
+import { isatty } from 'node:tty';
+
 import pc from 'picocolors';
 
 import { fromThrown, RedrafterError } from '../errors.js';
@@ -9,8 +11,8 @@ const { FORCE_COLOR = '', NO_COLOR = '', TERM } = process.env;
 
 /** Colours for standard output: on a terminal that has them, or with FORCE_COLOR; never with NO_COLOR. */
 export const paint = pc.createColors(
-  // Always a boolean: given undefined, the library decides by itself, and colours what is piped wherever CI is set.
-  NO_COLOR === '' && (!['', '0'].includes(FORCE_COLOR) || (process.stdout.isTTY === true && TERM !== 'dumb')),
+  // Not left to the library, which also colours what is piped where CI is set.
+  NO_COLOR === '' && (!['', '0'].includes(FORCE_COLOR) || (isatty(1) && TERM !== 'dumb')),
 );
 
 /** Prints an error in the form that scripts depend on, and what to do about it on a line of its own. */

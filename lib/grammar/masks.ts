@@ -29,45 +29,89 @@ export function hasBit(mask: Int32Array, id: number): boolean {
   return (((mask[id >>> 5] ?? 0) >>> (id & 31)) & 1) === 1;
 }
 
+const hashes = new WeakMap<Int32Array, number>();
+
+function hashOf(mask: Int32Array): number {
+  let hash = hashes.get(mask);
+  if (hash === undefined) {
+    hash = 0;
+    for (const word of mask) hash = (Math.imul(hash, 0x01000193) ^ word) | 0;
+    hashes.set(mask, hash);
+  }
+  return hash;
+}
+
 /** Masks, each once. */
 class MaskTable {
   readonly masks: Int32Array[] = [];
   private readonly byHash = new Map<number, number[]>();
 
   add(mask: Int32Array): number {
-    let hash = 0;
-    for (const word of mask) hash = (Math.imul(hash, 0x01000193) ^ word) | 0;
+    const hash = hashOf(mask);
     const same = this.byHash.get(hash) ?? [];
-    const known = same.find((index) => this.masks[index]?.every((word, i) => word === mask[i]) === true);
+    const isKnown = (index: number): boolean => {
+      const other = this.masks[index];
+      return other === mask || other?.every((word, i) => word === mask[i]) === true;
+    };
+    const known = same.find(isKnown);
     if (known !== undefined) return known;
     this.byHash.set(hash, [...same, this.masks.length]);
     return this.masks.push(mask) - 1;
   }
 }
 
-/** Walks a tree depth first, and leaves the matcher as it was. Nodes come after their parents, the root first. */
-async function maskTree(
-  matcher: Matcher,
-  tokens: Int32Array,
-  parents: Int32Array,
-  table: MaskTable,
-): Promise<number[]> {
+/** What a matcher has said of a text, and of those that go on from there: a round asks for most of it more than once. */
+interface Said {
+  position?: Position;
+  readonly next: Map<number, Said>;
+}
+
+/** Of the text that each matcher holds between questions. */
+const said = new WeakMap<Matcher, Said>();
+
+function after(text: Said, id: number): Said {
+  let found = text.next.get(id);
+  if (found === undefined) text.next.set(id, (found = { next: new Map() }));
+  return found;
+}
+
+interface Tree {
+  tokens: Int32Array;
+  /** Nodes come after their parents, the root first. */
+  parents: Int32Array;
+  /** Masks of nodes before this one are not. */
+  wanted: number;
+}
+
+/** Walks a tree depth first, and leaves the matcher as it was. */
+async function maskTree(matcher: Matcher, { tokens, parents, wanted }: Tree, table: MaskTable): Promise<number[]> {
   const found = Array.from(tokens, () => NO_MASK);
   const children = Array.from(tokens, (): number[] => []);
   parents.forEach((parent, node) => children[parent]?.push(node));
-  const visit = async (node: number): Promise<void> => {
-    const { mask, ends } = await matcher.position();
-    found[node] = ends ? ENDS : table.add(mask);
+  const visit = async (node: number, text: Said): Promise<void> => {
+    const { mask, ends } = (text.position ??= await matcher.position());
+    if (node >= wanted) found[node] = ends ? ENDS : table.add(mask);
     for (const child of children[node] ?? []) {
       const token = tokens[child] ?? -1;
       if (ends || !hasBit(mask, token) || matcher.isEnding(token)) continue; // nothing leads there, or on from there
       matcher.accept(token);
-      await visit(child);
+      await visit(child, after(text, token));
       matcher.back();
     }
   };
-  await visit(0);
+  await visit(0, said.get(matcher) ?? { next: new Map() });
   return found;
+}
+
+/** Adds what was generated since to the text that a matcher holds. */
+function acceptAll(matcher: Matcher, ids: Int32Array): void {
+  let text = said.get(matcher) ?? { next: new Map() };
+  for (const id of ids) {
+    if (matcher.isEnding(id)) continue;
+    matcher.accept(id);
+    text = after(text, id);
+  }
+  said.set(matcher, text);
 }
 
 /** The answer to a question. */
@@ -80,15 +124,15 @@ export async function answerTo(question: Int32Array, matchers: ReadonlyMap<numbe
   const head: number[] = [number, 0];
   for (let tree = 0; tree < trees; tree++) {
     const matcher = matchers.get(next());
-    const [accepted, nodes] = [next(), next()];
+    const [accepted, nodes, wanted] = [next(), next(), next()];
     const ids = list(accepted);
     const [tokens, parents] = [list(nodes), list(nodes)];
     if (matcher === undefined) {
       head.push(0, ...Array.from(tokens, () => NO_MASK));
       continue;
     }
-    for (const id of ids) if (!matcher.isEnding(id)) matcher.accept(id);
-    head.push(1, ...(await maskTree(matcher, tokens, parents, table)));
+    acceptAll(matcher, ids);
+    head.push(1, ...(await maskTree(matcher, { tokens, parents, wanted }, table)));
   }
   head[1] = table.masks.length;
   const words = table.masks[0]?.length ?? 0;

@@ -39,7 +39,7 @@ export function finishOf(reason: FinishReason): 'stop' | 'length' {
 
 /** The objects of one answer, whole or in parts. */
 export class Answer {
-  private readonly head: { id: string; object: string; created: number; model: string; system_fingerprint: string };
+  private readonly head: object;
   /** By choice: each goes through its own tokens. */
   private readonly logprobs: LogprobWriter[];
 
@@ -54,6 +54,7 @@ export class Answer {
       created: Math.floor(Date.now() / 1000),
       model: model.name,
       system_fingerprint: model.fingerprint,
+      ...(job.serviceTier === undefined ? {} : { service_tier: job.serviceTier }),
     };
     this.logprobs = Array.from({ length: job.n }, () => new LogprobWriter(model.tokenizer, job.ids.at(-1)));
   }

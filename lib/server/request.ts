@@ -19,6 +19,8 @@ export interface Job {
   stream: boolean;
   includeUsage: boolean;
   returnTokenIds: boolean;
+  /** How it is served, where the request says anything about that. */
+  serviceTier: ServiceTier | undefined;
   /** With whom it shares prefixes: the option of a session. */
   prefixes: SessionOptions;
 }
@@ -135,6 +137,7 @@ function parseShared(
     const given = fields.raw('stream_options');
     includeUsage = nested('stream_options', given, ['include_usage', 'include_obfuscation']).boolean('include_usage');
   }
+  const serviceTier = tierOf(fields);
   const stop = fields.raw('stop') as NonNullable<GenerateOptions['stop']>;
   const options: GenerateOptions = {
     maxTokens,
@@ -150,7 +153,7 @@ function parseShared(
     ...(fields.has('stop') ? { stop } : {}),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...shape,
-    ...turnOf(fields),
+    ...(serviceTier === undefined ? {} : { priority: PRIORITIES[serviceTier] }),
     ...extension(fields.raw('redrafter')),
   };
   // The rest of the checks is the library's, done now so that a wrong request need not wait for its turn.
@@ -162,6 +165,7 @@ function parseShared(
     stream,
     includeUsage,
     returnTokenIds: fields.boolean('return_token_ids'),
+    serviceTier,
     prefixes: prefixesOf(fields, prefixSharing),
   };
 }
@@ -210,16 +214,24 @@ function nested(key: string, value: unknown, known: readonly string[]): BodyFiel
   return new BodyFields(value, known);
 }
 
-/** Priorities of OpenAI's service tiers; `auto` and `scale` are what they are where nobody pays for more. */
-const TIERS: Readonly<Record<string, number>> = { auto: 0, default: 0, scale: 0, flex: -5, priority: 5 };
+type ServiceTier = 'default' | 'flex' | 'priority';
 
-function turnOf(fields: BodyFields): GenerateOptions {
+const PRIORITIES: Readonly<Record<ServiceTier, number>> = { default: 0, flex: -5, priority: 5 };
+
+/** What OpenAI's service tiers become: where nobody pays for more, `auto` and `scale` are the default. */
+const TIERS: Readonly<Record<string, ServiceTier>> = {
+  auto: 'default',
+  default: 'default',
+  scale: 'default',
+  flex: 'flex',
+  priority: 'priority',
+};
+
+function tierOf(fields: BodyFields): ServiceTier | undefined {
   const tier = fields.string('service_tier');
-  if (tier === undefined) return {};
-  if (!Object.hasOwn(TIERS, tier)) {
-    throw badField('service_tier', `service_tier must be ${Object.keys(TIERS).join(', ')}, got ${describe(tier)}`);
-  }
-  return { priority: TIERS[tier] ?? 0 };
+  if (tier === undefined) return undefined;
+  if (Object.hasOwn(TIERS, tier)) return TIERS[tier];
+  throw badField('service_tier', `service_tier must be ${Object.keys(TIERS).join(', ')}, got ${describe(tier)}`);
 }
 
 /** The field `redrafter`: how to draft, which changes the speed and not the output, and when to come and to end. */

@@ -161,11 +161,16 @@ void EngineThread::add_control(Lane& lane, const Command& command, int64_t kept)
 void EngineThread::take_control_room(Request& request) {
   Lane& lane = request.lane;
   if (lane.control == nullptr) return;
-  if (most_nodes(lane) > 1 && !lane.control->undrafted().empty()) round_->draft_masks().reserve();
+  if (most_nodes(lane) > 1 && !lane.control->undrafted().empty()) round_->draft_masks().reserve_lanes();
   const int64_t tokens = slides(request) ? request.most_tokens : lane.max_tokens;
   lane.control_room = std::make_unique<ControlBatch::Room>(
       round_->control(), ControlBatch::Need{lane.control->most_entries(tokens, model_->config().vocab),
                                             lane.logprobs < 0 ? 0 : most_nodes(lane)});
+}
+
+void EngineThread::take_mask_room(const Lane& lane) {
+  round_->masks().reserve();
+  if (most_nodes(lane) > 1) round_->draft_masks().reserve_beams();
 }
 
 // Of the largest tree that the request may get in any round, the root included.

@@ -203,7 +203,7 @@ void EngineThread::admit(size_t index) {
   request->stats.queued_ms = ms_since(request->submitted);
   try {
     take_control_room(*request);
-    if (request->lane.grammar != nullptr) round_->masks().reserve();
+    if (request->lane.grammar != nullptr) take_mask_room(request->lane);
   } catch (const Error& error) {
     ++admission_changes_;
     return fail_request(*request, error.code(), error.what());

@@ -121,6 +121,7 @@ class EngineThread {
   void check_control(const GenerateOptions& options) const;
   void add_control(Lane& lane, const Command& command, int64_t kept) const;
   void take_control_room(Request& request);
+  void take_mask_room(const Lane& lane);
   std::unique_ptr<Request> make_request(Command& command, Session& target) const;
   static int64_t most_nodes(const Lane& lane);
   static int64_t slots_wanted(const Lane& lane, int64_t held);

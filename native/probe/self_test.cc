@@ -87,24 +87,50 @@ struct Top {
   Floats logit, log_sum_exp;
 };
 
-Top top_of(Side& side, const Floats& z, const Matrix& head, int64_t rows, int64_t top) {
+// Which target ids each row may choose, and which target id each head row is.
+struct Masks {
+  int64_t words_each;
+  std::vector<uint32_t> words;
+  std::vector<int32_t> index, id_map;
+
+  Masks(int64_t rows, int64_t vocab) : words_each(mask_words(vocab)) {
+    words.assign(static_cast<size_t>(words_each), 0xAAAAAAAAu);
+    words.insert(words.end(), words.size(), 0x08040201u);
+    for (int32_t row = 0; row < rows; ++row) index.push_back(1 - row % 3);  // the last one may choose all
+    for (auto id = static_cast<int32_t>(vocab); id > 0; --id) id_map.push_back(id - 1);
+  }
+  bool allows(int64_t row, int32_t head_row) const {
+    const int32_t mask = index[static_cast<size_t>(row)], id = id_map[static_cast<size_t>(head_row)];
+    return mask < 0 || (words[static_cast<size_t>(mask * words_each + id / 32)] >> (id % 32) & 1) != 0;
+  }
+};
+
+Top top_of(Side& side, const Floats& z, const Matrix& head, int64_t top, const Masks* masks) {
+  const int64_t rows = static_cast<int64_t>(z.size()) / head.cols;
   int32_t* token = side.out<int32_t>(rows * top);
   float *logit = side.out<float>(rows * top), *sum = side.out<float>(rows);
   float* scratch = side.out<float>(rows * head_top_scratch(head.rows));
-  side.backend().head_top({side.put(z), head, rows, top, token, logit, sum, scratch}, side.stream());
+  HeadTopParams p{side.put(z), head, rows, top, token, logit, sum, scratch};
+  if (masks != nullptr) {
+    p.mask = side.put(masks->words), p.mask_index = side.put(masks->index);
+    p.mask_words = masks->words_each, p.id_map = side.put(masks->id_map);
+  }
+  side.backend().head_top(p, side.stream());
   return {side.get("head_top", token, rows * top), side.get("head_top", logit, rows * top),
           side.get("head_top", sum, rows)};
 }
 
 // Logits that are closer to each other than their bounds may change places.
-void test_head(Side& device, Side& cpu, DType dtype) {
+void test_head(Side& device, Side& cpu, DType dtype, bool masked) {
   constexpr int64_t kRows = 3, kTop = 8, kVocab = 300, kTerms = 64;
+  const Masks some(kRows, kVocab);
+  const Masks* masks = masked ? &some : nullptr;
   const Floats weights = numbers(5, kVocab * kTerms, dtype), z = numbers(6, kRows * kTerms, dtype);
   const Matrix head = cpu.matrix(weights, kVocab, dtype);
   const Floats logits = product(cpu, head, cpu.put(z), kRows);
-  const Top expected = top_of(cpu, z, head, kRows, kTop);
-  const Top found = top_of(device, z, device.matrix(weights, kVocab, dtype), kRows, kTop);
-  const std::string name = named("head_top", dtype, kRows);
+  const Top expected = top_of(cpu, z, head, kTop, masks);
+  const Top found = top_of(device, z, device.matrix(weights, kVocab, dtype), kTop, masks);
+  const std::string name = named(masked ? "masked head_top" : "head_top", dtype, kRows);
   double largest = 0;
   for (int64_t i = 0; i < kRows * kTop; ++i) {
     const auto at = static_cast<size_t>(i);
@@ -113,6 +139,8 @@ void test_head(Side& device, Side& cpu, DType dtype) {
                           std::count(&found.token[at - at % kTop], &found.token[at], token) == 0,
                       "SELF_TEST_FAILED", name, ": id ", i, " is ", token);
     const double bound = product_bound(kTerms) * magnitude(z, i / kTop, weights, token, kTerms);
+    REDRAFTER_REQUIRE(!masked || some.allows(i / kTop, token), "SELF_TEST_FAILED", name, ": id ", i, " is ",
+                      token, ", which no bit allows");
     largest = std::max(largest, bound);
     expect_near(name + " (its logits)", i, double{found.logit[at]},
                 double{logits[static_cast<size_t>(i / kTop * kVocab + token)]}, bound);
@@ -127,12 +155,18 @@ void test_head(Side& device, Side& cpu, DType dtype) {
 }
 
 std::vector<int32_t> sampled(Side& side, const Floats& logits, const std::vector<SampleSpec>& specs,
-                             const std::vector<int32_t>& positions, int64_t vocab) {
+                             const std::vector<int32_t>& positions, int64_t vocab, const Masks* masks) {
   const auto rows = static_cast<int64_t>(specs.size());
   int32_t* token = side.out<int32_t>(rows);
-  side.backend().sample({side.put(logits), side.put(specs), side.put(positions), token,
-                         side.out<uint8_t>(sample_scratch(vocab)), rows, vocab},
-                        side.stream());
+  SampleParams p{side.put(logits),
+                 side.put(specs),
+                 side.put(positions),
+                 token,
+                 side.out<uint8_t>(sample_scratch(vocab)),
+                 rows,
+                 vocab};
+  if (masks != nullptr) p.mask = side.put(masks->words), p.mask_index = side.put(masks->index);
+  side.backend().sample(p, side.stream());
   return side.get("sample", token, rows);
 }
 
@@ -148,8 +182,11 @@ void test_sample(Side& device, Side& cpu) {
   Floats logits = numbers(7, kVocab * static_cast<int64_t>(specs.size()));
   for (float& logit : logits) logit *= 6.0f;
   logits[300] = logits[700] = 7.0f;
-  expect_equal("sample", sampled(device, logits, specs, positions, kVocab),
-               sampled(cpu, logits, specs, positions, kVocab));
+  expect_equal("sample", sampled(device, logits, specs, positions, kVocab, nullptr),
+               sampled(cpu, logits, specs, positions, kVocab, nullptr));
+  const Masks masks(static_cast<int64_t>(specs.size()), kVocab);
+  expect_equal("masked sample", sampled(device, logits, specs, positions, kVocab, &masks),
+               sampled(cpu, logits, specs, positions, kVocab, &masks));
 }
 
 // As rounds run: the host's numbers come and go by copies that nobody waits for, and what is between them is
@@ -196,7 +233,8 @@ Reason self_test(const Backend& backend) {
       Side device(backend), cpu(plain);
       test_matmul(device, cpu, dtype);
       test_attention(device, cpu, dtype);
-      test_head(device, cpu, dtype);
+      test_head(device, cpu, dtype, false);
+      test_head(device, cpu, dtype, true);
       test_graph(device, dtype);
       device.expect_clean();
     }

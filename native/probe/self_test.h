@@ -7,10 +7,10 @@
 namespace redrafter {
 
 // Runs packing, matrix products of few and of many rows, norms, attention over a draft tree and its
-// compaction, the draft head and sampling on `device`, single and as a graph, and compares with the plain
-// loops of the CPU: values within bounds that follow from the order of operations, ids and copies exactly,
-// and the bits of a row however many rows share a launch. Never throws: SELF_TEST_FAILED with the first
-// fault, TOO_LITTLE_MEMORY.
+// compaction, the draft head and sampling, with masks and without, on `device`, single and as a graph, and
+// compares with the plain loops of the CPU: values within bounds that follow from the order of operations,
+// ids and copies exactly, and the bits of a row however many rows share a launch. Never throws:
+// SELF_TEST_FAILED with the first fault, TOO_LITTLE_MEMORY.
 Reason self_test(const Backend& device);
 
 }  // namespace redrafter

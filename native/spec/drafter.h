@@ -1,8 +1,6 @@
 // What every drafting strategy provides. It can only change speed: whatever it proposes, the target decides.
 #pragma once
 
-#include <functional>
-
 #include "spec/tree.h"
 
 namespace redrafter {
@@ -14,12 +12,21 @@ struct DraftMask {
   int64_t mask_words = 0;
 };
 
-// The beams of some lanes before a step, in host memory.
+// The beams of some lanes before a step, in memory of the backend: kMaxBeamWidth at most.
 struct BeamsSoFar {
   int64_t first_lane, lanes, beams, step;
   const int32_t* tokens;  // [lanes, beams, columns], columns 0 .. step - 1, the root first
   int64_t columns;
   const int32_t* live;  // [lanes] beams that are none of the dead; null at step 1: one
+};
+
+// Masks that depend on what was drafted. The drafter asks before each step, and receives them where it needs
+// them: so they are made while the products of the step are computed.
+class BeamMasks {
+ public:
+  virtual ~BeamMasks() = default;
+  virtual void ask(const BeamsSoFar&) = 0;  // waits for the beams, from step 2 on
+  virtual DraftMask receive() = 0;          // by beam
 };
 
 // Lanes that draft together, all with the same shape. Pointers are memory of the backend.
@@ -33,10 +40,8 @@ struct Proposal {
   int64_t budget;          // nodes of a tree at most, its root included, 1 .. max_tree_nodes(width, length)
   float least;             // nodes whose log-probability, as the drafter has it, is below this are left out
   DraftMask mask = {};     // of each lane
-  int64_t first_lane = 0;  // of those that were asked for at once
-  // Where the backend's memory is the host's: called before each step for a mask of each beam, if there is
-  // one.
-  const std::function<DraftMask(const BeamsSoFar&)>* between = nullptr;
+  int64_t first_lane = 0;  // as BeamsSoFar is to have it
+  BeamMasks* beam_masks = nullptr;  // in the place of `mask`
 };
 
 class Drafter {

@@ -8,19 +8,12 @@
 namespace redrafter {
 
 MaskBatch::MaskBatch(const Backend& backend, int64_t rows, int64_t vocab, MaskExchange* exchange)
-    : backend_(backend), most_rows_(rows), words_(mask_words(vocab)), exchange_(exchange) {}
+    : exchange_(exchange), table_(backend, rows, 1 + rows, vocab) {}
 
 void MaskBatch::reserve() {
-  if (host_ != nullptr) return;
-  const auto bytes = static_cast<size_t>(most_rows_ + (1 + most_rows_) * words_) * sizeof(int32_t);
-  auto host = std::make_unique<HostBuffer>(backend_, bytes);
-  device_ = DeviceBuffer(backend_, bytes);
-  host_ = std::move(host);
-  std::fill_n(words(0), words_, 0);
-}
-
-int32_t* MaskBatch::words(int64_t mask) const {
-  return static_cast<int32_t*>(host_->data()) + most_rows_ + mask * words_;
+  if (table_.reserved()) return;
+  table_.reserve();
+  std::fill_n(table_.mask(0), table_.words(), 0);
 }
 
 void MaskBatch::clear() {
@@ -28,22 +21,22 @@ void MaskBatch::clear() {
   question_.clear();
 }
 
-void MaskBatch::add_lane(LaneGrammar& grammar, int64_t first, int64_t nodes, const int32_t* token,
-                         const int32_t* parent) {
-  REDRAFTER_CHECK(exchange_ != nullptr && host_ != nullptr);
+void MaskBatch::add_lane(LaneGrammar& grammar, int64_t first, std::vector<int32_t> token,
+                         std::vector<int32_t> parent, int64_t wanted) {
+  REDRAFTER_CHECK(exchange_ != nullptr && table_.reserved());
   lanes_.push_back({&grammar, first});
-  question_.push_back({grammar.matcher,
-                       std::exchange(grammar.unmatched, {}),
-                       {token, token + nodes},
-                       {parent, parent + nodes}});
+  question_.push_back({grammar.matcher, static_cast<int32_t>(wanted), std::exchange(grammar.unmatched, {}),
+                       std::move(token), std::move(parent)});
 }
 
 void MaskBatch::ask() { exchange_->ask(question_); }
 
 MaskAnswer MaskBatch::answer() {
   MaskAnswer answer = exchange_->wait();
-  if (answer.error.empty() &&
-      (static_cast<int64_t>(answer.words.size()) != answer.masks * words_ || answer.masks > most_rows_)) {
+  size_t nodes = 0;
+  for (const MaskTree& tree : question_) nodes += tree.token.size();
+  if (answer.error.empty() && (static_cast<int64_t>(answer.words.size()) != answer.masks * table_.words() ||
+                               answer.masks > static_cast<int64_t>(nodes))) {
     answer.error = "the thread that carries out grammars gave masks of another vocabulary";
   }
   if (!answer.error.empty()) {
@@ -60,7 +53,7 @@ MaskAnswer MaskBatch::answer() {
 
 void MaskBatch::receive(int64_t rows, Stream& stream) {
   const MaskAnswer found = answer();
-  auto* mask = static_cast<int32_t*>(host_->data());
+  int32_t* mask = table_.index();
   std::fill_n(mask, rows, kNoMask);
   for (size_t i = 0; i < lanes_.size(); ++i) {
     for (size_t node = 0; node < found.trees[i].mask.size(); ++node) {
@@ -70,24 +63,21 @@ void MaskBatch::receive(int64_t rows, Stream& stream) {
                                                                            : number + 1;
     }
   }
-  if (found.masks > 0) std::copy_n(found.words.begin(), found.masks * words_, words(1));
-  const auto bytes = static_cast<size_t>(most_rows_ + (1 + found.masks) * words_) * sizeof(int32_t);
-  backend_.upload_later(device_.as<void>(), host_->data(), bytes, stream);
+  std::copy(found.words.begin(), found.words.end(), table_.mask(1));
+  table_.upload(1 + found.masks, stream);
 }
 
-bool MaskBatch::ends(int64_t row) const {
-  return any() && static_cast<const int32_t*>(host_->data())[row] == 0;
-}
+bool MaskBatch::ends(int64_t row) const { return any() && table_.index()[row] == 0; }
 
 void MaskBatch::apply(SampleParams& params) const {
   if (!any()) return;
-  params.mask_index = device_.as<int32_t>();
-  params.mask = reinterpret_cast<const uint32_t*>(device_.as<int32_t>() + most_rows_);
+  params.mask_index = table_.sent_index();
+  params.mask = table_.sent_masks();
 }
 
 std::vector<bool> MaskBatch::complete(const std::vector<LaneGrammar*>& lanes) {
   clear();
-  for (LaneGrammar* grammar : lanes) add_lane(*grammar, 0, 1, &kRoot, &kNoParent);
+  for (LaneGrammar* grammar : lanes) add_root(*grammar, 0);
   ask();
   std::vector<bool> complete;
   for (const auto& tree : answer().trees) complete.push_back(tree.known && tree.mask[0] == kEnds);

@@ -2,15 +2,15 @@
 // memory only once a request has a grammar, and rounds without such a request neither wait nor launch more.
 #pragma once
 
-#include <memory>
 #include <vector>
 
 #include "ops/ops.h"
 #include "spec/mask_exchange.h"
+#include "spec/mask_table.h"
 
 namespace redrafter {
 
-// A tree of its root alone.
+// The first node of a tree.
 constexpr int32_t kRoot = 0, kNoParent = -1;
 
 // What a lane knows of its grammar.
@@ -23,7 +23,7 @@ struct LaneGrammar {
 
 class MaskBatch {
  public:
-  // `rows` of a round at most. Without an exchange no lane can have a grammar.
+  // `rows` that choose in a round at most. Without an exchange no lane can have a grammar.
   MaskBatch(const Backend& backend, int64_t rows, int64_t vocab, MaskExchange* exchange);
   MaskBatch(const MaskBatch&) = delete;
   MaskBatch& operator=(const MaskBatch&) = delete;
@@ -32,10 +32,13 @@ class MaskBatch {
   void reserve();
 
   void clear();
-  // A lane with a grammar, and its tree, whose first node is `first` of the rows that choose.
-  void add_lane(LaneGrammar& grammar, int64_t first, int64_t nodes, const int32_t* token,
-                const int32_t* parent);
+  // A lane with a grammar, and its tree, whose first node is `first` of the rows that choose. Masks are
+  // wanted of its nodes from `wanted` on.
+  void add_lane(LaneGrammar& grammar, int64_t first, std::vector<int32_t> token, std::vector<int32_t> parent,
+                int64_t wanted = 0);
+  void add_root(LaneGrammar& grammar, int64_t first) { add_lane(grammar, first, {kRoot}, {kNoParent}); }
   bool any() const { return !lanes_.empty(); }
+  int64_t lanes() const { return static_cast<int64_t>(lanes_.size()); }
   void ask();
   // Waits for the answer, with the trees in the order of their lanes. Lanes without one get their error.
   MaskAnswer answer();
@@ -51,18 +54,12 @@ class MaskBatch {
   std::vector<bool> complete(const std::vector<LaneGrammar*>& lanes);
 
  private:
-  int32_t* words(int64_t mask) const;
-
   struct Lane {
     LaneGrammar* grammar;
     int64_t first;
   };
-  const Backend& backend_;
-  const int64_t most_rows_, words_;
   MaskExchange* exchange_;
-  std::unique_ptr<HostBuffer>
-      host_;  // [rows] the mask of each; [1 + rows, words_] masks, the first one empty
-  DeviceBuffer device_;
+  MaskTable table_;  // the first mask is empty
   std::vector<Lane> lanes_;
   std::vector<MaskTree> question_;
 };

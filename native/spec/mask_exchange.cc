@@ -31,7 +31,7 @@ std::vector<int32_t> written(int32_t number, const std::vector<MaskTree>& trees)
   std::vector<int32_t> out{number, static_cast<int32_t>(trees.size())};
   for (const MaskTree& tree : trees) {
     out.insert(out.end(), {tree.matcher, static_cast<int32_t>(tree.accepted.size()),
-                           static_cast<int32_t>(tree.token.size())});
+                           static_cast<int32_t>(tree.token.size()), tree.wanted});
     for (const auto* list : {&tree.accepted, &tree.token, &tree.parent}) {
       out.insert(out.end(), list->begin(), list->end());
     }

@@ -2,13 +2,15 @@
 // The engine asks with the draft trees of a round and works on meanwhile; the host's thread, the provider,
 // waits in next() until it is asked, and brings its answer with the next call.
 //
-// To the provider, questions and answers are lists of 32-bit integers, as lib/grammar/protocol.ts has them
+// To the provider, questions and answers are lists of 32-bit integers, as lib/grammar/masks.ts reads them
 // too:
-//   question: number, trees; by tree: matcher, accepted, nodes, ids [accepted], token [nodes], parent [nodes]
+//   question: number, trees; by tree: matcher, accepted, nodes, wanted, ids [accepted], token [nodes],
+//             parent [nodes]
 //   answer:   number, masks; by tree, in the same order: known, mask [nodes]; words [masks, words of a mask]
 // `accepted` are ids that were generated since the matcher was asked for the last time. The first node stands
 // for the text up to and with them, and its token is not looked at; each further one for that of its parent
-// and its token. `mask` of a node is the number of one in the answer, or kNoMask or kEnds. `known` is 0 where
+// and its token, and comes behind it. `mask` of a node is the number of one in the answer, or kNoMask or
+// kEnds; masks of nodes before `wanted` are not in the answer, and theirs is kNoMask. `known` is 0 where
 // the provider has no such matcher, and 1 else.
 #pragma once
 
@@ -28,7 +30,7 @@ constexpr int32_t kEnds = -2;    // it is complete, and nothing but its end may 
 
 // A question about one lane.
 struct MaskTree {
-  int32_t matcher = 0;
+  int32_t matcher = 0, wanted = 0;
   std::vector<int32_t> accepted;
   std::vector<int32_t> token, parent;
 };

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
 #include "spec/round_batch.h"
+#include "spec/round_graphs.h"
 
 namespace redrafter {
 namespace {
@@ -71,6 +73,33 @@ class Times {
   std::vector<CostCurve::Point> points_;
 };
 
+// Work of several sizes, launched as rounds are: each size as a graph, where the backend has graphs. Launched
+// op by op, small models would take as long for many rows as for one, which is what launching takes.
+class Launches {
+ public:
+  Launches(const Backend& backend, Stream& stream) : backend_(backend), stream_(stream), graphs_(backend) {}
+  // Makes the graph of a size that comes for the first time, for which it does the work twice.
+  void prepare(int64_t size, const std::function<void()>& work) {
+    if (backend_.begin_capture == nullptr || !prepared_.insert(size).second) return;
+    for (int i = 0; i < 2; ++i) run(size, work);
+  }
+  // Waits for its end.
+  void run(int64_t size, const std::function<void()>& work) {
+    if (backend_.begin_capture != nullptr) {
+      graphs_.run({size}, stream_, work);
+    } else {
+      work();
+    }
+    backend_.wait(stream_);
+  }
+
+ private:
+  const Backend& backend_;
+  Stream& stream_;
+  RoundGraphs graphs_;
+  std::set<int64_t> prepared_;
+};
+
 // Rows of one sequence, each of which sees those before it and gets logits.
 class Passes {
  public:
@@ -80,9 +109,20 @@ class Passes {
         stream_(stream),
         most_(std::min({model.limits().rows, model.limits().positions, cache.free_blocks() * kBlockTokens})),
         batch_({most_, 1, most_ / kBlockTokens + 1}, model.backend()),
-        kv_(cache) {}
+        kv_(cache),
+        launches_(model.backend(), stream) {}
   int64_t most() const { return most_; }
+  void prepare(int64_t rows) {
+    fill(rows);
+    launches_.prepare(rows, [&] { work(rows); });
+  }
   void run(int64_t rows) {
+    fill(rows);
+    launches_.run(rows, [&] { work(rows); });
+  }
+
+ private:
+  void fill(int64_t rows) {
     kv_.reserve(rows);
     batch_.clear();
     batch_.add_lane(0, 0, 0, kv_.blocks());
@@ -91,18 +131,19 @@ class Passes {
       batch_.add_output({});
     }
     batch_.end_lane();
+  }
+  void work(int64_t rows) {
     batch_.upload(stream_);
     model_.forward(batch_.batch(), cache_.layers(), batch_.device().output, rows, stream_);
-    model_.backend().wait(stream_);
   }
 
- private:
   Model& model_;
   KvCache& cache_;
   Stream& stream_;
   int64_t most_;
   RoundBatch batch_;
   KvSequence kv_;
+  Launches launches_;
 };
 
 // Chains, so that all steps of a draft extend equally many beams.
@@ -110,38 +151,43 @@ class Drafts {
  public:
   static constexpr int64_t kSteps = 2;
   Drafts(Model& model, Drafter& drafter, Stream& stream)
-      : backend_(model.backend()),
-        drafter_(drafter),
-        stream_(stream),
-        hidden_(backend_, static_cast<size_t>(model.config().hidden) * sizeof(float)),
-        row_(backend_, kLaneBytes),
-        root_(backend_, kLaneBytes),
-        nodes_(backend_, kLaneBytes),
-        token_(backend_, kTreeBytes),
-        parent_(backend_, kTreeBytes),
-        depth_(backend_, kTreeBytes) {
+      : drafter_(drafter),
+        hidden_(model.backend(), static_cast<size_t>(model.config().hidden) * sizeof(float)),
+        row_(model.backend(), kLaneBytes),
+        root_(model.backend(), kLaneBytes),
+        nodes_(model.backend(), kLaneBytes),
+        token_(model.backend(), kTreeBytes),
+        parent_(model.backend(), kTreeBytes),
+        depth_(model.backend(), kTreeBytes),
+        launches_(model.backend(), stream) {
+    const Backend& backend = model.backend();
     const std::vector<float> zeros(
         std::max<size_t>(kMaxBeamWidth, static_cast<size_t>(model.config().hidden)));
-    backend_.upload(hidden_.as<void>(), zeros.data(), hidden_.bytes(), stream_);
-    backend_.upload(row_.as<void>(), zeros.data(), row_.bytes(), stream_);
-    backend_.upload(root_.as<void>(), zeros.data(), root_.bytes(), stream_);
-    backend_.wait(stream_);
+    backend.upload(hidden_.as<void>(), zeros.data(), hidden_.bytes(), stream);
+    backend.upload(row_.as<void>(), zeros.data(), row_.bytes(), stream);
+    backend.upload(root_.as<void>(), zeros.data(), root_.bytes(), stream);
+    backend.wait(stream);
+  }
+  void prepare(int64_t beams) {
+    launches_.prepare(beams, [&] { work(beams); });
   }
   void run(int64_t beams) {
+    launches_.run(beams, [&] { work(beams); });
+  }
+
+ private:
+  void work(int64_t beams) {
     drafter_.propose(
         {hidden_.as<float>(), row_.as<int32_t>(), root_.as<int32_t>(), beams, 1, kSteps,
          max_tree_nodes(1, kSteps), -std::numeric_limits<float>::infinity()},
         {token_.as<int32_t>(), parent_.as<int32_t>(), depth_.as<int32_t>(), nodes_.as<int32_t>()});
-    backend_.wait(stream_);
   }
 
- private:
   static constexpr size_t kLaneBytes = kMaxBeamWidth * sizeof(int32_t);
   static constexpr size_t kTreeBytes = kLaneBytes * static_cast<size_t>(max_tree_nodes(1, kSteps));
-  const Backend& backend_;
   Drafter& drafter_;
-  Stream& stream_;
   DeviceBuffer hidden_, row_, root_, nodes_, token_, parent_, depth_;
+  Launches launches_;
 };
 
 }  // namespace
@@ -153,14 +199,18 @@ RoundCosts measure_costs(Model& model, KvCache& cache, Drafter& drafter, Stream&
   Passes passes(model, cache, stream);
   Drafts drafts(model, drafter, stream);
   Times rows(kRows, passes.most()), beams(kBeams, kMaxBeamWidth);
-  const auto time = [&](const auto& run) {
+  double prepared_ms = 0.0;  // spent on making graphs, which the limits do not count
+  const auto time = [&](auto& runs, int64_t size) {
     REDRAFTER_REQUIRE(keep_going(), "ERR_ABORTED", "loading was aborted");
+    const auto ready = Clock::now();
+    runs.prepare(size);
+    prepared_ms += ms_since(ready);
     const auto begin = Clock::now();
-    run();
+    runs.run(size);
     return ms_since(begin);
   };
   const auto start = Clock::now();
-  const auto pass = [&](size_t i) { return time([&] { passes.run(rows.size(i)); }); };
+  const auto pass = [&](size_t i) { return time(passes, rows.size(i)); };
   pass(0);  // the first finds nothing in caches
   rows.add(0, pass(0));
   const double limit = std::min(limit_ms, std::max(kAlwaysMs, kPasses * rows.expected_ms(0)));
@@ -169,10 +219,10 @@ RoundCosts measure_costs(Model& model, KvCache& cache, Drafter& drafter, Stream&
     for (size_t i = 0; i < rows.sizes(); ++i) {
       const bool enough = rows.known() >= kAtLeast && beams.known() >= kAtLeast;
       const double most = run < kFewRuns && rows.size(i) <= kFewRows ? limit_ms : limit;
-      if (enough && ms_since(start) + rows.expected_ms(i) > most) continue;
+      if (enough && ms_since(start) - prepared_ms + rows.expected_ms(i) > most) continue;
       rows.add(i, pass(i));
       const size_t next = drafted++ % beams.sizes();
-      beams.add(next, time([&] { drafts.run(beams.size(next)); }));
+      beams.add(next, time(drafts, beams.size(next)));
     }
   }
   return RoundCosts(rows.curve(1.0), beams.curve(Drafts::kSteps));

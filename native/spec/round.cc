@@ -43,7 +43,7 @@ Round::Round(Model& model, KvCache& cache, Drafter* drafter, Stream& stream, Mas
       hidden_(model.backend(), model.limits().rows, model.config().hidden),
       control_(model.backend(), model.limits().rows),
       masks_(model.backend(), model.limits().rows, model.config().vocab, exchange),
-      draft_masks_(model.backend(), model.limits().rows, model.config().vocab),
+      draft_masks_(model.backend(), model.limits().rows, model.config().vocab, masks_, stream),
       host_results_(model.backend(), results_capacity(model)),
       logprobs_(model.backend(), model.limits().rows, model.config().vocab),
       graphs_(model.backend()) {
@@ -201,12 +201,9 @@ void Round::draft() {
   const RoundBatch::Arrays& b = batch_.device();
   for (const Group& g : groups_) {
     if (g.width == 0) continue;
-    const std::function<DraftMask(const BeamsSoFar&)> between = [this, &g](const BeamsSoFar& beams) {
-      return mask_beams(g, beams);
-    };
     drafter_->propose({hidden_.data(), b.hidden_row + g.first, b.root + g.first, g.lanes, g.width, g.length,
-                       g.nodes, -std::numeric_limits<float>::infinity(), draft_masks_.from(g.first), 0,
-                       model_.backend().host_memory ? &between : nullptr},
+                       g.nodes, -std::numeric_limits<float>::infinity(), draft_masks_.from(g.first), g.first,
+                       draft_masks_.has_grammar(g.first, g.lanes) ? &draft_masks_ : nullptr},
                       {device_.tree_token + g.first_node, device_.tree_parent + g.first_node,
                        device_.tree_depth + g.first_node, device_results_.nodes + g.first});
   }
@@ -498,9 +495,14 @@ void Round::launch(Part part) {
 }
 
 // Masks are made while the forward pass runs, from trees that the host has to know before. So there are three
-// launches, and the host waits for the first of them, too.
+// launches, and the host waits for the first of them, too. Where a lane that drafts has a grammar, that one
+// is launched op by op, as the host has its part in each step.
 void Round::launch_masked(const std::function<void()>& meanwhile) {
-  launch(Part::kDrafts);
+  if (draft_masks_.has_grammar(0, drafting_)) {
+    work(Part::kDrafts);
+  } else {
+    launch(Part::kDrafts);
+  }
   ask_masks();
   launch(Part::kForward);
   run_meanwhile(meanwhile);

@@ -150,7 +150,6 @@ class Round {
   void launch(Part part);
   bool has_masks() const;
   void ask_masks();
-  DraftMask mask_beams(const Group& group, const BeamsSoFar& beams);
   void draft();
   void place_trees();
   void forward();

@@ -32,11 +32,12 @@ void Round::ask_masks() {
     while (group != groups_.end() && i >= group->first + group->lanes) ++group;
     if (lane == nullptr || lane->grammar == nullptr) continue;
     if (i < drafting_) {
-      const int64_t first = group->first_node + (i - group->first) * group->nodes;
-      masks_.add_lane(*lane->grammar, batch_.first_output(i), results_.nodes[i],
-                      &token[static_cast<size_t>(first)], &parent[static_cast<size_t>(first)]);
+      const auto first = token.begin() + group->first_node + (i - group->first) * group->nodes;
+      const auto from = parent.begin() + (first - token.begin());
+      masks_.add_lane(*lane->grammar, batch_.first_output(i), {first, first + results_.nodes[i]},
+                      {from, from + results_.nodes[i]});
     } else {
-      masks_.add_lane(*lane->grammar, batch_.first_output(i), 1, &kRoot, &kNoParent);
+      masks_.add_root(*lane->grammar, batch_.first_output(i));
     }
   }
   masks_.ask();
@@ -47,48 +48,13 @@ void Round::fill_draft_masks() {
   draft_masks_.clear();
   for (int64_t i = 0; i < drafting_; ++i) {
     const Lane* lane = order_[static_cast<size_t>(i)];
-    draft_masks_.add_lane(lane == nullptr ? nullptr : lane->control.get());
-  }
-  draft_masks_.upload(stream_);
-}
-
-// What the grammars of lanes allow behind each of their beams, as far as there are any. Behind the end of a
-// text nothing is chosen, so anything may be drafted there, and the beams stay as long as the others.
-DraftMask Round::mask_beams(const Group& group, const BeamsSoFar& b) {
-  masks_.clear();
-  std::vector<std::vector<int64_t>> leaves;  // by lane that is asked for: nodes of its beams
-  std::vector<int64_t> first_row;
-  for (int64_t i = 0; i < b.lanes; ++i) {
-    const Lane* lane = order_[static_cast<size_t>(group.first + b.first_lane + i)];
-    if (lane == nullptr || lane->grammar == nullptr || !lane->grammar->error.empty()) continue;
-    std::vector<int32_t> token{kRoot}, parent{kNoParent};
-    leaves.emplace_back();
-    first_row.push_back(i * b.beams);
-    for (int64_t beam = 0; beam < (b.live == nullptr ? 1 : b.live[i]); ++beam) {
-      int32_t node = 0;
-      for (int64_t column = 1; column < b.step; ++column) {
-        token.push_back(b.tokens[(i * b.beams + beam) * b.columns + column]);
-        parent.push_back(node);
-        node = static_cast<int32_t>(token.size()) - 1;
-      }
-      leaves.back().push_back(node);
-    }
-    masks_.add_lane(*lane->grammar, 0, static_cast<int64_t>(token.size()), token.data(), parent.data());
-  }
-  if (!masks_.any()) return {};
-  masks_.ask();
-  const MaskAnswer found = masks_.answer();
-  const int64_t words = mask_words(model_.config().vocab);
-  draft_masks_.begin_beams(group.first + b.first_lane, b.lanes, b.beams);
-  for (size_t i = 0; i < leaves.size(); ++i) {
-    for (size_t beam = 0; found.trees[i].known && beam < leaves[i].size(); ++beam) {
-      const int32_t mask = found.trees[i].mask[static_cast<size_t>(leaves[i][beam])];
-      if (mask >= 0)
-        draft_masks_.allow(first_row[i] + static_cast<int64_t>(beam),
-                           &found.words[static_cast<size_t>(mask * words)]);
+    if (lane == nullptr) {
+      draft_masks_.add_lane(nullptr, nullptr);
+    } else {
+      draft_masks_.add_lane(lane->control.get(), lane->grammar.get());
     }
   }
-  return draft_masks_.beams();
+  draft_masks_.upload();
 }
 
 // A text that was cut may be complete just there: then the cut has no part in it.

@@ -119,7 +119,7 @@ struct Hasty : Kernels {
 
 // Launches of the op, or of graphs, until the one that fails, or captures until the one that a norm fails in;
 // of the others there is no end.
-std::atomic<int64_t> norms_left, exports_left, graphs_left, captures_left;
+std::atomic<int64_t> norms_left, heads_left, exports_left, graphs_left, captures_left;
 
 void count_down(std::atomic<int64_t>& left, Stream& stream) {
   if (stream.error != nullptr || --left != 0) return;
@@ -161,6 +161,7 @@ struct Failing : Kernels {
     static const Backend failing = [] {
       Backend table = cuda_table();
       table.norm = fail_at<norm_cuda, norms_left>;
+      table.head_top = fail_at<head_top_cuda, heads_left>;
       table.kv_export = fail_at<kv_export_cuda, exports_left>;
       table.launch_graph = fail_graph;
       table.begin_capture = fail_capture;
@@ -177,6 +178,7 @@ const Backend& failing(std::string op) {
   static const Backend backend = throwing_backend<Failing>("failing");
   const int64_t n = number_of(op);
   std::atomic<int64_t>* left = op == "norm"            ? &norms_left
+                               : op == "head_top"      ? &heads_left
                                : op == "kv_export"     ? &exports_left
                                : op == "launch_graph"  ? &graphs_left
                                : op == "capture"       ? &captures_left
@@ -185,7 +187,7 @@ const Backend& failing(std::string op) {
                                : op == "open_stream"   ? &streams_left
                                                        : nullptr;
   REDRAFTER_REQUIRE(left != nullptr, "ERR_INVALID_ARGUMENT", "unknown fault ", op);
-  norms_left = exports_left = graphs_left = captures_left = INT64_MAX;
+  norms_left = heads_left = exports_left = graphs_left = captures_left = INT64_MAX;
   allocations_left = host_allocations_left = streams_left = INT64_MAX;
   *left = n;
   return backend;

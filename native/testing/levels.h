@@ -4,9 +4,9 @@
 //   cuda:late               it is done as late as CUDA may do it (make_late in simt/control.h)
 //   cuda:hasty-<n>          late, and the n-th wait for a stream does not wait
 //   cuda:planted-<fault>    with a wrong kernel (planted_ops.h)
-//   cuda:failing-<op>-<n>   late, and the n-th call of an op or function of the table fails: norm, kv_export,
-//                           launch_graph, capture (the first norm of that one), allocate, allocate_host,
-//                           open_stream
+//   cuda:failing-<op>-<n>   late, and the n-th call of an op or function of the table fails: norm, head_top,
+//                           kv_export, launch_graph, capture (the first norm of that one), allocate,
+//                           allocate_host, open_stream
 //   cpu:failing-<op>-<n>    the CPU, whose n-th allocate or allocate_host fails
 // n is counted from when the backend was asked for.
 #pragma once

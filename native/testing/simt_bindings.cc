@@ -103,6 +103,7 @@ void add_simt(Napi::Env env, Napi::Object exports) {
   simt["graphLaunches"] = counter<simt::graph_launches>(env);
   simt["graphCaptures"] = counter<simt::graph_captures>(env);
   simt["graphsAlive"] = counter<simt::graphs_alive>(env);
+  simt["mostAllocatedBytes"] = counter<simt::most_allocated_bytes>(env);
   simt["allocatedBytes"] = counter<simt::allocated_bytes>(env);
   simt["hostBytes"] = counter<simt::host_bytes>(env);
   simt["freedEarly"] = counter<simt::freed_early>(env);

@@ -1,19 +1,20 @@
-/** bench/peers without the peer: the GGUF that is written, read back by a reader of its own; what is refused; bars and merging. */
+/** bench/peers without the peer: the GGUF that is written, read back by a reader of its own; its blocks; sizes; what is refused. */
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { beforeAll, describe, expect, it } from 'vitest';
 
-import { type Bar, barsOf, casesTable, idsTable } from '../../bench/peers/bars.mjs';
 import { encode, floatsOf, fromF16, toBf16, toF16 } from '../../bench/peers/gguf/elements.mjs';
 import { writeGguf } from '../../bench/peers/gguf/file.mjs';
 import { convert, ggufName, ropeDivisors, sourceRow } from '../../bench/peers/gguf/model.mjs';
 import { preTokenizerName, tokenizerMetadata } from '../../bench/peers/gguf/tokenizer.mjs';
-import { firstDifference } from '../../bench/peers/ids.mjs';
-import { type Report, runPeers } from '../../bench/peers/index.mjs';
-import { merged } from '../../bench/peers/merge.mjs';
-import { median } from '../../bench/peers/trials.mjs';
+import { runPeers } from '../../bench/peers/index.mjs';
+import { chosenSize } from '../../bench/peers/sizes.mjs';
+import { Model } from '../../lib/index.js';
+import { quantiseRow, rowBytes } from '../../lib/quantize/groups.js';
+import { quantize } from '../../lib/quantize/quantize.js';
+import { widen } from '../../lib/widen/widen.js';
 import * as kit from '../kit/bf16.js';
 import { bundled } from '../kit/bundled.js';
 import { readTensors, temporaryDirectory, writeSafetensors, writeTinyLlama } from '../kit/checkpoint.js';
@@ -348,68 +349,80 @@ describe('a tokenizer', () => {
   });
 });
 
-const figures = (engine: string, way: string, rate: number, otherIds = 0) => ({
-  ...{ engine, way, tokensPerSecond: [rate], median: rate, min: rate, max: rate },
-  ...{ tokensPerStep: 1, memoryBytes: 1e6, otherIds },
+describe('the size', () => {
+  it('of the bundled model in each dtype is 1 GB or more by the least factor', async () => {
+    const chosen = async (dtype: 'bf16' | 'q8_0' | 'q4_0') => chosenSize(bundled, dtype, { weightsGb: 1 });
+    expect((await chosen('bf16')).factor).toBe(9);
+    expect((await chosen('q8_0')).factor).toBe(13);
+    for (const dtype of ['bf16', 'q8_0', 'q4_0'] as const) {
+      const { factor, weightBytes } = await chosen(dtype);
+      const { weightBytes: less } = await chosenSize(bundled, dtype, { weightsGb: 1, factor: factor - 1 });
+      expect(weightBytes).toBeGreaterThanOrEqual(1e9);
+      expect(less).toBeLessThan(1e9);
+    }
+    expect((await chosenSize(bundled, 'bf16', { weightsGb: 0 })).factor).toBe(1);
+    await expect(chosenSize(model, 'bf16', { weightsGb: 100 })).rejects.toThrow('64 times is the most');
+  });
+
+  it('is that of the files', async () => {
+    const wide = join(directory, 'wide');
+    const { bytes } = await widen(model, 3, wide);
+    const { weightBytes, parameters } = await chosenSize(model, 'f32', { weightsGb: 0, factor: 3 });
+    expect([weightBytes, parameters]).toEqual([bytes, bytes / 4]);
+    const out = join(directory, 'wide.gguf');
+    await convert(wide, out, { dtype: 'q8_0' });
+    const read = readGguf(out);
+    const size = (await chosenSize(model, 'q8_0', { weightsGb: 0, factor: 3 })).weightBytes;
+    expect(read.fileBytes - read.dataOffset).toBe(size);
+  });
 });
 
-function reportOf(change: Partial<Report>): Report {
-  return {
-    schema: 1,
-    date: '2026-01-01',
-    commit: 'abc',
-    versions: { redrafter: '0', nodeLlamaCpp: '0', llamaCpp: '0' },
-    machine: { cpu: 'x', cores: 2, memoryBytes: 1, node: 'v20', load: 0.5 },
-    device: 'cpu',
-    threads: 2,
-    model: { name: 'm', drafter: null, factor: 1, widened: false, parameters: 1 },
-    settings: { tokens: 1, idsTokens: 1, prompts: 1, turns: 1, prefillTokens: 512 },
-    engines: {},
-    tokenizer: { pre: 'same', texts: 1 },
-    missing: [],
-    cases: [],
-    ids: [],
-    bars: [],
-    ...change,
-  };
-}
+describe('quantised blocks', () => {
+  const edges = [0, -0, 1e-38, -1e-38, 6e-8, 127, -127, 0.5, -0.5, 1e4, -8, 8];
 
-describe('a report', () => {
-  const plain = { case: 'plain' as const, dtype: 'bf16' as const, rows: 1, ways: [figures('redrafter', 'plain', 10), figures('node-llama-cpp', 'plain', 8)] }; // prettier-ignore
-  const lookup = { case: 'lookup' as const, dtype: 'bf16' as const, rows: 1, ways: [figures('redrafter', 'drafting', 12), figures('node-llama-cpp', 'lookup', 16)] }; // prettier-ignore
-  const bar = (bars: Bar[], name: string) => bars.find((one) => one.name.startsWith(name));
-
-  it('compares the fastest way of each, case by case and over all of one sequence', () => {
-    const bars = barsOf(reportOf({ cases: [plain, lookup] }));
-    expect(bar(bars, 'bf16 plain')).toMatchObject({ value: 1.25, holds: true });
-    expect(bar(bars, 'bf16 lookup')).toMatchObject({ value: 0.75, goal: 'at least 1', holds: false });
-    expect(bar(bars, 'bf16, one sequence')).toMatchObject({ value: 0.75, holds: false });
-    expect(bar(bars, 'trials')).toMatchObject({ value: 0, holds: true });
+  it.each(['q8_0', 'q4_0'] as const)('%s: the bytes that quantising writes', (form) => {
+    const random = new Random(17);
+    for (let n = 0; n < 3000; n++) {
+      const scale = 2 ** ((n % 40) - 26);
+      const values = Float32Array.from({ length: 96 }, (_, i) => n % 5 === 0 ? (edges[(i * 7 + n) % edges.length] ?? 0) : random.normal() * scale); // prettier-ignore
+      const expected = new Uint8Array(rowBytes(form, 96));
+      expect(quantiseRow(values, form, expected, 0)).toBe(-1);
+      if (Buffer.compare(encode(form, values), expected) !== 0) throw new Error(`${form}, row ${n}: other bytes`);
+    }
   });
 
-  it('has no bar where one engine was not measured, and one where ids change', () => {
-    const alone = { ...plain, ways: plain.ways.slice(1) };
-    expect(barsOf(reportOf({ cases: [alone] }))).toEqual([]);
-    const unsteady = { ...plain, ways: [figures('redrafter', 'plain', 10, 1)] };
-    expect(barsOf(reportOf({ cases: [unsteady] }))).toMatchObject([{ value: 1, holds: false }]);
-  });
-
-  it('asks for equal ids only where the precision is the same', () => {
-    const parted = [{ prompt: 1, position: 9, redrafter: 3, peer: 4, redrafterMargin: 0.01, peerMargin: 0.02 }];
-    const ids = { prompts: 2, tokens: 64, same: 1, parted };
-    const both = [{ dtype: 'f32', exact: true, ...ids }, { dtype: 'bf16', exact: false, ...ids }]; // prettier-ignore
-    expect(barsOf(reportOf({ ids: both }))).toMatchObject([{ name: 'f32: prompts with the ids of the peer, of 2', value: 1, holds: false }]); // prettier-ignore
-    expect(idsTable({ ids: both })).toContain('0.0100');
-    expect(casesTable({ cases: [plain] }).split('\n')[1]).toContain('redrafter');
-    expect([firstDifference([1, 2], [1, 2]), firstDifference([1, 2], [1, 3]), firstDifference([1], [1, 3])]).toEqual([-1, 1, 1]); // prettier-ignore
-    expect([median([3, 1, 2]), median([4, 1, 2, 3])]).toEqual([2, 2.5]);
-  });
-
-  it('made in slices is one; another commit does not join', () => {
-    const again = { ...plain, ways: [figures('redrafter', 'plain', 11)] };
-    const all = merged(reportOf({ cases: [plain, lookup] }), reportOf({ cases: [again] }));
-    expect(all.cases).toEqual([lookup, again]);
-    expect(() => merged(reportOf({ commit: 'def' }), reportOf({}))).toThrow('another commit');
+  it.each(['q8_0', 'q4_0'] as const)('%s: the bits that loading makes of the same weights', async (form) => {
+    const decoded = async (from: string, dtype: 'auto' | 'q8_0' | 'q4_0') => {
+      const loaded = await Model.load(from, { device: 'cpu', dtype, threads: 1 });
+      const session = await loaded.createSession();
+      const { tokenIds, logprobs } = await session.generate([1, 2, 3, 4], { maxTokens: 40, ignoreEos: true, temperature: 0.8, seed: 3, logprobs: 5 }).result(); // prettier-ignore
+      await loaded.dispose();
+      return { tokenIds, logprobs };
+    };
+    const stored = join(directory, `stored-${form}`);
+    await quantize(model, form, stored);
+    const file = join(stored, 'model.safetensors');
+    const tensors = readTensors(model);
+    const bytes = readFileSync(file);
+    const begin = 8 + Number(bytes.readBigUInt64LE());
+    const header = JSON.parse(bytes.toString('utf8', 8, begin)) as Record<string, { data_offsets: [number, number]; shape: number[] }>; // prettier-ignore
+    let matrices = 0;
+    for (const [name, { data_offsets: at }] of Object.entries(header)) {
+      const { shape = [], fill } = tensors[name] ?? {};
+      if (shape.length < 2 || fill === undefined) continue;
+      const values = Float32Array.from({ length: shape.reduce((all, size) => all * size, 1) }, (_, i) => fill(i));
+      bytes.fill(0, begin + at[0], begin + at[1]);
+      bytes.set(encode(form, values), begin + at[0]);
+      matrices++;
+    }
+    writeFileSync(file, bytes);
+    expect(matrices).toBe(2 + 7 * SHAPE.layers);
+    const expected = await decoded(model, form);
+    expect(await decoded(stored, 'auto')).toEqual(expected);
+    const at = begin + (header['lm_head.weight']?.data_offsets[0] ?? 0) + 5;
+    bytes[at] = (bytes[at] ?? 0) ^ 0x40;
+    writeFileSync(file, bytes);
+    expect(await decoded(stored, 'auto')).not.toEqual(expected); // negative control
   });
 });
 
@@ -421,28 +434,20 @@ describe('the command', () => {
   it('explains itself', () => {
     const { status, stdout } = run('--help');
     expect(status).toBe(0);
-    for (const option of [
-      '--factor',
-      '--model',
-      '--drafter',
-      '--prompts',
-      '--threads',
-      '--dtypes',
-      '--only',
-      '--json',
-    ]) {
+    for (const option of ['--weights-gb', '--factor', '--quick', '--dtypes', '--only', '--json', '--html', '--merge']) {
       expect(stdout).toContain(option);
     }
   });
 
   it('refuses what it does not know', () => {
-    expect(run('--only', 'plain,nothing').stderr).toContain('must be of ids,plain,lookup,draft,prefill,batch');
+    expect(run('--only', 'decode,nothing').stderr).toContain('must be of ids,decode,rows,prefill,batch');
     expect(run('--dtypes', 'q2').stderr).toContain('must be of f32,f16,bf16,q8_0,q4_0');
     expect(run('--merge').stderr).toContain('--merge needs --json');
   });
 
   it('says what is wrong with an input before it installs or measures anything', async () => {
     await expect(runPeers({ turns: 0 })).rejects.toThrow('turns must be a whole number above 0, got 0');
+    await expect(runPeers({ weightsGb: -1 })).rejects.toThrow('weightsGb must be from 0 to 1000, got -1');
     await expect(runPeers({ batches: [0] })).rejects.toThrow('not known: 0');
     const prompts = join(directory, 'prompts.json');
     writeFileSync(prompts, '[{ "text": 3 }]');

@@ -18,6 +18,13 @@ describe('a process exits with its own code', () => {
       const all = await Promise.all([1, 2, 3, 4].map(() => m.createSession()));
       for (const each of all) each.generate([1, 2], long);
       setTimeout(() => process.exit(7), 10);`,
+    'in mid-decode of constrained requests, whose masks a worker computes': `
+      ${START}
+      const grammar = { type: 'json' };
+      for (let i = 0; i < 3; i++) (await m.createSession()).generate([1, 2], { ...long, grammar });
+      for await (const chunk of s.generate([1], { ...long, grammar })) setTimeout(() => process.exit(7), 10);`,
+    'before the grammar of a request is compiled': `
+      ${START} s.generate([1], { ...long, grammar: { type: 'json' } }); setTimeout(() => process.exit(7), 1);`,
     'in mid-prefill': `
       const m = await load({ prefillChunk: 1 }); const s = await m.createSession();
       s.append(Array(4000).fill(1)); setTimeout(() => process.exit(7), 5);`,

@@ -21,8 +21,8 @@ export class HashMatcher implements Matcher {
   readonly ids: number[] = [];
 
   constructor(
-    private readonly vocab: number,
-    private readonly seed: number,
+    protected readonly vocab: number,
+    protected readonly seed: number,
     private readonly ending = false,
   ) {}
 
@@ -38,4 +38,36 @@ export class HashMatcher implements Matcher {
   isEnding(): boolean {
     return false;
   }
+}
+
+/** One id alone may follow, by chance. */
+export class ForcedMatcher extends HashMatcher {
+  override position(): Promise<Position> {
+    const id = this.ids.reduce(mix, mix(this.seed, this.ids.length)) % this.vocab;
+    const mask = new Int32Array(Math.ceil(this.vocab / 32));
+    mask[id >> 5] = 1 << (id & 31);
+    return Promise.resolve({ mask, ends: false });
+  }
+}
+
+export interface AskedTree {
+  matcher: number;
+  tokens: Int32Array;
+  parents: Int32Array;
+  wanted: number;
+  /** Where the masks of its nodes begin in the answer. */
+  at: number;
+}
+
+/** What is asked for, tree by tree. */
+export function askedTrees(question: Int32Array): AskedTree[] {
+  const trees: AskedTree[] = [];
+  for (let [from, at] = [2, 2]; from < question.length;) {
+    const [matcher = 0, accepted = 0, nodes = 0, wanted = 0] = question.subarray(from, from + 4);
+    const tokens = question.subarray(from + 4 + accepted, (from += 4 + accepted + nodes));
+    const parents = question.subarray(from, (from += nodes));
+    trees.push({ matcher, tokens, parents, wanted, at: at + 1 });
+    at += 1 + nodes;
+  }
+  return trees;
 }

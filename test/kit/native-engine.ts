@@ -31,6 +31,8 @@ export interface LoadOptions {
   shapeSeed?: number;
   /** Plans by made-up costs, by which drafting pays. */
   flatCosts?: boolean;
+  /** Plans by what is measured, on the emulator too. */
+  measuredCosts?: boolean;
 }
 
 export type GenerateOptions = Partial<Omit<NativeGenerateOptions, 'eosTokenIds' | 'stopTokenIds'>> & {
@@ -66,9 +68,9 @@ export class EngineError extends Error {
 const planner = testing['planner'] as { use(kind: 'measured' | 'flat' | 'random', seed?: number): void };
 
 /** What an emulator takes says nothing, so engines there plan by made-up costs. */
-function addonFor(device: string, { shapeSeed, flatCosts }: LoadOptions): NativeModule {
+function addonFor(device: string, { shapeSeed, flatCosts, measuredCosts }: LoadOptions): NativeModule {
   if (shapeSeed === undefined && flatCosts !== true && !/^cuda|^cpu:failing/.test(device)) return native();
-  planner.use(shapeSeed === undefined ? 'flat' : 'random', shapeSeed);
+  planner.use(measuredCosts === true ? 'measured' : shapeSeed === undefined ? 'flat' : 'random', shapeSeed);
   return testing['addon'] as NativeModule;
 }
 

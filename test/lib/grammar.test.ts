@@ -1,5 +1,5 @@
 /** Grammars as EBNF: what their texts are, by the matcher itself on texts drawn at random, and what is refused. */
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 
 import { Compiler, type GrammarMatcher } from '../../lib/grammar/compiler.js';
 import { answerTo, hasBit } from '../../lib/grammar/masks.js';
@@ -245,7 +245,7 @@ describe('masks', () => {
         random.pick([...ids('" words,:}{12"name"'), random.integer(0, VOCAB)]),
       );
       const parents = Int32Array.from({ length: size }, (_, i) => (i === 0 ? -1 : random.integer(0, i)));
-      const question = Int32Array.from([9, 1, 5, accepted.length, size, ...accepted, ...tokens, ...parents]);
+      const question = Int32Array.from([9, 1, 5, accepted.length, size, 0, ...accepted, ...tokens, ...parents]);
       const answer = await answerTo(question, new Map([[5, matcher]]));
       const [number, masks = 0, known] = answer;
       expect([number, known]).toEqual([9, 1]);
@@ -275,8 +275,25 @@ describe('masks', () => {
     const matcher = await matcherOf({ type: 'json' });
     const open = tokenizer.encode('"a', { addSpecialTokens: false });
     const words = tokenizer.encode(' of the', { addSpecialTokens: false });
-    const question = Int32Array.from([1, 1, 7, open.length, 3, ...open, 0, ...words, -1, 0, 1]);
+    const question = Int32Array.from([1, 1, 7, open.length, 3, 0, ...open, 0, ...words, -1, 0, 1]);
     const answer = await answerTo(question, new Map([[7, matcher]]));
     expect([...answer.subarray(0, 6)]).toEqual([1, 1, 1, 0, 0, 0]);
+  });
+  it('are made once while a text may come to them, and only those that are wanted are given', async () => {
+    const matcher = await matcherOf({ type: 'json' });
+    const position = vi.spyOn(matcher, 'position');
+    const [quote, of = 0, the = 0] = [tokenizer.encode('"a', { addSpecialTokens: false }), ...tokenizer.encode(' of the', { addSpecialTokens: false })]; // prettier-ignore
+    const ask = async (accepted: number[], tokens: number[], parents: number[], wanted: number): Promise<number[]> => {
+      const question = [1, 1, 7, accepted.length, tokens.length, wanted, ...accepted, ...tokens, ...parents];
+      const answer = await answerTo(Int32Array.from(question), new Map([[7, matcher]]));
+      return [...answer.subarray(1, 3 + tokens.length), position.mock.calls.length];
+    };
+    // Masks, known, of each node; and how often the grammar was asked.
+    expect(await ask([...quote], [0, of, the], [-1, 0, 0], 1)).toEqual([1, 1, -1, 0, 0, 3]);
+    expect(await ask([], [0, of, the, the], [-1, 0, 0, 1], 3)).toEqual([1, 1, -1, -1, -1, 0, 4]);
+    expect(await ask([], [0, of, the, the], [-1, 0, 0, 1], 0)).toEqual([1, 1, 0, 0, 0, 0, 4]);
+    // What was accepted had been asked for.
+    expect(await ask([of], [0, the], [-1, 0], 0)).toEqual([1, 1, 0, 0, 4]);
+    expect(await ask([the], [0, the], [-1, 0], 0)).toEqual([1, 1, 0, 0, 5]);
   });
 });

@@ -16,7 +16,9 @@ import { describeLevels } from '../native/ops/levels.js';
 import { type Case, differences, differingElements, expectLossless, type Outcome, run } from './compare.js';
 
 /** Absent where the tests were built without the emulator. */
-const simt = testing['simt'] as { allocatedBytes(): number; graphLaunches(): number } | undefined;
+const simt = testing['simt'] as
+  | { allocatedBytes(): number; mostAllocatedBytes(): number; graphLaunches(): number; graphsAlive(): number }
+  | undefined;
 
 const SHAPE: TinyShape = {
   ...{ vocab: 29, hidden: 40, layers: 2, heads: 4, kvHeads: 2, headDim: 24, ffn: 56, maxPositions: 512 },
@@ -148,8 +150,8 @@ describeLevels('the engine', (level) => {
     expect(waited).toBeGreaterThan(10);
   });
 
-  it('plans shapes of its own, which change nothing', async () => {
-    const engine = await load({ device: level, drafter: join(directory, 'gru'), kvTokens: 4096 });
+  it.each([false, true])('plans shapes of its own, which change nothing; costs measured: %s', async (measuredCosts) => {
+    const engine = await load({ device: level, drafter: join(directory, 'gru'), kvTokens: 4096, measuredCosts });
     const outcomes = await Promise.all(REQUESTS.slice(0, 6).map((request) => run(engine, request, { adaptive: true })));
     expectAll(plain, outcomes, 'planned shapes');
   });
@@ -364,19 +366,57 @@ describeLevels('the engine', (level) => {
       {},
       { drafter: join(directory, 'gru'), contextTokens: 100, kvTokens: 1000 },
       { drafter: join(directory, 'elman'), prefillChunk: 512, dtype: 'f16', threads: 9 },
+      { drafter: join(directory, 'gru'), contextTokens: 64, prefixCacheBytes: 4096, measuredCosts: true },
+      { drafter: join(directory, 'sum'), memoryBudgetBytes: 80 * 2 ** 20, contextTokens: 64, measuredCosts: true },
     ];
     it.each(options)('takes as much memory as was estimated: %o', async (each) => {
       const all = { device: level, ...each };
       const before = simt?.allocatedBytes() ?? 0;
       const expected = await estimate(model, all);
       if (level === 'cuda:host') expect(simt?.allocatedBytes()).toBe(before);
+      simt?.mostAllocatedBytes();
       const engine = await TestEngine.load(model, all);
+      // Nor was there ever more on the way, also while costs were measured.
+      if (level === 'cuda:host') expect(simt?.mostAllocatedBytes()).toBe(before + expected.totalBytes);
       expect(engine.info.memory).toEqual(expected);
       const { weightBytes, drafterBytes, kvBytes, workspaceBytes } = expected;
       expect(weightBytes + drafterBytes + kvBytes + workspaceBytes).toBe(expected.totalBytes);
       if (level === 'cuda:host') expect(simt?.allocatedBytes()).toBe(before + expected.totalBytes);
       await engine.close();
       if (level === 'cuda:host') expect(simt?.allocatedBytes()).toBe(before);
+    });
+
+    it('keeps to a budget, to the block, and refuses one that is too small', async () => {
+      const all = { device: level, drafter: join(directory, 'gru'), contextTokens: 256 };
+      const whole = await estimate(model, all);
+      const memoryBudgetBytes = whole.totalBytes - Math.floor(whole.kvBytes / 3);
+      const expected = await estimate(model, { ...all, memoryBudgetBytes });
+      const before = simt?.allocatedBytes() ?? 0;
+      const engine = await load({ ...all, memoryBudgetBytes });
+      expect(engine.info.memory).toEqual(expected);
+      if (level === 'cuda:host') expect(simt?.allocatedBytes()).toBe(before + expected.totalBytes);
+      const blockBytes = expected.kvBytes / (engine.info.kvTokens / 16 + Math.ceil(513 / 16));
+      expect(memoryBudgetBytes - expected.totalBytes).toBeGreaterThanOrEqual(0);
+      expect(memoryBudgetBytes - expected.totalBytes).toBeLessThan(blockBytes);
+      expect(engine.info.kvTokens).toBeLessThan(4 * 256);
+      const smallest = expected.totalBytes - (engine.info.kvTokens / 16 - 16) * blockBytes;
+      const least = await load({ ...all, memoryBudgetBytes: smallest });
+      expect([least.info.kvTokens, least.info.memory.totalBytes]).toEqual([256, smallest]);
+      expect(await failure(load({ ...all, memoryBudgetBytes: smallest - 1 }))).toMatch(
+        /^ERR_OOM: memoryBudgetBytes is /,
+      );
+      // Drafted, in what is left.
+      const request = REQUESTS[2] as Request;
+      const outcome = await run(least, { ...request, ids: request.ids.slice(0, 30) }, request.shape);
+      expectLossless(await run(least, { ...request, ids: request.ids.slice(0, 30) }), outcome, 'least');
+    });
+
+    it('gives the graphs back that costs were measured with', async () => {
+      const before = simt?.graphsAlive();
+      const launches = simt?.graphLaunches() ?? 0;
+      await load({ device: level, drafter: join(directory, 'gru'), measuredCosts: true });
+      if (level === 'cuda:host') expect(simt?.graphLaunches()).toBeGreaterThan(launches + 4);
+      expect(simt?.graphsAlive()).toBe(before);
     });
   });
 });

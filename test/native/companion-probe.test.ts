@@ -76,6 +76,11 @@ describe.runIf(emulated)('a CUDA library that fails', () => {
     ['no-sibling-mask', /attention in bf16: value \d+ is \S+, expected \S+ within \S+$/],
     ['no-nan-guard', /attention in bf16: value \d+ is -?nan, /],
     ['last-wins', /sample: value 0 is 700, expected 300 exactly$/],
+    ['mask-ignored', /masked head_top in bf16 of 3 rows: id \d+ is \d+, which no bit allows$/],
+    ['mask-of-first', /masked head_top in bf16 of 3 rows/],
+    ['mask-by-head-row', /masked head_top in bf16 of 3 rows: id \d+ is \d+, which no bit allows$/],
+    ['masked-in-sum', /masked head_top in bf16 of 3 rows \(log-sum-exp\): value 0 /],
+    ['sample-mask-ignored', /masked sample: value 0 is 300, expected \d+ exactly$/],
     ['no-op', /this backend has no op "sample"$/],
   ];
   it.each(wrong)('by computing wrongly (%s) is a reason that says where', (fault, message) => {

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 
 import { temporaryDirectory, type TinyShape, writeTinyDrafter, writeTinyLlama } from '../kit/checkpoint.js';
+import { HashMatcher } from '../kit/masks.js';
 import { type EngineError, type LoadOptions, TestEngine } from '../kit/native-engine.js';
 import { testing } from '../kit/testing.js';
 import { type Case, expectLossless, type Outcome, run } from '../lossless/compare.js';
@@ -85,6 +86,29 @@ describe.each([
   it.runIf(can && device === 'cuda')('so does a stream that cannot be opened', async () => {
     expect(await exhaust(device, 'open_stream', next)).toBe(1);
   });
+
+  it.runIf(can)(
+    'room for masks that cannot be had fails the first request with a grammar, and not the next',
+    async () => {
+      const before = held();
+      // Masks of the round, the beams on the host, masks of beams.
+      for (const n of [8, 9, 10]) {
+        const engine = await TestEngine.load(model, { ...OPTIONS, device: `${device}:failing-allocate_host-${n}` });
+        const matchers = [1, 2].map((matcher): [number, HashMatcher] => [
+          matcher,
+          new HashMatcher(SHAPE.vocab, matcher),
+        ]);
+        const stop = engine.provideMasks(new Map(matchers));
+        const ask = (matcher: number): Promise<Outcome> =>
+          run(engine, REQUEST, { matcher, beamWidth: 2, beamLength: 2 });
+        await expect(ask(1)).rejects.toMatchObject({ code: 'ERR_OOM' });
+        expect((await ask(2)).ids).toHaveLength(6);
+        stop();
+        await engine.close();
+        expect(held()).toEqual(before);
+      }
+    },
+  );
 });
 
 describe.skipIf(simt === undefined).each(['cuda:host', 'cuda:late'])('two models on %s', (device) => {

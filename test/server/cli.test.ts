@@ -51,9 +51,12 @@ afterEach(() => {
 
 const PATH = '/v1/completions';
 
+/** Slow enough that a long request runs on while something is done beside it, also on a busy machine. */
+const SLOWLY = ['--device', 'cpu:oracle'];
+
 describe('redrafter serve', () => {
   it.each(['SIGTERM', 'SIGINT'] as const)('lets requests end after %s, and exits with 0', async (signal) => {
-    const serving = new Serving(['--log', 'json']);
+    const serving = new Serving(['--log', 'json', ...SLOWLY]);
     const url = await serving.url();
     const answer = await post(url, PATH, { ...LONG, max_tokens: 3000, stream: true });
     serving.child.kill(signal);
@@ -84,7 +87,7 @@ describe('redrafter serve', () => {
   });
 
   it('ends requests with an error when the grace is over', async () => {
-    const other = new Serving(['--grace', '0']);
+    const other = new Serving(['--grace', '0', ...SLOWLY]);
     const url = await other.url();
     const answer = await post(url, PATH, { ...LONG, stream: true });
     other.child.kill('SIGTERM');
@@ -94,7 +97,7 @@ describe('redrafter serve', () => {
   });
 
   it('ends at once at the second signal', async () => {
-    const serving = new Serving([]);
+    const serving = new Serving(SLOWLY);
     const url = await serving.url();
     await post(url, PATH, { ...LONG, stream: true });
     serving.child.kill('SIGTERM');

@@ -96,7 +96,7 @@ describe('a client that goes away', () => {
     await untilCounts(one, [1, 1]);
     second.destroy();
     await untilCounts(one, [1, 0]);
-    expect(serial.kvUsage().sessions).toBe(1);
+    await until(() => serial.kvUsage().sessions === 1);
     first.destroy();
     await settled(one);
   });
@@ -232,7 +232,8 @@ describe('many requests', () => {
     const ask = async (name: string, fields: object): Promise<void> => {
       const response = await post(server.url, PATH, { ...LONG, max_tokens: 3, ...fields });
       expect(response.status).toBe(200);
-      await response.json();
+      const { service_tier } = (await response.json()) as { service_tier?: string };
+      expect(service_tier).toBe((fields as { service_tier?: string }).service_tier);
       order.push(name);
     };
     const late = ask('last', last);

@@ -65,11 +65,11 @@ interface LabRow {
   us: number;
 }
 
-const TARGETS = ['redrafter_bench_ops', 'redrafter_lab'];
+const TARGETS = ['redrafter_bench_ops', 'redrafter_lab'] as const;
 const programOf = (name: string): string =>
   join(packageRoot, 'build/testing', process.platform === 'win32' ? `${name}.exe` : name);
 
-function whyNot({ load }: Settings): string | undefined {
+function whyNot({ load }: Pick<Settings, 'load'>): string | undefined {
   if (!isClone()) {
     return 'it measures by a native program that is built from the sources in a clone of the repository, and this is an installed package';
   }
@@ -80,7 +80,7 @@ function whyNot({ load }: Settings): string | undefined {
   return undefined;
 }
 
-function levelOf({ load }: Settings): string {
+function levelOf({ load }: Pick<Settings, 'load'>): string {
   const [, level] = load.device?.split(':') ?? [];
   const selected = level ?? getBackends().find(({ backend, available }) => backend === 'cpu' && available)?.level;
   if (selected === null || selected === undefined)
@@ -128,6 +128,29 @@ async function measured<T>(name: string, args: readonly string[], signal: AbortS
   }
 }
 
+async function build(targets: readonly (typeof TARGETS)[number][], signal: AbortSignal): Promise<void> {
+  await runProgram('cmake', ['--build', 'build', '--config', 'Release', '--target', ...targets], signal);
+}
+
+/** Why `measureSteps` cannot work here; undefined where it can, after this has built what it needs. */
+export async function prepareSteps(signal: AbortSignal = new AbortController().signal): Promise<string | undefined> {
+  const reason = whyNot({ load: { device: 'cpu' } });
+  if (reason === undefined) await build(['redrafter_bench_ops'], signal);
+  return reason;
+}
+
+/** Passes of a whole model by their rows, all of which get logits: milliseconds of the shortest of those that fit in a time. */
+export async function measureSteps(
+  model: string,
+  { dtype, threads, rows }: { dtype: string; threads: number; rows: readonly number[] },
+  signal: AbortSignal = new AbortController().signal,
+): Promise<{ rows: number; ms: number }[]> {
+  const level = levelOf({ load: { device: 'cpu' } });
+  const args = ['--model', model, '--levels', level, '--dtypes', dtype, '--threads', String(threads)];
+  const { passes } = await measured<{ passes: (MatmulRow & { op?: string })[] }>('bench-ops', [...args, '--rows', rows.join()], signal); // prettier-ignore
+  return passes.filter(({ op }) => op === undefined).map((pass) => ({ rows: pass.rows, ms: pass.ms }));
+}
+
 export async function runOps(
   settings: Settings,
   progress: Progress,
@@ -139,7 +162,7 @@ export async function runOps(
   const [level, threads] = [levelOf(settings), String(load.threads ?? availableParallelism())];
   progress.start('ops', 3);
   progress.begin('building');
-  await runProgram('cmake', ['--build', 'build', '--config', 'Release', '--target', ...TARGETS], signal);
+  await build(TARGETS, signal);
   progress.begin('matrix products');
   const dtype = load.dtype === undefined || load.dtype === 'auto' ? [] : ['--dtypes', load.dtype];
   const small = quick ? ['--rows', '1,4,16', '--megabytes', '40', '--seconds', '0.02'] : [];

@@ -6,16 +6,9 @@ import { packageRoot } from '../../package-root.js';
 import type { Bar } from '../bars.js';
 import { runProgram } from '../children.js';
 import type { Settings } from '../options.js';
+import { type PeersReport, type PeersSuite, peersSuite } from '../peers-report.js';
 import type { NotAvailable } from '../report.js';
 import type { Bench } from '../ways.js';
-
-/** What bench/peers reports: rows of its own columns. */
-export interface PeersSuite {
-  rows: Record<string, string | number | boolean | null>[];
-  notes: string[];
-  /** The whole of it, in its own form. */
-  report: unknown;
-}
 
 const MODULE = join(packageRoot, 'bench/peers/index.mjs');
 const PROGRAM = join(packageRoot, 'bench/run-peers.mjs');
@@ -30,10 +23,10 @@ export async function runPeers(bench: Bench): Promise<{ suite: PeersSuite | NotA
   const output = await runProgram(process.execPath, [PROGRAM, JSON.stringify(optionsOf(settings))], signal, (line) => {
     progress.begin(line);
   });
-  const answer = JSON.parse(output.trim().split('\n').at(-1) ?? '') as PeersSuite & { bars: Bar[] };
-  const { rows, notes, report, bars } = answer;
-  // A quick run says nothing about speed, so it has no bars of it.
-  return { suite: { rows, notes, report }, bars: settings.quick ? bars.filter(({ goal }) => !goal.startsWith('at least')) : bars }; // prettier-ignore
+  const report = JSON.parse(output.trim().split('\n').at(-1) ?? '') as PeersReport;
+  // A quick run says nothing about speed and little about memory: only what is counted has bars.
+  const bars = settings.quick ? report.bars.filter(({ goal }) => /^\d+$/.test(goal)) : report.bars;
+  return { suite: peersSuite({ ...report, bars }), bars };
 }
 
 /** What bench/peers takes; it has its own defaults, and widens by itself. */
@@ -45,6 +38,7 @@ function optionsOf({ model, drafters, widen, load, promptFiles, quick, tokens, t
     factor: quick ? 1 : widen,
     threads: load.threads,
     prompts: promptFiles?.[0],
+    quick,
     ...(load.dtype === undefined || load.dtype === 'auto' ? {} : { dtypes: [load.dtype] }),
     ...(quick ? few : {}),
   };

@@ -48,6 +48,10 @@ void RecurrentDrafter::step(const Proposal& proposal, int64_t beams, int64_t ste
   const RecurrentWeights& r = weights_;
   const int64_t hidden = r.config.hidden, exit = r.config.exit, columns = proposal.length + 1;
   const int64_t rows = proposal.lanes * beams;
+  if (proposal.beam_masks != nullptr) {
+    proposal.beam_masks->ask(
+        {proposal.first_lane, proposal.lanes, beams, step, beams_, columns, step == 1 ? nullptr : live_});
+  }
   backend_.cell({r.config.cell, nullptr, beams_ + step - 1, embedding_, state_, state_next_, r.w, r.u,
                  r.w_bias, r.u_bias, rows, hidden, cell_scratch_, columns, room_},
                 stream_);
@@ -60,13 +64,8 @@ void RecurrentDrafter::step(const Proposal& proposal, int64_t beams, int64_t ste
   }
   HeadTopParams head{z_,         r.head,       rows,          proposal.width, top_token_,
                      top_logit_, log_sum_exp_, head_scratch_, room_};
-  DraftMask mask = proposal.mask;
-  head.mask_rows = beams;
-  if (proposal.between != nullptr) {
-    const DraftMask of_beams = (*proposal.between)(
-        {proposal.first_lane, proposal.lanes, beams, step, beams_, columns, step == 1 ? nullptr : live_});
-    if (of_beams.words != nullptr) mask = of_beams, head.mask_rows = 1;
-  }
+  const DraftMask mask = proposal.beam_masks != nullptr ? proposal.beam_masks->receive() : proposal.mask;
+  head.mask_rows = proposal.beam_masks != nullptr ? 1 : beams;
   head.mask = mask.words, head.mask_index = mask.index, head.mask_words = mask.mask_words;
   head.id_map = r.id_map;
   backend_.head_top(head, stream_);

@@ -31,6 +31,8 @@ void set_checking(bool on);
 
 // Of all allocations there are, and of those of host memory.
 size_t allocated_bytes();
+// The most there was of allocated_bytes() since this was last asked.
+size_t most_allocated_bytes();
 size_t host_bytes();
 
 // Device memory that no kernel may touch, though it is part of an allocation. A freed allocation is

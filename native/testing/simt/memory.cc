@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "testing/simt/control.h"
 #include "testing/simt/machine.h"
@@ -24,6 +25,7 @@ struct Allocation {
   size_t mapped_bytes, bytes;
 };
 std::map<char*, Allocation> allocations;  // by the address handed out
+size_t all_bytes = 0, most_bytes = 0;     // of allocations, and the most since somebody asked
 
 int pattern_file() {
   static const int file = [] {
@@ -88,6 +90,8 @@ void* allocate_memory(size_t bytes) {
   if (mapped == nullptr) return nullptr;
   const std::lock_guard<std::mutex> lock(machine.one_launch);
   allocations[mapped + kAlignment] = {mapped, mapped_bytes, bytes};
+  all_bytes += bytes;
+  most_bytes = std::max(most_bytes, all_bytes);
   add_region(mapped + kAlignment, bytes, name(bytes), bytes);
   return mapped + kAlignment;
 }
@@ -97,6 +101,7 @@ bool free_memory(void* memory) {
   const auto found = allocations.find(static_cast<char*>(memory));
   if (found == allocations.end()) return false;
   remove_region(memory, found->second.bytes);
+  all_bytes -= found->second.bytes;
   munmap(found->second.mapped, found->second.mapped_bytes);
   allocations.erase(found);
   return true;
@@ -119,9 +124,12 @@ std::string broken_guard() {
 
 size_t allocated_bytes() {
   const std::lock_guard<std::mutex> lock(machine.one_launch);
-  size_t bytes = 0;
-  for (const auto& [begin, allocation] : allocations) bytes += allocation.bytes;
-  return bytes;
+  return all_bytes;
+}
+
+size_t most_allocated_bytes() {
+  const std::lock_guard<std::mutex> lock(machine.one_launch);
+  return std::exchange(most_bytes, all_bytes);
 }
 
 void forbid(const void* memory, size_t bytes) {

@@ -167,6 +167,27 @@ void last_wins(const SampleParams& p, Stream& stream) {
   launch("planted sample", last_wins_kernel, dim3(static_cast<unsigned>(p.rows)), dim3(1), 0, stream, p);
 }
 
+void sample_mask_ignored(const SampleParams& p, Stream& stream) {
+  SampleParams wrong = p;
+  wrong.mask = nullptr;
+  sample_cuda(wrong, stream);
+}
+
+enum class HeadFault { kMaskIgnored, kMaskOfFirst, kMaskByHeadRow, kMaskedInSum };
+
+template <HeadFault fault>
+void head_top(const HeadTopParams& p, Stream& stream) {
+  HeadTopParams wrong = p;
+  if (fault == HeadFault::kMaskIgnored || fault == HeadFault::kMaskedInSum) wrong.mask = nullptr;
+  if (fault == HeadFault::kMaskOfFirst) wrong.mask_rows = p.rows;
+  if (fault == HeadFault::kMaskByHeadRow) wrong.id_map = nullptr;
+  head_top_cuda(wrong, stream);
+  if (fault != HeadFault::kMaskedInSum) return;
+  wrong.mask = p.mask;
+  wrong.log_sum_exp = static_cast<float*>(stream.workspace);
+  head_top_cuda(wrong, stream);
+}
+
 __global__ void write_inert_kernel(RopeParams p) {
   auto* k = static_cast<uint16_t*>(p.kv.k) + p.batch.block_tables[0] * p.kv.k_block_stride;
   for (int64_t row = 0; row < p.batch.rows; ++row) {
@@ -224,7 +245,20 @@ bool plant(const std::string& fault, Backend& table) {
   for (const auto& [name, op] : attentions) {
     if (fault == name) return table.attention = op, true;
   }
+  const struct {
+    const char* fault;
+    Op<HeadTopParams> op;
+  } heads[] = {
+      {"mask-ignored", head_top<HeadFault::kMaskIgnored>},
+      {"mask-of-first", head_top<HeadFault::kMaskOfFirst>},
+      {"mask-by-head-row", head_top<HeadFault::kMaskByHeadRow>},
+      {"masked-in-sum", head_top<HeadFault::kMaskedInSum>},
+  };
+  for (const auto& [name, op] : heads) {
+    if (fault == name) return table.head_top = op, true;
+  }
   if (fault == "last-wins") return table.sample = last_wins, true;
+  if (fault == "sample-mask-ignored") return table.sample = sample_mask_ignored, true;
   if (fault == "inert-written") return table.rope = inert_written, true;
   if (fault == "padding-kept") return table.keep_hidden = padding_kept, true;
   if (fault == "no-op") return table.sample = nullptr, true;

@@ -21,7 +21,12 @@ namespace redrafter::testing {
 //              "no-sibling-mask"     a node sees all nodes of the tree before it
 //              "no-nan-guard"        slots beyond the context are multiplied by a weight of zero
 //   sample     "last-wins"           of equal logits the last one; all rows greedy
+//              "sample-mask-ignored" there are no masks
 //              "no-op"               there is none
+//   head_top   "mask-ignored"        there are no masks
+//              "mask-of-first"       all rows have the mask of the first one
+//              "mask-by-head-row"    masks are read by head row, not by target id
+//              "masked-in-sum"       what a mask leaves out counts in log_sum_exp
 //   rope       "inert-written"       an inert row is written to the first slot of the first sequence
 //   keep_hidden "padding-kept"       of a lane without rows something is kept, too
 // False when there is no such fault.

@@ -7,6 +7,7 @@ import type { CellArgs, MatrixArg, MixArgs, ResidualArgs, TopRows } from '../../
 import { Random } from '../../kit/random.js';
 import { type CellCase, cellCases, describePair, FINEST, FUSED, headCases, mixCases, residualCases } from './cases.js';
 import { describeLevels, ops } from './levels.js';
+import { maskedHeads, maskFaults } from './masked-heads.js';
 import * as reference from './reference.js';
 
 function cellArgs(c: CellCase): CellArgs {
@@ -179,33 +180,12 @@ describeLevels('drafter', (level) => {
     expectSameBytes(y.token.slice(3), alone.token);
     expectSameBytes(y.logSumExp.slice(1), alone.logSumExp);
   });
-  it('headTop chooses among what a mask allows, as if there were no more', () => {
-    const random = new Random(17);
-    for (const [vocab, rows, perMask, mapped] of [
-      [300, 6, 2, false],
-      [40, 3, 1, true],
-      [1000, 8, 4, true],
-    ] as const) {
-      const target = mapped ? 2 * vocab : vocab;
-      const words = Math.ceil(target / 32);
-      const idMap = Int32Array.from({ length: vocab }, (_, i) => (mapped ? 2 * i + (i % 2) : i));
-      const head = randomMatrix(random, FINEST, vocab, 24);
-      const args = { z: random.floats(rows * 24), head, rows, top: 5 };
-      const mask = new Int32Array(3 * words).map((_, i) => (i < words ? random.uint32() : i < 2 * words ? random.uint32() & random.uint32() & random.uint32() : 0)); // prettier-ignore
-      const maskIndex = Int32Array.from({ length: rows / perMask }, (_, i) => (i % 4) - 1);
-      const y = ops.headTop(level, 2, { ...args, mask, maskIndex, maskWords: words, ...(mapped ? { idMap } : {}) });
-      const logits = ops.matmul(level, 1, { x: args.z, w: head, rows });
-      for (const row of range(rows)) {
-        const index = at(maskIndex, Math.floor(row / perMask));
-        const allowed = (n: number): boolean => index < 0 || ((at(mask, index * words + (at(idMap, n) >> 5)) >>> (at(idMap, n) & 31)) & 1) === 1; // prettier-ignore
-        const own = rowOf(logits, vocab, row).map((x, n) => (allowed(n) ? x : NaN));
-        expectSameNumbers(rowOf(y.token, 5, row), reference.topIndices(own, 5));
-        if (index === 2) continue; // nothing is left
-        const { value, bound } = reference.logSumExp(own.filter((x) => x === x));
-        expectWithin(rowOf(y.logSumExp, 1, row), { value: Float64Array.of(value), bound: Float64Array.of(bound) });
-      }
-    }
-  });
+  it.each(maskedHeads)(
+    'headTop of $rows rows chooses among what the mask of $perMask rows allows, as if there were no more',
+    (c) => {
+      expect(maskFaults(level, c)).toEqual([]);
+    },
+  );
   it('gives the same bits with one and two threads', () => {
     for (const c of cellCases) {
       for (const args of [cellArgs(c), lookedUp(c, c.hidden), ...(c.cell === 'sum' ? [] : [foldedArgs(c)])]) {

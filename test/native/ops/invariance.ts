@@ -283,6 +283,26 @@ function headTopOp(exit: number, vocab: number, top: number): RowOp {
   };
 }
 
+/** The first number of a row says which mask it has. */
+function maskedHeadTopOp(exit: number, vocab: number, top: number): RowOp {
+  const head = randomMatrix(weights, 'bf16', vocab, exit);
+  const maskWords = Math.ceil(vocab / 32);
+  const mask = new Int32Array(3 * maskWords).map(() => weights.uint32());
+  return {
+    name: 'headTop, masked',
+    width: exit,
+    run: (level, threads, x, target) => {
+      const rows = x.length / exit;
+      const maskIndex = Int32Array.from(range(rows), (row) => {
+        const first = at(x, row * exit);
+        return Number.isFinite(first) ? Math.abs(Math.floor(first * 64)) % 3 : row % 3;
+      });
+      const y = ops.headTop(level, threads, { z: x, head, rows, top, mask, maskIndex, maskWords });
+      return joinBytes(rowOf(y.token, top, target), rowOf(y.logit, top, target), rowOf(y.logSumExp, 1, target));
+    },
+  };
+}
+
 /** Ops for which row invariance is a promise: everything a target's token depends on. */
 export const targetOps: RowOp[] = [
   ...DTYPES.map((dtype) => matmulOp(dtype, 67, 43)),
@@ -321,4 +341,5 @@ export const drafterOps: RowOp[] = [
   mixOp(20, 24),
   residualOp(40),
   headTopOp(24, 70, 8),
+  maskedHeadTopOp(24, 200, 8),
 ];

@@ -9,6 +9,7 @@ import { attentionFaults } from './attention-invariance.js';
 import { argmaxFaults } from './cases.js';
 import { launches, matmulOp, rowFaults } from './invariance.js';
 import { ops, PROPERTIES, withWorkspace } from './levels.js';
+import { maskedHeads, maskFaults } from './masked-heads.js';
 import { batchOf, cacheDtype, mixedBatch } from './paged.js';
 import * as paged from './paged.js';
 import * as reference from './reference.js';
@@ -99,4 +100,11 @@ describe.skipIf(ops.missing('cuda:host') !== null)('faults planted in kernels', 
     expect(attentionFaults(planted('no-nan-guard'), shape, 21, range(12, 1)).length).toBeGreaterThan(4);
     expect(attentionRatio('no-nan-guard')).toBe(Infinity);
   });
+
+  it.each(['mask-ignored', 'mask-of-first', 'mask-by-head-row', 'masked-in-sum'])(
+    'a head with the fault %s is noticed',
+    (fault) => {
+      expect(maskedHeads.flatMap((c) => maskFaults(planted(fault), c)).length).toBeGreaterThan(20);
+    },
+  );
 });
