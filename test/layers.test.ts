@@ -64,7 +64,7 @@ const RULES: Record<Layer, Rule> = {
 };
 
 /** Headers of ops/ that serve all ops; every other header there belongs to one op. */
-const OPS_SHARED = new Set(['ops', 'top', 'panel', 'panel_simd', 'matmul_quant', 'quant_simd', 'lanes_simd', 'math_simd', 'cuda', 'cuda_entry', 'companion', 'companion_library', 'probe_report', 'throwing']); // prettier-ignore
+const OPS_SHARED = new Set(['ops', 'top', 'panel', 'panel_simd', 'product_simd', 'matmul_quant', 'quant_simd', 'lanes_simd', 'math_simd', 'cuda', 'cuda_entry', 'companion', 'companion_library', 'probe_report', 'throwing']); // prettier-ignore
 
 /** The only files that know of the emulator of the tests, in `#if defined(REDRAFTER_SIMT)`. */
 const EMULATED = new Set(['native/base/device.cuh', 'native/base/ptx.cuh']);

@@ -53,8 +53,12 @@ REDRAFTER_INLINE F16 f16_fma(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v,
 REDRAFTER_INLINE F16 f16_add(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 REDRAFTER_INLINE F16 f16_mul(F16 a, F16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 REDRAFTER_INLINE F16 f16_load_bf16(const uint16_t* p) {
-  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+  // Element i to the upper half of lane i and zero to the lower, by one instruction.
+  const __m512i half = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  const __m512i from =
+      _mm512_set_epi32(15 << 16, 14 << 16, 13 << 16, 12 << 16, 11 << 16, 10 << 16, 9 << 16, 8 << 16, 7 << 16,
+                       6 << 16, 5 << 16, 4 << 16, 3 << 16, 2 << 16, 1 << 16, 0);
+  return {_mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaau, from, half))};
 }
 REDRAFTER_INLINE F16 f16_load_half(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};

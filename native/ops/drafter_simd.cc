@@ -1,27 +1,13 @@
 #include <limits>
 
-#include "base/threads.h"
 #include "ops/drafter.h"
 #include "ops/math_simd.h"
 #include "ops/panel.h"
-#include "ops/quant_simd.h"
+#include "ops/product_simd.h"
 #include "ops/top.h"
 
 namespace redrafter::REDRAFTER_ISA {
 namespace {
-
-constexpr int64_t kPanelsPerTask = 4;
-
-// Calls body(first panel, panels) over all panels of a matrix, in parallel.
-template <typename Body>
-void over_panels(const Matrix& w, int64_t rows, Stream& stream, const Body& body) {
-  const int64_t panels = (w.rows + kLanes - 1) / kLanes;
-  stream.threads->run((panels + kPanelsPerTask - 1) / kPanelsPerTask, rows * w.rows * w.cols,
-                      [&](int64_t task, int) {
-                        const int64_t first = task * kPanelsPerTask;
-                        body(first, panels - first < kPanelsPerTask ? panels - first : kPanelsPerTask);
-                      });
-}
 
 // y = x W^T + bias for one run of panels.
 REDRAFTER_INLINE void affine(const Operand& x, int64_t rows, const Matrix& w, const float* bias, float* y,

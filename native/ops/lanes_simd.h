@@ -7,11 +7,12 @@
 
 namespace redrafter::REDRAFTER_ISA {
 
-// What bytes of 8-bit weights have been raised by when they are multiplied.
-#if defined(REDRAFTER_ISA_NEON)
-constexpr int32_t kByteOffset = 0;  // there are products of signed bytes only
-#else
+// What bytes of 8-bit weights have been raised by when they are multiplied. 0 where dot_bytes makes them
+// signed.
+#if defined(REDRAFTER_ISA_AVX512VNNI) || defined(REDRAFTER_ISA_BASE)
 constexpr int32_t kByteOffset = 128;
+#else
+constexpr int32_t kByteOffset = 0;
 #endif
 constexpr int32_t kNibbleOffset = 8;
 
@@ -42,13 +43,13 @@ REDRAFTER_INLINE I16 dot_bytes(I16 sum, B64 w, const int8_t* x) {
 }
 REDRAFTER_INLINE I16 dot_nibbles(I16 sum, B64 w, const int8_t* x) { return dot_bytes(sum, w, x); }
 #else
-// Even and odd bytes apart, as 16-bit integers: pairs of products of whole bytes do not fit 16 bits.
+// The magnitude of a weight times the operand with its sign: two of these products fit 16 bits, as no operand
+// is -128.
 REDRAFTER_INLINE I16 dot_bytes(I16 sum, B64 w, const int8_t* x) {
-  const __m512i four = _mm512_set1_epi32(load_four(x));
-  const __m512i even = _mm512_madd_epi16(_mm512_and_si512(w.v, _mm512_set1_epi16(255)),
-                                         _mm512_srai_epi16(_mm512_slli_epi16(four, 8), 8));
-  const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(w.v, 8), _mm512_srai_epi16(four, 8));
-  return {_mm512_add_epi32(sum.v, _mm512_add_epi32(even, odd))};
+  const __m512i s = _mm512_xor_si512(w.v, _mm512_set1_epi8(-128)), four = _mm512_set1_epi32(load_four(x));
+  const __m512i other = _mm512_mask_sub_epi8(four, _mm512_movepi8_mask(s), _mm512_setzero_si512(), four);
+  const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(s), other);
+  return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
 }
 REDRAFTER_INLINE I16 dot_nibbles(I16 sum, B64 w, const int8_t* x) {
   const __m512i pairs = _mm512_maddubs_epi16(w.v, _mm512_set1_epi32(load_four(x)));
@@ -76,16 +77,16 @@ REDRAFTER_INLINE B64 b64_low(B64 a) {
 REDRAFTER_INLINE B64 b64_high(B64 a) {
   return b64_low({_mm256_srli_epi16(a.lo, 4), _mm256_srli_epi16(a.hi, 4)});
 }
-REDRAFTER_INLINE __m256i dot_bytes_256(__m256i sum, __m256i w, __m256i even, __m256i odd) {
-  const __m256i a = _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(255)), even);
-  const __m256i b = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), odd);
-  return _mm256_add_epi32(sum, _mm256_add_epi32(a, b));
+// The magnitude of a weight times the operand with its sign: two of these products fit 16 bits, as no operand
+// is -128.
+REDRAFTER_INLINE __m256i dot_bytes_256(__m256i sum, __m256i w, __m256i four) {
+  const __m256i s = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(four, s));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
-// Even and odd bytes apart, as 16-bit integers: pairs of products of whole bytes do not fit 16 bits.
 REDRAFTER_INLINE I16 dot_bytes(I16 sum, B64 w, const int8_t* x) {
   const __m256i four = _mm256_set1_epi32(load_four(x));
-  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8), odd = _mm256_srai_epi16(four, 8);
-  return {dot_bytes_256(sum.lo, w.lo, even, odd), dot_bytes_256(sum.hi, w.hi, even, odd)};
+  return {dot_bytes_256(sum.lo, w.lo, four), dot_bytes_256(sum.hi, w.hi, four)};
 }
 REDRAFTER_INLINE I16 dot_nibbles(I16 sum, B64 w, const int8_t* x) {
   const __m256i four = _mm256_set1_epi32(load_four(x)), one = _mm256_set1_epi16(1);

@@ -35,10 +35,7 @@ QuantGroup quantise(const float* x, int64_t count) {
   if (largest < kLeastMagnitude) return group;
   group.scale = largest / 127.0f;
   const float inverse = 127.0f / largest;
-  for (int64_t i = 0; i < count; ++i) {
-    group.q[i] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
-    group.sum += group.q[i];
-  }
+  for (int64_t i = 0; i < count; ++i) group.q[i] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
   return group;
 }
 

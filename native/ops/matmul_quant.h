@@ -24,10 +24,11 @@ namespace redrafter {
 struct QuantGroup {
   int8_t q[kGroup];
   float scale;
-  int32_t sum;  // of q
+  int32_t start;  // of a sum of products: what it is too large by where weights are multiplied with an offset
 };
 
-// Groups that `rows` rows of x become. Fast levels need room for them; see MatmulParams.
+// Groups that `rows` rows of x become. Fast levels need room for them; see MatmulParams. There, group g of
+// row r is the one at g * rows + r.
 constexpr int64_t quant_room(int64_t rows, int64_t cols) { return rows * groups_of(cols); }
 
 constexpr float kLeastMagnitude = 0x1p-100f;  // of a group of x that is not zero

@@ -93,20 +93,30 @@ inline const PanelTile* panel_tiles(DType dtype) {
                                 : kPanelTiles<WBF16>;
 }
 
+// The size of a block of a panel, a multiple of `step` and at most `most`, which is one, too. Blocks are
+// nearly even, so that one has time to ask for all of the next.
+constexpr int64_t block_size(int64_t panel_bytes, int64_t most, int64_t step) {
+  const int64_t blocks = (panel_bytes + most - 1) / most;
+  return ceil_to((panel_bytes + blocks - 1) / blocks, step);
+}
+
 // The blocks of a run of panels, in the order in which they are multiplied: groups of panels, in a group
 // blocks of K, in those `width` panels at a time.
 struct PanelBlocks {
-  const char* data;
-  int64_t panel_bytes, end, width, group_panels, block_bytes;
-  int64_t group, group_end, panel, offset;  // first panel of the group and of the block, byte in a panel
+  const char* data;  // of panel 0; that of panel p begins p * stride after it
+  int64_t stride, panel_bytes;
+  int64_t end, width, group_panels, block_bytes;
+  int64_t group = 0, group_end = 0, panel = 0, offset = 0;  // first panel of the group and of the block, byte
 
-  PanelBlocks(const Matrix& w, int64_t first, int64_t count, int64_t side_by_side, int64_t in_group)
-      : data(static_cast<const char*>(w.data)),
-        panel_bytes(w.cols * kLanes * static_cast<int64_t>(dtype_bytes(w.dtype))),
+  PanelBlocks(const void* first_data, int64_t panel_stride, int64_t bytes_of_panel, int64_t first,
+              int64_t count, int64_t side_by_side, int64_t in_group, int64_t bytes_of_block)
+      : data(static_cast<const char*>(first_data)),
+        stride(panel_stride),
+        panel_bytes(bytes_of_panel),
         end(first + count),
         width(side_by_side),
         group_panels(in_group),
-        block_bytes(side_by_side > kPrefetched ? panel_bytes : kBlockBytes) {
+        block_bytes(bytes_of_block) {
     start(first);
   }
   void start(int64_t first) {
@@ -120,7 +130,7 @@ struct PanelBlocks {
   int64_t valid() const { return panel + width < group_end ? width : group_end - panel; }
   // Where its part of panel p lies. Panels past the last repeat it, and their sums are dropped.
   const char* at(int64_t p) const {
-    return data + (panel + (p < valid() ? p : valid() - 1)) * panel_bytes + offset;
+    return data + (panel + (p < valid() ? p : valid() - 1)) * stride + offset;
   }
   void next() {
     panel += width;
@@ -156,19 +166,11 @@ struct BlockTiles {
   }
 };
 
-}  // namespace
-
-// Runs panels [first, first + count) of w for `rows` <= kBlockRows rows and hands each finished (row, panel)
-// vector to store(row, panel, F16).
-template <typename Store>
-REDRAFTER_INLINE void panel_block_multiply(const float* x, int64_t x_stride, int64_t rows, const Matrix& w,
-                                           int64_t first, int64_t count, const Store& store) {
-  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
-  const int64_t width = kTilePanels[(rows + tiles - 1) / tiles - 1];
-  const BlockTiles all{
-      panel_tiles(w.dtype), x, x_stride, rows, tiles, kLanes * static_cast<int64_t>(dtype_bytes(w.dtype))};
+// All tiles over all blocks from `block` on. Hands each finished (row, panel) vector to store(row, panel,
+// F16).
+template <typename Tiles, typename Store>
+REDRAFTER_INLINE void over_blocks(const Tiles& all, PanelBlocks block, int64_t rows, const Store& store) {
   alignas(64) float sums[kBlockRows * kGroupPanels * kLanes];
-  PanelBlocks block(w, first, count, width, tiles == 1 ? width : kGroupPanels);
   while (!block.done()) {
     PanelBlocks next = block;
     next.next();
@@ -176,10 +178,27 @@ REDRAFTER_INLINE void panel_block_multiply(const float* x, int64_t x_stride, int
     all.run(block, next.done() ? block : next, block_sums);
     for (int64_t r = 0; block.last() && r < rows; ++r) {
       for (int64_t p = 0; p < block.valid(); ++p)
-        store(r, block.panel + p, f16_load(block_sums + (r * width + p) * kLanes));
+        store(r, block.panel + p, f16_load(block_sums + (r * block.width + p) * kLanes));
     }
     block = next;
   }
+}
+
+}  // namespace
+
+// Runs panels [first, first + count) of w for `rows` <= kBlockRows rows.
+template <typename Store>
+REDRAFTER_INLINE void panel_block_multiply(const float* x, int64_t x_stride, int64_t rows, const Matrix& w,
+                                           int64_t first, int64_t count, const Store& store) {
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  const int64_t width = kTilePanels[(rows + tiles - 1) / tiles - 1];
+  const int64_t column_bytes = kLanes * static_cast<int64_t>(dtype_bytes(w.dtype));
+  const int64_t panel_bytes = w.cols * column_bytes;
+  over_blocks(
+      BlockTiles{panel_tiles(w.dtype), x, x_stride, rows, tiles, column_bytes},
+      PanelBlocks(w.data, panel_bytes, panel_bytes, first, count, width, tiles == 1 ? width : kGroupPanels,
+                  width > kPrefetched ? panel_bytes : block_size(panel_bytes, kBlockBytes, 64)),
+      rows, store);
 }
 
 // The same for any number of rows, which are split evenly into as few blocks as hold them.

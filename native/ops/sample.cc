@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "base/philox.h"
 #include "base/threads.h"
@@ -16,8 +17,26 @@ struct Candidate {
   int32_t id;
 };
 
-bool more_probable(const Candidate& a, const Candidate& b) {
-  return a.weight > b.weight || (a.weight == b.weight && a.id < b.id);
+// The most probable first, equal ones in the order they have. Weights are in (0, 1], so that their bits are
+// in the order of the weights. Returns c or `spare`, whichever then holds them.
+Candidate* sort_by_weight(Candidate* c, Candidate* spare, int64_t count) {
+  constexpr int kBits = 10, kPasses = 3, kDigits = 1 << kBits;
+  constexpr uint32_t kOne = 0x3f800000;  // the bits of 1
+  static_assert(kOne >> (kBits * kPasses) == 0);
+  const auto digit = [](const Candidate& of, int pass) {
+    return (kOne - f32_to_bits(of.weight)) >> (kBits * pass) & (kDigits - 1);
+  };
+  uint32_t next[kPasses][kDigits] = {};  // how many of each digit, then where the next of them goes
+  for (int64_t i = 0; i < count; ++i) {
+    for (int pass = 0; pass < kPasses; ++pass) ++next[pass][digit(c[i], pass)];
+  }
+  for (int pass = 0; pass < kPasses; ++pass) {
+    uint32_t at = 0;
+    for (uint32_t& each : next[pass]) at += std::exchange(each, at);
+    for (int64_t i = 0; i < count; ++i) spare[next[pass][digit(c[i], pass)]++] = c[i];
+    std::swap(c, spare);
+  }
+  return c;
 }
 
 // Logits of which some must not be chosen.
@@ -45,24 +64,17 @@ double total_weight(const Candidate* c, int64_t count) {
   return total;
 }
 
-// Applies top-k, top-p and min-p; returns how many of c, then sorted by probability, are kept. Without any
-// filter c stays in id order: either order is a pure function of the row.
-int64_t filter(const SampleSpec& spec, Candidate* c, int64_t count) {
-  const bool by_k = spec.top_k > 0 && spec.top_k < count, by_p = spec.top_p<1.0f, by_min = spec.min_p> 0.0f;
-  if (!by_k && !by_p && !by_min) return count;
-  if (by_k) {
-    std::nth_element(c, c + spec.top_k, c + count, more_probable);
-    count = spec.top_k;
-  }
-  std::sort(c, c + count, more_probable);
-  if (by_p) {
+// Applies top-k, top-p and min-p to candidates sorted by weight; returns how many of c are kept.
+int64_t filter(const SampleSpec& spec, const Candidate* c, int64_t count) {
+  if (spec.top_k > 0) count = std::min<int64_t>(count, spec.top_k);
+  if (spec.top_p < 1.0f) {
     const double limit = spec.top_p * total_weight(c, count);
     double sum = 0.0;
     int64_t kept = 0;
     while (kept < count && sum < limit) sum += c[kept++].weight;
     count = std::max<int64_t>(kept, 1);
   }
-  if (by_min) {
+  if (spec.min_p > 0.0f) {
     const float least = spec.min_p * c[0].weight;
     int64_t kept = 1;
     while (kept < count && c[kept].weight >= least) ++kept;
@@ -80,7 +92,11 @@ int32_t draw(const SampleSpec& spec, const Logits& logits, int64_t vocab, uint64
     const float weight = std::exp((logits[i] - logits[best]) / spec.temperature);
     if (weight > 0.0f) c[count++] = {weight, static_cast<int32_t>(i)};  // drops NaN too
   }
-  count = filter(spec, c, count);
+  // Without any filter they stay in the order of ids: either order is a pure function of the row.
+  if ((spec.top_k > 0 && spec.top_k < count) || spec.top_p < 1.0f || spec.min_p > 0.0f) {
+    c = sort_by_weight(c, c + vocab, count);
+    count = filter(spec, c, count);
+  }
   const double u = philox_uniform(spec.seed, position, 0, DrawPurpose::kToken) * total_weight(c, count);
   double sum = 0.0;
   for (int64_t i = 0; i < count; ++i) {
@@ -114,7 +130,7 @@ double log_sum_exp(const float* logits, int64_t vocab, float largest) {
 }  // namespace
 
 int64_t sample_scratch(int64_t vocab) {
-  return (vocab * static_cast<int64_t>(sizeof(Candidate)) + 63) / 64 * 64;
+  return (2 * vocab * static_cast<int64_t>(sizeof(Candidate)) + 63) / 64 * 64;  // one half to sort into
 }
 
 void sample_cpu(const SampleParams& p, Stream& stream) {

@@ -12,8 +12,11 @@ import { KERNELS, LEVELS, ops } from './levels.js';
 import { bounded, gamma } from './reference.js';
 
 const SIZES = matmulCases.filter(({ dtype }) => dtype === 'bf16');
-/** Long enough for every number of rows and panels in a tile. */
-const LONG = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 19, 33].map((rows, i) => ({ rows, n: 16 * i + 7, k: 260 + i }));
+/** Every number of rows and panels in a tile, then several blocks of K (of 16 groups), tiles and groups of panels. */
+const LONG = [
+  ...[1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 19, 33].map((rows, i) => ({ rows, n: 16 * i + 7, k: 260 + i })),
+  ...[1, 3, 10, 14, 70].map((rows) => ({ rows, n: 150, k: 1000 + rows })),
+];
 
 function argsOf(
   form: 'q8_0' | 'q4_0',
