@@ -126,7 +126,7 @@ describe('a drafter of another element type than the target', () => {
         for (const drafterDtype of DTYPES) {
           const engine = await TestEngine.load(target, { drafter, device: `cpu:${level}`, dtype, drafterDtype });
           plain ??= await run(engine, c);
-          for (const [beamWidth, beamLength] of level === 'oracle' ? shapes.slice(0, 2) : shapes) {
+          for (const [beamWidth, beamLength] of shapes.slice(0, level === 'oracle' ? 2 : 4)) {
             const drafted = await run(engine, c, { beamWidth, beamLength });
             expectLossless(plain, drafted, `${dtype}, ${drafterDtype} ${beamWidth}x${beamLength}`);
           }

@@ -75,7 +75,11 @@ describe('auto', () => {
 
   it('is as dtype on CUDA, which has no such matrices', async () => {
     const device = 'cuda:host';
-    for (const [dtype, expected] of [['auto', 'bf16'], ['bf16', 'bf16'], ['f16', 'f16']] as const) {
+    for (const [dtype, expected] of [
+      ['auto', 'bf16'],
+      ['bf16', 'bf16'],
+      ['f16', 'f16'],
+    ] as const) {
       expect(await loaded(model, { drafter: drafters.bf16, device, dtype })).toEqual([expected, expected]);
     }
   });
@@ -117,7 +121,9 @@ describe('given', () => {
     );
     for (const drafterDtype of ['q8_0', 'f32']) {
       expect(await failure(model, { drafter, drafterDtype, device: 'cuda:host' })).toMatch(
-        new RegExp(`ERR_INVALID_ARGUMENT: device "cuda:host" has no matrices of dtype "${drafterDtype}"; .*drafterDtype`),
+        new RegExp(
+          `ERR_INVALID_ARGUMENT: device "cuda:host" has no matrices of dtype "${drafterDtype}"; .*drafterDtype`,
+        ),
       );
     }
   });
