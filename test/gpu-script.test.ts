@@ -3,7 +3,7 @@
  * phases of the real lab over the emulator. And what runs beside it: the pack, Node.js, PyTorch.
  */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 import { describe, expect, it } from 'vitest';
@@ -153,7 +153,49 @@ describe.skipIf(process.platform !== 'linux')('bench/gpu/run.sh', { timeout: 120
   });
 });
 
+const ninja = join(root, 'build/build.ninja');
+
 describe.skipIf(process.platform !== 'linux')('beside it', { timeout: 180_000 }, () => {
+  it.skipIf(!existsSync(ninja))(
+    'build.sh compiles what the build compiles, for the same levels with the same flags',
+    () => {
+      const folder = temporaryDirectory('gpu-build');
+      const log = join(folder, 'log');
+      // Compilers that write down what they are asked for, and make empty files.
+      const body = `#!/bin/sh\necho "$@" >> '${log}'\nwhile [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done\n`;
+      for (const name of ['nvcc', 'compiler']) {
+        writeFileSync(join(folder, name), body);
+        chmodSync(join(folder, name), 0o755);
+      }
+      const args = ['bench/lab/build.sh', 'sm_90a', join(folder, 'lab'), '--library', join(folder, 'library.so')];
+      const env = {
+        ...{ ...process.env, CXX: join(folder, 'compiler') },
+        PATH: `${folder}${delimiter}${process.env['PATH'] ?? ''}`,
+      };
+      const { status, stderr } = spawnSync('bash', args, { cwd: root, encoding: 'utf8', env });
+      expect(status, stderr).toBe(0);
+      const levelOf = (flags: string): string => /REDRAFTER_ISA_(\w+)/.exec(flags)?.[1] ?? '';
+      const machineOf = (flags: string): string => [...flags.matchAll(/ -m\S+/g)].map(([flag]) => flag.trim()).sort().join(' '); // prettier-ignore
+      const compiled = readFileSync(log, 'utf8')
+        .split('\n')
+        .map((line) => ({ line, source: / -c (native\S+\.(?:cc|cu)) /.exec(line)?.[1] ?? '' }))
+        .filter(({ source }) => source !== '')
+        .map(({ line, source }) => [source, levelOf(line), machineOf(line)].join(' '));
+      // Of the addon: its levels, the ops and the core. What it links beside them is the kernels.
+      const blocks = readFileSync(ninja, 'utf8').split(/\n(?=build )/);
+      const built = blocks.flatMap((block) => {
+        const [, source] =
+          /^build CMakeFiles\/redrafter_(?:\w+_isa|ops|core)\.dir\/(native\S+\.cc)\.o:/.exec(block) ?? [];
+        const flags = (/\n {2}DEFINES = .*/.exec(block)?.[0] ?? '') + (/\n {2}FLAGS = .*/.exec(block)?.[0] ?? '');
+        return source === undefined ? [] : [[source, levelOf(flags), machineOf(flags)].join(' ')];
+      });
+      expect(built.length).toBeGreaterThan(60);
+      expect(compiled.filter((each) => !each.includes('.cu ')).sort()).toEqual(built.sort());
+      const kernels = readdirSync(join(root, 'native/ops')).filter((name) => name.endsWith('.cu'));
+      for (const name of kernels) expect(compiled).toContain(`native/ops/${name}  `);
+    },
+  );
+
   const device = (cwd: string, ...args: string[]): { code: number | null; stdout: string } => {
     const always = ['--device', 'cpu', '--seconds', '0', '--tokens', '8', '--limit-ms', '10000'];
     const { status, stdout } = spawnSync(process.execPath, ['bench/gpu/device.mjs', ...always, ...args], {

@@ -32,13 +32,14 @@ cuda=("${common[@]}" -std=c++20 -O3 -fmad=false --expt-relaxed-constexpr -Werror
       "-gencode=arch=compute_${arch#sm_},code=$arch")
 host=("${common[@]}" -std=c++20 -O3 -ffp-contract=off -fPIC -Wall -Wextra -Werror)
 case $(uname -m) in
-  x86_64) levels="base avx2 avx512" ;;
+  x86_64) levels="base avx2 avx512 avx512vnni" ;;
   aarch64) levels="base neon" ;;
   *) levels=base ;;
 esac
 # As CMakeLists.txt has them.
 declare -A level_flags=([base]="" [neon]="" [avx2]="-mavx2 -mfma -mf16c"
   [avx512]="-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -Wno-maybe-uninitialized -Wno-uninitialized")
+level_flags[avx512vnni]="${level_flags[avx512]} -mavx512vnni"
 
 failed=$objects/failed
 rm -f "$failed"
@@ -69,7 +70,9 @@ fi
 with_levels=()
 for level in $levels; do
   with_levels+=("-DREDRAFTER_WITH_${level^^}")
-  for source in $(listed SIMD_SOURCES); do
+  sources=SIMD_SOURCES
+  [ "$level" = avx512vnni ] && sources=PRODUCT_SOURCES
+  for source in $(listed $sources); do
     rest+=("$(name "$source" "-$level")")
     # shellcheck disable=SC2086 # several flags
     compile "$source" "$(name "$source" "-$level")" "${CXX:-g++}" "${host[@]}" "-DREDRAFTER_ISA_${level^^}" ${level_flags[$level]}
@@ -91,7 +94,7 @@ nvcc -cudart static "${kernels[@]}" "${rest[@]}" -lpthread -ldl -o "$output"
 echo "$output"
 if [ -n "$library" ]; then
   mkdir -p "$(dirname "$library")"
-  nvcc -shared -cudart static "${kernels[@]}" "$entry" -o "$library" \
+  nvcc -shared -cudart static -Xcompiler -static-libstdc++ "${kernels[@]}" "$entry" -o "$library" \
     -Xlinker --version-script=native/ops/cuda_exports.map -Xlinker --gc-sections -Xlinker -s
   echo "$library"
 fi
