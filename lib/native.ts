@@ -19,6 +19,8 @@ export interface NativeEngineOptions {
   device: string;
   /** `'auto'`, `'f32'`, `'f16'`, `'bf16'`, `'q8_0'` or `'q4_0'`. */
   dtype: string;
+  /** The same for the drafter, but for `'q4_0'`. */
+  drafterDtype: string;
   threads: number;
   /** Most tokens of one session, 0 for the model's own limit (at most 4096 unless asked for more). */
   contextTokens: number;
@@ -108,6 +110,8 @@ export interface NativeModelInfo {
     cell: 'sum' | 'elman' | 'gru';
     /** Whose checkpoint format it came in. */
     format: 'apple' | 'redrafter';
+    /** Of its matrices, as they were loaded: `'f32'`, `'f16'`, `'bf16'`, `'q8_0'`, or `'mixed'` as stored. */
+    dtype: string;
     /** Size of the vector that the head reads. */
     exit: number;
     /** Residual blocks before the head. */
@@ -351,7 +355,7 @@ export type BackendReasonCode =
   | 'SELF_TEST_FAILED'
   /** Too little memory of the device is free: for this model, or for anything. */
   | 'TOO_LITTLE_MEMORY'
-  /** The device has no matrices of the `dtype` that was asked for. */
+  /** The device has no matrices of the `dtype` or `drafterDtype` that was asked for. */
   | 'UNSUPPORTED_DTYPE';
 
 export interface NativeBackendStatus {

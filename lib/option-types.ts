@@ -5,22 +5,29 @@ export interface MemoryOptions {
   /** Directory of a recurrent drafter for this model, or false to decode plainly. Default: false. */
   drafter?: string | false;
   /**
-   * Where to run. `'auto'` takes the first CUDA device when that passes a self-test, has the `dtype`, and has memory free for the
+   * Where to run. `'auto'` takes the first CUDA device when that passes a self-test, has the dtypes, and has memory free for the
    * model, else the fastest level of the CPU; `model.info.deviceReason` says why. `'cuda'` or `'cuda:1'` takes a device by its
    * number, or rejects with ERR_BACKEND or ERR_OOM; a level of the CPU can be forced with `'cpu:avx512vnni'`, `'cpu:avx512'`, `'cpu:avx2'`, `'cpu:neon'`
    * or `'cpu:base'`. `getBackends` lists those of this machine. Default: `'auto'`.
    */
   device?: 'auto' | 'cpu' | 'cuda' | `cpu:${string}` | `cuda:${string}`;
   /**
-   * Element type of the weight matrices of model and drafter. `'auto'` keeps what is stored; the others convert while
-   * reading, rounding to nearest (ties to even). `'q8_0'` and `'q4_0'` quantise in groups of 32 weights of a row that share a
-   * scale, to 8.5 and 4.5 bits per weight, on the CPU alone; a drafter gets 8.5 with either. Weights that are stored quantised
+   * Element type of the weight matrices of the model; `drafterDtype` is the drafter's. `'auto'` keeps what is stored; the others
+   * convert while reading, rounding to nearest (ties to even). `'q8_0'` and `'q4_0'` quantise in groups of 32 weights of a row
+   * that share a scale, to 8.5 and 4.5 bits per weight, on the CPU alone. Weights that are stored quantised
    * (`redrafter quantize`) load as they are, with `'auto'` or their own dtype. CUDA has neither quantised nor f32 matrices: there
    * `'auto'` makes bf16 of f32, and what it does not have is refused with ERR_INVALID_ARGUMENT. So is a weight that the dtype
    * cannot hold. Vectors (norms, biases) are always f32, as are activations, apart from what is multiplied by a quantised
    * matrix; KV is f32 on the CPU, and on CUDA bf16, or f16 where the embedding is. Default: `'auto'`.
    */
   dtype?: 'auto' | 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0';
+  /**
+   * Element type of the weight matrices of the drafter, with the same meanings. It changes how fast drafts are made and, slightly,
+   * which are made: never the output. `'auto'` is, on the CPU, `'q8_0'` for a drafter that is stored with 16 bits, unless `dtype`
+   * is `'f32'`, and with a quantised `dtype`; else it is as `dtype`, and a drafter that is stored quantised stays as it is.
+   * Ignored without a drafter. Default: `'auto'`.
+   */
+  drafterDtype?: 'auto' | 'f32' | 'f16' | 'bf16' | 'q8_0';
   /** Worker threads of the CPU backend, 1 to 1024; CUDA takes none. Default: one per hardware thread, at most 64. */
   threads?: number;
   /** Most tokens that one session can hold, 1 to the model's own limit. Default: that limit, at most 4096. */

@@ -64,10 +64,19 @@ function seedOf(value: unknown): bigint {
   throw invalid(`seed must be a bigint from 0 to 2^64-1 or an integer number from 0 to 2^53-1, got ${describe(value)}`);
 }
 
-const DTYPES: readonly unknown[] = ['auto', 'f32', 'f16', 'bf16', 'q8_0', 'q4_0'];
+const DRAFTER_DTYPES = ['auto', 'f32', 'f16', 'bf16', 'q8_0'] as const;
+const DTYPES = [...DRAFTER_DTYPES, 'q4_0'] as const;
+
+function dtypeOf(read: OptionReader, key: string, dtypes: readonly string[]): string {
+  const value = read.raw(key, 'auto');
+  const dtype = dtypes.find((name) => name === value);
+  if (dtype !== undefined) return dtype;
+  throw invalid(`${key} must be ${dtypes.map((name) => `'${name}'`).join(', ')}, got ${describe(value)}`);
+}
 
 const MEMORY_KEYS = [
-  ...['drafter', 'device', 'dtype', 'threads', 'contextTokens', 'kvTokens', 'prefillChunk', 'memoryBudgetBytes'],
+  ...(['drafter', 'device', 'dtype', 'drafterDtype', 'threads'] as const),
+  ...(['contextTokens', 'kvTokens', 'prefillChunk', 'memoryBudgetBytes'] as const),
 ] as const;
 const LOAD_KEYS = [
   ...MEMORY_KEYS,
@@ -97,14 +106,12 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
       `device must be 'auto', 'cpu', 'cuda' or one of them with a level ('cpu:avx2'), got ${describe(device)}`,
     );
   }
-  const dtype = read.raw('dtype', 'auto');
-  if (!DTYPES.includes(dtype))
-    throw invalid(`dtype must be ${DTYPES.map((name) => `'${String(name)}'`).join(', ')}, got ${describe(dtype)}`);
   return {
     model,
     drafter: drafter === false ? null : checkPath('drafter', drafter),
     device,
-    dtype: dtype as string,
+    dtype: dtypeOf(read, 'dtype', DTYPES),
+    drafterDtype: dtypeOf(read, 'drafterDtype', DRAFTER_DTYPES),
     threads: read.integer('threads', 0, 1, LIMITS.threads),
     contextTokens: read.integer('contextTokens', 0, 1, INT_MAX),
     kvTokens: read.integer('kvTokens', 0, 1, INT_MAX),

@@ -13,7 +13,7 @@ export type Drafting = Pick<GenerateOptions, 'drafting' | 'beamWidth' | 'beamLen
 export interface TrialSpec {
   model: string;
   drafter: string | false;
-  load: Pick<LoadOptions, 'device' | 'dtype' | 'threads'>;
+  load: Pick<LoadOptions, 'device' | 'dtype' | 'drafterDtype' | 'threads'>;
   drafting: Drafting;
   prompts: Prompt[];
   tokens: number;

@@ -33,6 +33,7 @@ export interface BenchOptions {
   prompts?: readonly string[];
   device?: MemoryOptions['device'];
   dtype?: MemoryOptions['dtype'];
+  drafterDtype?: MemoryOptions['drafterDtype'];
   /** Default: chosen by the engine. */
   threads?: number;
   /** Fixed shapes. Default: by suite. */
@@ -59,7 +60,7 @@ export interface Settings {
   prompts: Prompt[];
   /** Where they are from, when that was said. */
   promptFiles: readonly string[] | undefined;
-  load: Pick<MemoryOptions, 'device' | 'dtype' | 'threads'>;
+  load: Pick<MemoryOptions, 'device' | 'dtype' | 'drafterDtype' | 'threads'>;
   beamShapes: Shape[] | undefined;
   widen: number | undefined;
   quick: boolean;
@@ -78,6 +79,7 @@ const KEYS: readonly (keyof BenchOptions)[] = [
     'prompts',
     'device',
     'dtype',
+    'drafterDtype',
     'threads',
     'beamShapes',
     'widen',
@@ -132,6 +134,7 @@ export function checkOptions(options: BenchOptions): Settings {
   const load = {
     ...(options.device === undefined ? {} : { device: options.device }),
     ...(options.dtype === undefined ? {} : { dtype: options.dtype }),
+    ...(options.drafterDtype === undefined ? {} : { drafterDtype: options.drafterDtype }),
     ...(threads === 0 ? {} : { threads }),
   };
   const widen = reader.integer('widen', 0, 1, MOST_WIDENING);

@@ -91,13 +91,14 @@ function write(path: string, text: string): void {
 
 async function bench(given: string[], flags: Flags): Promise<void> {
   const { model, drafter: drafters, prompts, threads, beamShapes, widen, quick, tokens, turns, promptCount } = flags;
-  const { temperature, dtype, json, html } = flags;
+  const { temperature, dtype, drafterDtype, json, html } = flags;
   const device = flags.device as 'auto';
   const settings = checkOptions({
     ...defined({ suites: suitesOf(given, flags), model, drafters, prompts, threads, beamShapes, widen, quick, tokens }),
     ...defined({ turns, promptCount, temperature }),
     device,
     dtype,
+    drafterDtype,
   });
   for (const path of [json, html]) if (path !== undefined) write(path, ''); // before minutes of measuring, not after
   const report = await runBench(settings, new Progress(process.stderr), interruptSignal());

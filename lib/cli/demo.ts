@@ -66,9 +66,9 @@ async function demo(flags: Flags): Promise<void> {
   const prompts = await readPrompts(Math.max(flags.prompts, 1));
   const model = await loadModel(MODEL, `${MODEL}drafter-${flags.drafter}`, flags, signal);
   try {
-    const { device, level, threads, dtype } = model.info;
+    const { device, level, threads, dtype, drafter } = model.info;
     process.stdout.write(
-      `ts-declarations (${dtype}) with drafter-${flags.drafter}, ${shapeOf(flags)}, ` +
+      `ts-declarations (${dtype}) with drafter-${flags.drafter} (${drafter?.dtype ?? 'none'}), ${shapeOf(flags)}, ` +
         `on ${device} ${level}, ${threads} threads. ${paint.green('Green')} is drafted and accepted.\n`,
     );
     const pairs: Pair[] = [];

@@ -10,6 +10,7 @@ import { byteCount, contextPolicy, integer } from './numbers.js';
 export interface DeviceFlags {
   device: string;
   dtype: NonNullable<MemoryOptions['dtype']>;
+  drafterDtype: NonNullable<MemoryOptions['drafterDtype']>;
   threads?: number;
 }
 
@@ -19,6 +20,14 @@ export function addDeviceFlags(command: Command): Command {
     .addOption(
       new Option('--dtype <dtype>', 'element type of the weight matrices; auto keeps what is stored')
         .choices(['auto', 'f32', 'f16', 'bf16', 'q8_0', 'q4_0'])
+        .default('auto'),
+    )
+    .addOption(
+      new Option(
+        '--drafter-dtype <dtype>',
+        'the same of the drafter, which does not change the output; auto is q8_0 on the CPU for one stored with 16 bits, if --dtype is not f32, else as --dtype',
+      )
+        .choices(['auto', 'f32', 'f16', 'bf16', 'q8_0'])
         .default('auto'),
     )
     .addOption(
@@ -58,9 +67,15 @@ export function addCapacityFlags(command: Command): Command {
 
 /** The flags as options of `Model.load`. */
 export function loadOptions(flags: DeviceFlags & CapacityFlags): MemoryOptions {
-  const { dtype, threads, contextTokens, kvTokens, prefillChunk, memoryBudget: memoryBudgetBytes } = flags;
+  const { dtype, drafterDtype, threads, contextTokens, kvTokens, prefillChunk } = flags;
+  const { memoryBudget: memoryBudgetBytes } = flags;
   const device = flags.device as NonNullable<MemoryOptions['device']>;
-  return { device, dtype, ...defined({ threads, contextTokens, kvTokens, prefillChunk, memoryBudgetBytes }) };
+  return {
+    device,
+    dtype,
+    drafterDtype,
+    ...defined({ threads, contextTokens, kvTokens, prefillChunk, memoryBudgetBytes }),
+  };
 }
 
 /** Flags of the drafting shape. */

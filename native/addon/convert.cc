@@ -78,6 +78,7 @@ Napi::Object from_info(Napi::Env env, const ModelInfo& i) {
   Napi::Object drafter = Napi::Object::New(env);
   drafter.Set("cell", i.drafter_cell);
   drafter.Set("format", i.drafter_format);
+  drafter.Set("dtype", i.drafter_dtype);
   o.Set("drafter", set_numbers(drafter, {number("exit", i.drafter_exit), number("blocks", i.drafter_blocks),
                                          number("draftVocab", i.drafter_vocab)}));
   return o;
@@ -126,6 +127,7 @@ EngineOptions to_engine_options(const Napi::Object& o) {
   options.drafter = text_of(o, "drafter");
   options.device = text_of(o, "device");
   options.dtype = text_of(o, "dtype");
+  options.drafter_dtype = text_of(o, "drafterDtype");
   read_integers(o, {integer("threads", options.threads), integer("contextTokens", options.context_tokens),
                     integer("kvTokens", options.kv_tokens), integer("prefillChunk", options.prefill_chunk),
                     integer("prefixCacheBytes", options.prefix_cache_bytes),

@@ -25,9 +25,12 @@ Reason too_little_memory(const LoadPlan& plan) {
 // Why a backend that works cannot have this load, though another may.
 Reason dtype_reason(const EngineOptions& options, const Backend& backend) {
   const MatrixDType stored = read_model_config(options.model).quantised;
-  const MatrixDType drafter =
-      options.drafter.empty() ? MatrixDType() : read_drafter_config(options.drafter).quantised;
-  for (const MatrixDType dtype : {parse_matrix_dtype(options.dtype), stored, drafter}) {
+  std::vector<MatrixDType> dtypes = {parse_matrix_dtype(options.dtype), stored};
+  if (!options.drafter.empty()) {
+    dtypes.push_back(parse_matrix_dtype(options.drafter_dtype));
+    dtypes.push_back(read_drafter_config(options.drafter).quantised);
+  }
+  for (const MatrixDType dtype : dtypes) {
     if (!dtype || backend.takes(*dtype)) continue;
     return {"UNSUPPORTED_DTYPE",
             std::string(backend.name) + " has no matrices of dtype \"" + dtype_name(*dtype) + "\""};

@@ -102,6 +102,7 @@ void EngineThread::post_ready(const LoadPlan& plan, const MemoryUse& memory) {
     const RecurrentWeights& r = drafter_->weights();
     info.has_drafter = true;
     info.drafter_cell = cell_name(r.config.cell);
+    info.drafter_dtype = matrix_dtype_name(r);
     info.drafter_format = r.config.apple_format ? "apple" : "redrafter";
     info.drafter_exit = r.config.exit;
     info.drafter_blocks = r.config.blocks;

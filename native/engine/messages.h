@@ -21,6 +21,8 @@ struct EngineOptions {
   std::string device = "auto";
   // Of matrices: "f32", "f16", "bf16", or "auto": as stored, but bf16 for f32 on a backend that takes no f32.
   std::string dtype = "auto";
+  // Of the drafter's: the same, but "auto" is what drafter_dtype() says.
+  std::string drafter_dtype = "auto";
   int64_t threads = 0;         // 0: as many as the machine has cores
   int64_t context_tokens = 0;  // 0: the model's limit, at most 4096
   int64_t kv_tokens = 0;       // 0: 4 * context_tokens, or fewer to keep to the budget
@@ -53,7 +55,7 @@ struct ModelInfo {
   uint64_t fingerprint;
   std::vector<int32_t> eos;
   bool has_drafter = false;
-  std::string drafter_cell, drafter_format;
+  std::string drafter_cell, drafter_format, drafter_dtype;
   int64_t drafter_exit = 0, drafter_blocks = 0, drafter_vocab = 0;
 };
 

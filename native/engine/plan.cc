@@ -24,16 +24,26 @@ int64_t threads_for(const Backend& backend, int64_t asked) {
   return asked > 0 ? asked : default_threads();
 }
 
-MatrixDType dtype_for(const Backend& backend, const EngineOptions& options, const ModelConfig& config) {
-  const MatrixDType dtype = parse_matrix_dtype(options.dtype);
-  REDRAFTER_REQUIRE(!dtype || !config.quantised || dtype == config.quantised, "ERR_INVALID_ARGUMENT",
-                    "the weights in ", options.model, " are stored as ",
-                    dtype_name(config.quantised.value_or(DType::kQ8_0)), ", which cannot be loaded as ",
-                    options.dtype, "; leave dtype \"auto\"");
+// What the option `key` asks for, of the weights in `directory`, which are stored as `stored` if quantised.
+MatrixDType asked_dtype(const Backend& backend, const EngineOptions& options, const char* key,
+                        const std::string& name, const std::string& directory, MatrixDType stored) {
+  const MatrixDType dtype = parse_matrix_dtype(name);
+  REDRAFTER_REQUIRE(!dtype || !stored || dtype == stored, "ERR_INVALID_ARGUMENT", "the weights in ",
+                    directory, " are stored as ", dtype_name(stored.value_or(DType::kQ8_0)),
+                    ", which cannot be loaded as ", name, "; leave ", key, " \"auto\"");
   REDRAFTER_REQUIRE(!dtype || backend.takes(*dtype), "ERR_INVALID_ARGUMENT", "device \"", options.device,
-                    "\" has no matrices of dtype \"", options.dtype,
-                    "\"; load with dtype \"bf16\" or \"f16\", or with device \"cpu\"");
+                    "\" has no matrices of dtype \"", name, "\"; load with ", key,
+                    " \"bf16\" or \"f16\", or with device \"cpu\"");
   return dtype;
+}
+
+MatrixDType drafter_dtype_for(const Backend& backend, const EngineOptions& options, MatrixDType target) {
+  const std::string& name = options.drafter_dtype;
+  if (options.drafter.empty()) return std::nullopt;
+  const MatrixDType asked = asked_dtype(backend, options, "drafterDtype", name, options.drafter,
+                                        read_drafter_config(options.drafter).quantised);
+  REDRAFTER_REQUIRE(asked != DType::kQ4_0, "ERR_INVALID_ARGUMENT", "a drafter has no matrices of 4 bits");
+  return asked ? asked : drafter_dtype(backend, options.drafter, target);
 }
 
 int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
@@ -75,7 +85,8 @@ void fit_budget(const EngineOptions& options, LoadPlan& plan) {
 
 LoadPlan plan_on(const EngineOptions& options, const Backend& backend) {
   const ModelConfig config = read_model_config(options.model);
-  const MatrixDType dtype = dtype_for(backend, options, config);
+  const MatrixDType dtype =
+      asked_dtype(backend, options, "dtype", options.dtype, options.model, config.quantised);
   const int64_t context_tokens = options.context_tokens > 0
                                      ? options.context_tokens
                                      : std::min(config.max_positions, kDefaultContextTokens);
@@ -94,6 +105,7 @@ LoadPlan plan_on(const EngineOptions& options, const Backend& backend) {
                    config,
                    std::move(checkpoint),
                    options.drafter,
+                   drafter_dtype_for(backend, options, dtype),
                    {std::max(kMaxTree, prefill_chunk), context_tokens, threads},
                    kv_tokens,
                    prefill_chunk,
@@ -113,7 +125,7 @@ LoadedWeights load_weights(const LoadPlan& plan, const Backend& backend, Stream&
       backend, stream, plan.limits);
   if (!plan.drafter.empty()) {
     loaded.drafter = std::make_unique<RecurrentDrafter>(
-        load_recurrent_weights(plan.drafter, plan.config, backend, stream, progress, plan.dtype),
+        load_recurrent_weights(plan.drafter, plan.config, backend, stream, progress, plan.drafter_dtype),
         loaded.model->weights().embedding, backend, stream);
   }
   return loaded;

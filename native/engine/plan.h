@@ -17,6 +17,7 @@ struct LoadPlan {
   ModelConfig config;
   Checkpoint checkpoint;
   std::string drafter;  // directory, or empty
+  MatrixDType drafter_dtype;
   ForwardLimits limits;
   int64_t kv_tokens;
   int64_t prefill_chunk;

@@ -30,10 +30,6 @@ DType matrix_dtype(const Backend& backend, MatrixDType asked, DType stored) {
   return asked.value_or(backend.takes(stored) ? stored : DType::kBF16);
 }
 
-MatrixDType drafter_dtype(MatrixDType target) {
-  return target == DType::kQ4_0 ? MatrixDType(DType::kQ8_0) : target;
-}
-
 // What the tensor of a matrix must be, if config.json says that matrices are quantised: rows of groups.
 const TensorEntry& WeightLoader::require_matrix(const std::string& name, int64_t rows, int64_t cols) const {
   if (!quantised_) return require(name, {rows, cols});

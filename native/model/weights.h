@@ -26,9 +26,6 @@ MatrixDType parse_matrix_dtype(const std::string& name);
 // as it is stored, or bf16 where the backend does not take that.
 DType matrix_dtype(const Backend& backend, MatrixDType asked, DType stored);
 
-// The dtype of a drafter's matrices: as the target's, but of 8 bits where those have 4.
-MatrixDType drafter_dtype(MatrixDType target);
-
 // Reads tensors slice by slice into backend memory: nothing is ever held twice, and the next slice is read
 // while the backend copies the one before. On a measuring backend tensors are checked and counted, but not
 // read.

@@ -306,6 +306,7 @@ describe('options', () => {
     [['--model', '/nowhere'], 'the model "/nowhere" is no directory'],
     [['--drafter', '/nowhere'], 'the drafter "/nowhere" is no directory'],
     [['--dtype', 'f8'], 'f8'],
+    [['--drafter-dtype', 'q4_0'], 'q4_0'],
     [['--what'], 'unknown option'],
   ])('%j: ERR_INVALID_ARGUMENT', async (args, message) => {
     const { code, stdout, stderr } = await bench(...args);
@@ -350,6 +351,7 @@ describe('options', () => {
       'prompts',
       'device',
       'dtype',
+      'drafter-dtype',
       'threads',
       'beam-shapes',
       'widen',

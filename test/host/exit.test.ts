@@ -80,7 +80,7 @@ describe('the callback that hears of messages', () => {
   // Here the boundary is used as it is, for what the library itself does not do.
   const ENGINE = `
     const { native } = await import(${JSON.stringify(NATIVE)});
-    const options = { model: paths.model, drafter: null, device: 'cpu', threads: 1, dtype: 'auto', contextTokens: 0,
+    const options = { model: paths.model, drafter: null, device: 'cpu', threads: 1, dtype: 'auto', drafterDtype: 'auto', contextTokens: 0,
       kvTokens: 0, prefillChunk: 0, memoryBudgetBytes: 0, maxActiveRequests: 0, maxQueuedRequests: 0, maxQueuedTokens: 0, prefixCacheBytes: -1 };
     const none = new Int32Array(0);
     const decode = (engine, maxTokens) => {

@@ -19,6 +19,7 @@ export interface LoadOptions {
   drafter?: string;
   device?: string;
   dtype?: string;
+  drafterDtype?: string;
   threads?: number;
   contextTokens?: number;
   kvTokens?: number;
@@ -81,6 +82,7 @@ export function engineOptions(model: string, options: LoadOptions): NativeEngine
     drafter: options.drafter ?? null,
     device: options.device ?? 'cpu',
     dtype: options.dtype ?? 'auto',
+    drafterDtype: options.drafterDtype ?? 'auto',
     threads: options.threads ?? 2,
     contextTokens: options.contextTokens ?? 0,
     kvTokens: options.kvTokens ?? 0,

@@ -249,6 +249,7 @@ describe('errors', () => {
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--threads', '0'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--device', 'tpu'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--dtype', 'f64'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--drafter-dtype', 'q4_0'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--nonsense'],
     ['ERR_INVALID_ARGUMENT', 'nonsense'],
     ['ERR_INVALID_ARGUMENT', 'inspect'],
@@ -290,13 +291,19 @@ describe('other commands', () => {
   });
 
   it('estimate tells bytes by purpose', async () => {
-    const flags = ['--drafter', paths.drafter, '--dtype', 'bf16', '--threads', '2', '--context-tokens', '100'];
+    const dtypes = ['--dtype', 'bf16', '--drafter-dtype', 'q8_0'];
+    const flags = ['--drafter', paths.drafter, ...dtypes, '--threads', '2', '--context-tokens', '100'];
     const more = ['--kv-tokens', '500', '--prefill-chunk', '32', '--device', 'cpu'];
     const { code, stdout, stderr } = await redrafter('estimate', paths.model, ...flags, ...more, '--json');
     expect([code, stderr]).toEqual([0, '']);
-    const options = { drafter: paths.drafter, dtype: 'bf16', threads: 2, contextTokens: 100 } as const;
+    const options = {
+      ...({ drafter: paths.drafter, dtype: 'bf16', drafterDtype: 'q8_0', threads: 2, contextTokens: 100 } as const),
+    };
     const estimate = await estimateMemory(paths.model, { ...options, kvTokens: 500, prefillChunk: 32 });
     expect(JSON.parse(stdout)).toEqual(estimate);
+    expect(estimate.drafterBytes).toBeLessThan(
+      (await estimateMemory(paths.model, { ...options, drafterDtype: 'bf16' })).drafterBytes,
+    );
     const text = (await redrafter('estimate', paths.model, ...flags, ...more)).stdout;
     expect(text).toMatch(new RegExp(`^total +[\\d.]+ MB +${estimate.totalBytes} B$`, 'm'));
   });

@@ -232,6 +232,7 @@ describe('load options', () => {
       drafter: null,
       device: 'auto',
       dtype: 'auto',
+      drafterDtype: 'auto',
       threads: 0,
       contextTokens: 0,
       kvTokens: 0,
@@ -252,6 +253,10 @@ describe('load options', () => {
       expect(load({ dtype }).native.dtype).toBe(dtype);
     for (const dtype of ['', 'q8', 'q4_1', 'F32', 'fp16', 'f64', 'mixed', 16, null, ['f32']])
       refusal(() => load({ dtype }));
+    for (const drafterDtype of ['auto', 'f32', 'f16', 'bf16', 'q8_0'])
+      expect(load({ drafterDtype }).native).toMatchObject({ drafterDtype, dtype: 'auto' });
+    for (const drafterDtype of ['', 'q4_0', 'q8', 'F32', 'f64', 'mixed', 8, null, ['f32']])
+      refusal(() => load({ drafterDtype }));
     for (const device of ['', 'gpu', 'CPU', 'cpu:', 'cpu:../x', 'auto:x', 1, null]) refusal(() => load({ device }));
     for (const key of ['threads', 'contextTokens', 'kvTokens', 'prefillChunk']) {
       for (const bad of [0, -1, 1.5, 2 ** 31, ...NOT_NUMBERS]) refusal(() => load({ [key]: bad }));

@@ -1,4 +1,4 @@
-/** Quantised weights: drafting changes no id, log-probability or KV byte, on every level, alone and in batches. */
+/** Quantised weights, of target or drafter alone too: drafting changes no id, log-probability or KV byte, on every level, alone and in batches. */
 import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -106,6 +106,54 @@ describe('levels of the CPU backend', () => {
         }
       }
       await engine.close();
+    }
+  });
+});
+
+describe('a drafter of another element type than the target', () => {
+  const DTYPES = ['f32', 'f16', 'bf16', 'q8_0', 'auto'];
+  const prompt = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4];
+  const shape = { vocab: 200, hidden: 72, layers: 2, heads: 3, kvHeads: 1, headDim: 24, ffn: 100, maxPositions: 512 };
+  it.each(levels)('%s: changes nothing', async (level) => {
+    const target = join(directory, `${level}-target`);
+    const drafter = join(directory, `${level}-elman`);
+    writeTinyLlama(target, shape, 13);
+    writeTinyDrafter(drafter, 'elman', shape.vocab, shape.hidden, 14);
+    for (const dtype of ['f32', 'bf16', 'q8_0']) {
+      for (const sampling of [{}, { temperature: 0.9, seed: 124n }]) {
+        const c: Case = { name: '', ids: prompt, options: { maxTokens: 40, logprobs: 3, ...sampling } };
+        let plain: Outcome | undefined;
+        for (const drafterDtype of DTYPES) {
+          const engine = await TestEngine.load(target, { drafter, device: `cpu:${level}`, dtype, drafterDtype });
+          plain ??= await run(engine, c);
+          for (const [beamWidth, beamLength] of shapes.slice(0, level === 'oracle' ? 2 : 4)) {
+            const drafted = await run(engine, c, { beamWidth, beamLength });
+            expectLossless(plain, drafted, `${dtype}, ${drafterDtype} ${beamWidth}x${beamLength}`);
+          }
+          await engine.close();
+        }
+      }
+    }
+  });
+
+  it('changes nothing with the trained drafters, whose drafts are accepted about as often', async () => {
+    const c: Case = { name: '', ids: ids[0] ?? [], options: { maxTokens: 80, logprobs: 2 } };
+    for (const drafter of [trainedDrafters.gru, trainedDrafters.elman]) {
+      const rounds: number[] = [];
+      for (const drafterDtype of DTYPES) {
+        const engine = await TestEngine.load(bundled, { drafter, drafterDtype });
+        expect([engine.info.dtype, engine.info.drafter?.dtype]).toEqual([
+          'bf16',
+          drafterDtype === 'auto' ? 'q8_0' : drafterDtype,
+        ]);
+        const plain = await run(engine, c);
+        const drafted = await run(engine, c, { beamWidth: 4, beamLength: 4 });
+        expectLossless(plain, drafted, drafterDtype);
+        rounds.push(drafted.rounds.length);
+        await engine.close();
+      }
+      expect(Math.max(...rounds)).toBeLessThan(40);
+      expect(Math.max(...rounds)).toBeLessThan(1.25 * Math.min(...rounds));
     }
   });
 });

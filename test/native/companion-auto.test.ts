@@ -127,6 +127,10 @@ describe.runIf(emulated)('auto', () => {
   });
 
   it('takes the CPU for a dtype that CUDA does not have', async () => {
+    for (const drafterDtype of ['f32', 'q8_0'] as const) {
+      const { info } = await found({}, JSON.stringify({ drafterDtype }));
+      expect(info).toMatchObject({ device: 'cpu', deviceReason: { code: 'UNSUPPORTED_DTYPE' } });
+    }
     const all = await found({}, `{ dtype: 'f32' }`);
     expect(all.info).toMatchObject({ device: 'cpu', dtype: 'f32', deviceReason: { code: 'UNSUPPORTED_DTYPE' } });
     expect(all.named).toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });

@@ -171,7 +171,7 @@ describe.skipIf(process.platform === 'win32')('a load', () => {
     writeTinyLlama(model, shape, 1);
   });
   const options = (device: string, dtype = 'auto'): NativeEngineOptions => ({
-    ...{ model, drafter: null, device, dtype, threads: 1 },
+    ...{ model, drafter: null, device, dtype, drafterDtype: 'auto', threads: 1 },
     ...{ contextTokens: 0, kvTokens: 0, prefillChunk: 0, prefixCacheBytes: -1, memoryBudgetBytes: 0 },
     ...{ maxActiveRequests: 0, maxQueuedRequests: 0, maxQueuedTokens: 0 },
   });

@@ -1,5 +1,6 @@
 #include "spec/drafters/recurrent_weights.h"
 
+#include <algorithm>
 #include <initializer_list>
 
 #include "base/check.h"
@@ -74,6 +75,15 @@ void load_head(RecurrentWeights& r, WeightLoader& loader) {
   r.head = loader.matrix({{name, rows}}, r.config.exit);
 }
 
+std::vector<DType> matrix_dtypes(const RecurrentWeights& weights) {
+  std::vector<DType> dtypes;
+  for (const Matrix* w : {&weights.head, &weights.w, &weights.u, &weights.projection}) {
+    if (w->rows > 0) dtypes.push_back(w->dtype);
+  }
+  for (const RecurrentWeights::Block& block : weights.blocks) dtypes.push_back(block.a.dtype);
+  return dtypes;
+}
+
 }  // namespace
 
 RecurrentWeights load_recurrent_weights(const std::string& directory, const ModelConfig& target,
@@ -88,7 +98,7 @@ RecurrentWeights load_recurrent_weights(const std::string& directory, const Mode
                     " was trained for a vocabulary of ", r.config.vocab, " ids, the target has ",
                     target.vocab);
   const Checkpoint checkpoint = Checkpoint::open(directory);
-  WeightLoader loader(checkpoint, backend, stream, progress, drafter_dtype(dtype), r.config.quantised);
+  WeightLoader loader(checkpoint, backend, stream, progress, dtype, r.config.quantised);
   load_cell(r, loader);
   load_mixer(r, loader);
   load_head(r, loader);
@@ -98,11 +108,25 @@ RecurrentWeights load_recurrent_weights(const std::string& directory, const Mode
 }
 
 bool any_quantised(const RecurrentWeights& weights) {
-  bool any = false;
-  for (const Matrix* w : {&weights.w, &weights.u, &weights.projection, &weights.head})
-    any = any || dtype_is_quantised(w->dtype);
-  for (const RecurrentWeights::Block& block : weights.blocks) any = any || dtype_is_quantised(block.a.dtype);
-  return any;
+  const std::vector<DType> dtypes = matrix_dtypes(weights);
+  return std::any_of(dtypes.begin(), dtypes.end(), dtype_is_quantised);
+}
+
+const char* matrix_dtype_name(const RecurrentWeights& weights) {
+  const std::vector<DType> dtypes = matrix_dtypes(weights);
+  const DType first = dtypes.front();
+  return std::count(dtypes.begin(), dtypes.end(), first) == std::ssize(dtypes) ? dtype_name(first) : "mixed";
+}
+
+MatrixDType drafter_dtype(const Backend& backend, const std::string& directory, MatrixDType target) {
+  if (target && dtype_is_quantised(*target)) return DType::kQ8_0;
+  if (target == DType::kF32 || !backend.takes(DType::kQ8_0)) return target;
+  const Checkpoint checkpoint = Checkpoint::open(directory);
+  const std::vector<TensorEntry>& tensors = checkpoint.tensors();
+  const bool is_16_bit = std::all_of(tensors.begin(), tensors.end(), [](const TensorEntry& tensor) {
+    return tensor.shape.size() != 2 || tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16;
+  });
+  return is_16_bit ? MatrixDType(DType::kQ8_0) : target;
 }
 
 uint64_t drafter_bytes(const std::string& directory) { return Checkpoint::open(directory).total_bytes(); }

@@ -29,7 +29,15 @@ struct RecurrentWeights {
 // Whether any product needs room for quantised rows.
 bool any_quantised(const RecurrentWeights& weights);
 
-// `dtype`: of the target, see drafter_dtype. Throws ERR_DRAFTER when the drafter was made for another target
+// "f32", "f16", "bf16", "q8_0", or "mixed" as stored.
+const char* matrix_dtype_name(const RecurrentWeights& weights);
+
+// What a drafter's matrices are converted to unless one asks: 8 bits beside a target of fewer than 32, whose
+// output they do not change. As the target's where the backend has no such matrices, and where the drafter
+// is not stored with 16 bits throughout. `target`: what was asked for the target.
+MatrixDType drafter_dtype(const Backend& backend, const std::string& directory, MatrixDType target);
+
+// `dtype`: what matrices are converted to. Throws ERR_DRAFTER when the drafter was made for another target
 // (hidden size, vocabulary), ERR_MODEL_FORMAT when its tensors do not fit its own configuration.
 RecurrentWeights load_recurrent_weights(const std::string& directory, const ModelConfig& target,
                                         const Backend& backend, Stream& stream, const LoadProgress& progress,
