@@ -23,7 +23,7 @@ export interface MemoryOptions {
   dtype?: 'auto' | 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0';
   /**
    * Element type of the weight matrices of the drafter, with the same meanings. It changes how fast drafts are made and, slightly,
-   * which are made: never the output. `'auto'` is, on the CPU, `'q8_0'` for a drafter that is stored with 16 bits, unless `dtype`
+   * which are made: never the output. `'auto'` is, with AVX2 or AVX-512, `'q8_0'` for a drafter that is stored with 16 bits, unless `dtype`
    * is `'f32'`, and with a quantised `dtype`; else it is as `dtype`, and a drafter that is stored quantised stays as it is.
    * Ignored without a drafter. Default: `'auto'`.
    */

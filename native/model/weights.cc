@@ -162,7 +162,8 @@ void WeightLoader::convert(const TensorEntry& tensor, int64_t row, int64_t rows,
   convert_elements(raw_.data() + overflow * size, tensor.dtype, &value, DType::kF32, 1);
   fail("ERR_INVALID_ARGUMENT", "dtype \"", dtype_name(w.dtype), "\" cannot hold element [",
        row + overflow / w.cols, ", ", overflow % w.cols, "] of tensor \"", tensor.name, "\": ", value,
-       std::isfinite(value) ? " is too large" : " is not finite");
+       std::isfinite(value) ? " is too large" : " is not finite",
+       "; another dtype may (of a drafter: drafterDtype)");
 }
 
 const float* WeightLoader::vector(const std::vector<Part>& parts) {

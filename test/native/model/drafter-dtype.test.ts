@@ -57,7 +57,7 @@ describe('auto', () => {
   ])('beside a target of dtype %s', async (dtype, expected) => {
     const found: string[] = [];
     for (const drafter of Object.values(drafters)) {
-      const [target, its = ''] = await loaded(model, { drafter, dtype });
+      const [target, its = ''] = await loaded(model, { drafter, dtype, device: 'cpu:oracle' });
       expect(target).toBe(dtype === 'auto' ? 'f32' : dtype);
       found.push(its);
     }
@@ -66,11 +66,20 @@ describe('auto', () => {
 
   it('is 8 bits for the bundled drafters, half of what they take as stored', async () => {
     for (const drafter of [trainedDrafters.gru, trainedDrafters.elman]) {
-      expect(await loaded(bundled, { drafter })).toEqual(['bf16', 'q8_0']);
-      const own = (await estimate(bundled, { drafter })).drafterBytes;
-      const stored = (await estimate(bundled, { drafter, drafterDtype: 'bf16' })).drafterBytes;
+      const options = { drafter, device: 'cpu:oracle' };
+      expect(await loaded(bundled, options)).toEqual(['bf16', 'q8_0']);
+      const own = (await estimate(bundled, options)).drafterBytes;
+      const stored = (await estimate(bundled, { ...options, drafterDtype: 'bf16' })).drafterBytes;
       expect(own / stored).toBeCloseTo(8.5 / 16, 1);
     }
+  });
+
+  it('is as dtype at the level base, where 8 bits take longer', async () => {
+    expect(await loaded(model, { drafter: drafters.bf16, device: 'cpu:base' })).toEqual(['f32', 'bf16']);
+    expect(await loaded(model, { drafter: drafters.bf16, device: 'cpu:base', dtype: 'q4_0' })).toEqual([
+      'q4_0',
+      'q8_0',
+    ]);
   });
 
   it('is as dtype on CUDA, which has no such matrices', async () => {
