@@ -31,6 +31,7 @@ PHASES='build|300|nvcc|compiles the lab and the CUDA library for the device
 floors|20|lab|bytes, operations and least times of the kernels
 invariance|60|device|bits of rows between launches of different sizes, and of equal rows at different places of a matrix tile
 parity|90|device|an engine beside the oracle of the CPU: KV, log-probabilities, drafts
+memcheck|60|device|compute-sanitizer over every kernel and an engine, small shapes
 lossless|150|device|ids, log-probabilities and KV of 33 requests: alone, together, plain, drafted
 bandwidth|20|device|copy and read, the limits that the shares below refer to
 steps|60|device|plain decode steps, and verification of 2 to 64 rows
@@ -38,8 +39,7 @@ drafts|60|device|draft rounds at beam width 1 to 64
 rounds|120|device|whole rounds of 1 to 64 requests, acceptance simulated at 2, 3, 3.5 and 4 tokens per step
 goals|10|lab|the goals beside what was measured
 kernels|120|device|every kernel: time, GB/s, share of the copy bandwidth
-memcheck|90|device|compute-sanitizer over every kernel and an engine, small shapes
-racecheck|60|device|the same for shared memory
+racecheck|60|device|compute-sanitizer again, for shared memory
 initcheck|60|device|the same for memory that was never written
 synccheck|60|device|the same for barriers
 node|60|node|through the addon: ids and tokens per second of plain, fixed and adaptive drafting, delay of the event loop
