@@ -2,30 +2,8 @@
 import { describe, expect, it } from 'vitest';
 
 import { at, range } from '../../kit/arrays.js';
+import { planner, type Shape, type Told } from '../../kit/planner.js';
 import { Random } from '../../kit/random.js';
-import { testing } from '../../kit/testing.js';
-
-interface Shape {
-  width: number;
-  length: number;
-  budget: number;
-}
-
-interface Told {
-  plan(requests: { id: number; mostLength: number }[], round: { otherRows: number; mostRows: number }): Shape[];
-  learn(id: number, outcome?: { width: number; length: number; accepted: number; onFirstBeam: number }): void;
-  observe(round: {
-    drafts: { lanes: number; width: number; length: number }[];
-    rows: number;
-    draftMs: number;
-    verifyMs: number;
-    hostMs: number;
-  }): void;
-  chain(id: number): number[];
-  costs(group: { lanes: number; width: number; length: number }, rows: number): { draftMs: number; forwardMs: number };
-}
-
-const planner = testing['planner'] as { create(forward: number[][], draftStep: number[][]): Told };
 
 /** What is true of a world: milliseconds, and how far the drafts of a request get. */
 interface World {
