@@ -51,7 +51,7 @@ describe.skipIf(!existsSync(lab))('the lab', { timeout: 180_000 }, () => {
     const limits = rows.map(({ readBytesPerSecond: read, peakFlopPerSecond: peak }) => [read > 1e8, peak > 1e8]);
     expect(limits).toEqual(limits.map(() => [true, true]));
     const weights = new Set(rows.filter(({ dtype }) => dtype === 'bf16').map(({ kernel }) => kernel));
-    expect([...weights].sort()).toEqual(['cell', 'embed', 'head_top', 'residual']);
+    expect([...weights].sort()).toEqual(['cell', 'embed', 'head_top', 'mix', 'residual']);
     expect(rows.filter(({ kernel, dtype }) => !weights.has(kernel) && dtype !== 'f32')).toEqual([]);
     expect(run('steps', '--device', 'cpu').stderr).toContain('does not run on the CPU');
     expect(run('kernels', '--device', 'cpu', '--threads', '0').code).toBe(64);

@@ -120,8 +120,12 @@ function studyTable({ points }: StudySuite): Table {
 /** What memory and multiply-adds gave beside the rows of each dtype, from the least to the greatest. */
 function opsLimits(rows: OpsSuite['rows']): string {
   const limits = (of: readonly number[]): string => [...new Set([Math.min(...of), Math.max(...of)].map(giga))].join(' to ');
-  const ways = Map.groupBy(rows, ({ level, dtype, threads }) => `${level} ${dtype}, ${threads} threads`);
-  return [...ways].map(([way, of]) => `${way}: read ${limits(of.map((row) => row.readBytesPerSecond))} GB/s, peak ${limits(of.map((row) => row.peakFlopPerSecond))} GFLOP/s.`).join(' '); // prettier-ignore
+  const wayOf = ({ level, dtype, threads }: (typeof rows)[number]): string => `${level} ${dtype}, ${threads} threads`;
+  const notes = [...new Set(rows.map(wayOf))].map((way) => {
+    const of = rows.filter((row) => wayOf(row) === way);
+    return `${way}: read ${limits(of.map((row) => row.readBytesPerSecond))} GB/s, peak ${limits(of.map((row) => row.peakFlopPerSecond))} GFLOP/s.`; // prettier-ignore
+  });
+  return notes.join(' ');
 }
 
 function opsTable({ rows }: OpsSuite): Table {
