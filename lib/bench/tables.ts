@@ -119,7 +119,8 @@ function studyTable({ points }: StudySuite): Table {
 
 /** What memory and multiply-adds gave beside the rows of each dtype, from the least to the greatest. */
 function opsLimits(rows: OpsSuite['rows']): string {
-  const limits = (of: readonly number[]): string => [...new Set([Math.min(...of), Math.max(...of)].map(giga))].join(' to ');
+  const limits = (of: readonly number[]): string =>
+    [...new Set([Math.min(...of), Math.max(...of)].map(giga))].join(' to ');
   const wayOf = ({ level, dtype, threads }: (typeof rows)[number]): string => `${level} ${dtype}, ${threads} threads`;
   const notes = [...new Set(rows.map(wayOf))].map((way) => {
     const of = rows.filter((row) => wayOf(row) === way);

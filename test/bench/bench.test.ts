@@ -245,8 +245,8 @@ describe('suites that need sources', () => {
       [['bf16'], ['bf16'], ['q4_0'], ['q4_0'], ['q4_0'], ['q4_0', 'f32'], ['f32']], // prettier-ignore
     );
     // Memory was read beside each kernel, not once for all of them.
-    const read = new Set(rows.filter(({ kernel }) => kernel !== 'matmul').map((row) => row.readBytesPerSecond));
-    expect(read.size).toBeGreaterThan(10);
+    const speeds = new Set(rows.filter(({ kernel }) => kernel !== 'matmul').map((row) => row.readBytesPerSecond));
+    expect(speeds.size).toBeGreaterThan(10);
   });
 
   it.skipIf(!existsSync(join(root, 'bench/ops/ops.cc')))('ops: weights of 16 and of 8 bits', async () => {

@@ -118,8 +118,7 @@ function labRows({ level, threads, kernels }: { level: string; threads: number; 
 }
 
 /** What weights are measured in: as asked for, else in 16 and in 8 bits. */
-const dtypesOf = (asked: string | undefined): string =>
-  asked === undefined || asked === 'auto' ? 'bf16,q8_0' : asked;
+const dtypesOf = (asked: string | undefined): string => (asked === undefined || asked === 'auto' ? 'bf16,q8_0' : asked);
 
 /** Runs a program that writes JSON to the file that --json names. */
 async function measured<T>(name: string, args: readonly string[], signal: AbortSignal): Promise<T> {
