@@ -340,7 +340,7 @@ void attention(const AttentionParams& p, Stream& stream) {
     float* largest = sums + most_pairs * kLanes;
     float* vectors = largest + most_pairs * kLanes;
     float* scores = vectors + most_pairs * head_dim_padded(p.kv.head_dim);
-    // Blocks of one KV head come one after the other: its keys and values may still be in a cache.
+    // Blocks of one KV head come one after the other, as its keys and values may still be in a cache.
     const int64_t kv_head = task / blocks, block = task % blocks;
     const int64_t end = (block + 1) * batch.rows / blocks;
     for (int64_t row = block * batch.rows / blocks, next; row < end; row = next) {
