@@ -2,7 +2,7 @@
 // sampled decoding. Counts only, no timings: they depend on the instruction-set level at most, not on how busy or fast
 // the machine is.
 //
-//   node bench/acceptance.mjs [--model DIR] [--max-tokens N] [--prompts N] [--json FILE]
+//   node bench/acceptance.mjs [--model DIR] [--drafter-dtype DTYPE] [--max-tokens N] [--prompts N] [--json FILE]
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -12,6 +12,7 @@ import { Model, version } from '../dist/index.mjs';
 const { values } = parseArgs({
   options: {
     model: { type: 'string', default: new URL('../models/ts-declarations', import.meta.url).pathname },
+    'drafter-dtype': { type: 'string', default: 'auto' },
     'max-tokens': { type: 'string', default: '192' },
     prompts: { type: 'string', default: '64' },
     json: { type: 'string' },
@@ -75,9 +76,13 @@ async function measure(model, temperature, [beamWidth, beamLength]) {
 const results = [];
 let engine = {};
 for (const cell of ['elman', 'gru']) {
-  const model = await Model.load(values.model, { drafter: join(values.model, `drafter-${cell}`), kvTokens: 32768 });
-  const { device, level, dtype, threads } = model.info;
-  engine = { version: version(), device, level, dtype, threads };
+  const drafterDtype = /** @type {import('../dist/index.mjs').MemoryOptions['drafterDtype']} */ (
+    values['drafter-dtype']
+  );
+  const drafting = { drafter: join(values.model, `drafter-${cell}`), ...(drafterDtype && { drafterDtype }) };
+  const model = await Model.load(values.model, { ...drafting, kvTokens: 32768 });
+  const { device, level, dtype, threads, drafter } = model.info;
+  engine = { version: version(), device, level, dtype, drafterDtype: drafter?.dtype, threads };
   for (const { name, temperature } of samplings) {
     for (const shape of shapes) {
       const result = { cell, sampling: name, ...(await measure(model, temperature, shape)) };

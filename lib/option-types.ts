@@ -23,11 +23,12 @@ export interface MemoryOptions {
   dtype?: 'auto' | 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0';
   /**
    * Element type of the weight matrices of the drafter, with the same meanings. It changes how fast drafts are made and, slightly,
-   * which are made: never the output. `'auto'` is, with AVX2 or AVX-512, `'q8_0'` for a drafter that is stored with 16 bits, unless `dtype`
-   * is `'f32'`, and with a quantised `dtype`; else it is as `dtype`, and a drafter that is stored quantised stays as it is.
+   * which are made: never the output. `'auto'` is, with AVX2 or AVX-512, `'q4_0'` with a quantised `dtype` or model, and `'q8_0'` for
+   * a drafter that is stored with 16 bits, unless `dtype` is `'f32'`; else it is as `dtype`. A drafter that is stored quantised
+   * stays as it is.
    * Ignored without a drafter. Default: `'auto'`.
    */
-  drafterDtype?: 'auto' | 'f32' | 'f16' | 'bf16' | 'q8_0';
+  drafterDtype?: 'auto' | 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0';
   /** Worker threads of the CPU backend, 1 to 1024; CUDA takes none. Default: one per hardware thread, at most 64. */
   threads?: number;
   /** Most tokens that one session can hold, 1 to the model's own limit. Default: that limit, at most 4096. */

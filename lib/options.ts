@@ -64,14 +64,13 @@ function seedOf(value: unknown): bigint {
   throw invalid(`seed must be a bigint from 0 to 2^64-1 or an integer number from 0 to 2^53-1, got ${describe(value)}`);
 }
 
-const DRAFTER_DTYPES = ['auto', 'f32', 'f16', 'bf16', 'q8_0'] as const;
-const DTYPES = [...DRAFTER_DTYPES, 'q4_0'] as const;
+const DTYPES = ['auto', 'f32', 'f16', 'bf16', 'q8_0', 'q4_0'] as const;
 
-function dtypeOf(read: OptionReader, key: string, dtypes: readonly string[]): string {
+function dtypeOf(read: OptionReader, key: string): string {
   const value = read.raw(key, 'auto');
-  const dtype = dtypes.find((name) => name === value);
+  const dtype = DTYPES.find((name) => name === value);
   if (dtype !== undefined) return dtype;
-  throw invalid(`${key} must be ${dtypes.map((name) => `'${name}'`).join(', ')}, got ${describe(value)}`);
+  throw invalid(`${key} must be ${DTYPES.map((name) => `'${name}'`).join(', ')}, got ${describe(value)}`);
 }
 
 const MEMORY_KEYS = [
@@ -110,8 +109,8 @@ function engineOptions(directory: unknown, read: OptionReader): NativeEngineOpti
     model,
     drafter: drafter === false ? null : checkPath('drafter', drafter),
     device,
-    dtype: dtypeOf(read, 'dtype', DTYPES),
-    drafterDtype: dtypeOf(read, 'drafterDtype', DRAFTER_DTYPES),
+    dtype: dtypeOf(read, 'dtype'),
+    drafterDtype: dtypeOf(read, 'drafterDtype'),
     threads: read.integer('threads', 0, 1, LIMITS.threads),
     contextTokens: read.integer('contextTokens', 0, 1, INT_MAX),
     kvTokens: read.integer('kvTokens', 0, 1, INT_MAX),

@@ -41,14 +41,36 @@ describe.skipIf(!existsSync(lab))('the lab', { timeout: 180_000 }, () => {
     expect(run('lossless', '--model', 'Llama').stderr).toContain('names 2 shapes, not one');
   });
 
-  it('measures the ops of the CPU', () => {
-    const { level, kernels } = measured('kernels', '--device', 'cpu:base', '--seconds', '0.0001', ...TINY);
-    const rows = kernels as { kernel: string; rows: number; us: number; bytes: number }[];
+  it('measures the ops of the CPU, each beside what reading memory gives', () => {
+    const few = ['--device', 'cpu:base', '--seconds', '0.0001', '--megabytes', '1', ...TINY];
+    const { level, kernels } = measured('kernels', ...few);
+    const rows = kernels as { kernel: string; rows: number; us: number; bytes: number; dtype: string; readBytesPerSecond: number; peakFlopPerSecond: number }[]; // prettier-ignore
     const names = ['act', 'attention', 'beam', 'cell', 'embed', 'head_top', 'kv_compact', 'logprob', 'mix', 'norm', 'residual', 'rope', 'sample', 'tree']; // prettier-ignore
     expect([level, [...new Set(rows.map(({ kernel }) => kernel))].sort()]).toEqual(['base', names]);
     for (const { us, bytes, rows: count } of rows) expect([us > 0, bytes > 0, count <= 64]).toEqual([true, true, true]);
+    const limits = rows.map(({ readBytesPerSecond: read, peakFlopPerSecond: peak }) => [read > 1e8, peak > 1e8]);
+    expect(limits).toEqual(limits.map(() => [true, true]));
+    const weights = new Set(rows.filter(({ dtype }) => dtype === 'bf16').map(({ kernel }) => kernel));
+    expect([...weights].sort()).toEqual(['cell', 'embed', 'head_top', 'mix', 'residual']);
+    expect(rows.filter(({ kernel, dtype }) => !weights.has(kernel) && dtype !== 'f32')).toEqual([]);
     expect(run('steps', '--device', 'cpu').stderr).toContain('does not run on the CPU');
     expect(run('kernels', '--device', 'cpu', '--threads', '0').code).toBe(64);
+    expect(run('kernels', '--device', 'cpu', '--megabytes', '0').code).toBe(64);
+  });
+
+  it('measures weights of each dtype on the CPU, and no others elsewhere', () => {
+    const dtypes = ['f32', 'f16', 'q8_0', 'q4_0'];
+    const asked = ['--dtypes', 'q8_0', '--drafter-dtypes', dtypes.join()];
+    const few = ['--device', 'cpu:base', '--seconds', '0.0001', '--megabytes', '1', '--rows', '1', ...TINY, ...asked];
+    const of = (kernel: string): { dtype: string; shape: string; bytes: number }[] => measured('kernels', ...few, '--kernel', kernel)['kernels'] as never; // prettier-ignore
+    expect(of('embed').map(({ dtype }) => dtype)).toEqual(['q8_0']);
+    expect(of('norm').map(({ dtype }) => dtype)).toEqual(['f32']);
+    const heads = of('head_top').filter(({ shape }) => shape === '300 x 64'); // a group of 32 weights: 34 or 18 bytes
+    const [x, top] = [4 * 64, 8];
+    expect(heads.map(({ dtype }) => dtype)).toEqual(dtypes);
+    expect(heads.map(({ bytes }) => bytes - x - top)).toEqual([4 * 64, 2 * 64, 2 * 34, 2 * 18].map((row) => 300 * row));
+    expect(run('kernels', '--device', 'cpu', '--dtypes', 'f8', ...TINY).stderr).toContain('unknown dtype "f8"');
+    expect(run('once', '--dtypes', 'q8_0', ...TINY).stderr).toContain('weights are bf16 but on the CPU');
   });
 
   it('has the prompts of the bundled model as its tokenizer cuts them', async () => {

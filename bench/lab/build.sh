@@ -27,7 +27,7 @@ mkdir -p "$objects"
 # The files that CMakeLists.txt lists between "NAME(WORD" or "set(WORD" and the bracket that ends the list.
 listed() { sed -n "/($1\\b/,/)/p" CMakeLists.txt | grep -oE 'native/[a-z_/]+\.(cc|cu)'; }
 version=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' package.json)
-common=(-Inative -Ibench/lab "-DREDRAFTER_VERSION=\"$version\"")
+common=(-Inative -Ibench/lab -Ibench/ops "-DREDRAFTER_VERSION=\"$version\"")
 cuda=("${common[@]}" -std=c++20 -O3 -fmad=false --expt-relaxed-constexpr -Werror all-warnings -Xcompiler -Wall,-Wextra,-fPIC
       "-gencode=arch=compute_${arch#sm_},code=$arch")
 host=("${common[@]}" -std=c++20 -O3 -ffp-contract=off -fPIC -Wall -Wextra -Werror)
@@ -48,7 +48,7 @@ compile() {
   local source=$1 object=$2
   shift 2
   if [ -e "$object" ] && [ "$object" -nt "$source" ] &&
-     [ -z "$(find native bench/lab \( -name '*.h' -o -name '*.cuh' \) -newer "$object")" ]; then return; fi
+     [ -z "$(find native bench/lab bench/ops \( -name '*.h' -o -name '*.cuh' \) -newer "$object")" ]; then return; fi
   while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
   { "$@" -c "$source" -o "$object" || { rm -f "$object"; echo "$source" >>"$failed"; }; } &
 }
@@ -72,17 +72,17 @@ for level in $levels; do
   with_levels+=("-DREDRAFTER_WITH_${level^^}")
   sources=SIMD_SOURCES
   [ "$level" = avx512vnni ] && sources=PRODUCT_SOURCES
-  for source in $(listed $sources); do
+  for source in $(listed $sources) bench/ops/instructions_simd.cc; do
     rest+=("$(name "$source" "-$level")")
     # shellcheck disable=SC2086 # several flags
     compile "$source" "$(name "$source" "-$level")" "${CXX:-g++}" "${host[@]}" "-DREDRAFTER_ISA_${level^^}" ${level_flags[$level]}
   done
 done
-for source in $(listed redrafter_ops) $(listed redrafter_core) bench/lab/*.cc; do
+for source in $(listed redrafter_ops) $(listed redrafter_core) bench/lab/*.cc bench/ops/machine.cc; do
   [ "$source" = bench/lab/timing_emulated.cc ] && continue
   rest+=("$(name "$source")")
   own=()
-  [ "$source" = native/ops/ops.cc ] && own=("${with_levels[@]}")
+  case $source in native/ops/ops.cc | bench/ops/machine.cc) own=("${with_levels[@]}") ;; esac
   compile "$source" "$(name "$source")" "${CXX:-g++}" "${host[@]}" "${own[@]}"
 done
 wait

@@ -3,12 +3,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/check.h"
 #include "base/threads.h"
 #include "ops/cuda.h"
+#include "ops/matmul_quant.h"
 #include "shapes.h"
 
 namespace redrafter::lab {
@@ -48,13 +50,15 @@ class Memory {
   }
   // Numbers between -scale and scale.
   float* floats(int64_t count, float scale = 1.0f);
-  // A bf16 matrix of such numbers, in the device's layout (which does not matter for random numbers).
-  Matrix matrix(int64_t rows, int64_t cols);
+  // A matrix of such numbers in the device's layout (which does not matter for random 16-bit numbers).
+  Matrix matrix(int64_t rows, int64_t cols, DType dtype = DType::kBF16);
   // Of one shape, to be used in turn.
-  std::vector<Matrix> matrices(int64_t rows, int64_t cols);
+  std::vector<Matrix> matrices(int64_t rows, int64_t cols, DType dtype);
+  // For rows of inputs where weights are quantised.
+  QuantGroup* room(int64_t rows, int64_t cols) { return empty<QuantGroup>(quant_room(rows, cols)); }
 
  private:
-  void random16(void* to, size_t count);
+  void repeat(void* block, size_t done, size_t bytes);
 
   const Backend& backend_;
   Stream& stream_;
@@ -70,6 +74,7 @@ struct Case {
   int64_t rows;
   Cost cost;
   std::function<Run(Memory&)> prepare;
+  std::optional<DType> weights = std::nullopt;  // that it reads; there may be none
 };
 
 // A request with `context` committed tokens and a draft tree of `nodes` nodes, a bush of chains of four.

@@ -48,17 +48,22 @@ KvLayer cache_layer(Memory& memory, const ModelShape& m, int64_t tokens) {
 
 namespace {
 
-Case matmul_case(const char* what, int64_t rows, int64_t n, int64_t k, bool residual) {
-  return {"matmul", std::string(what) + " " + std::to_string(n) + " x " + std::to_string(k), rows,
-          matmul_cost(rows, n, k, residual), [=](Memory& memory) -> Run {
-            const std::vector<Matrix> w = memory.matrices(n, k);
+Case matmul_case(DType dtype, const char* what, int64_t rows, int64_t n, int64_t k, bool residual) {
+  return {"matmul",
+          std::string(what) + " " + std::to_string(n) + " x " + std::to_string(k),
+          rows,
+          matmul_cost(dtype, rows, n, k, residual),
+          [=](Memory& memory) -> Run {
+            const std::vector<Matrix> w = memory.matrices(n, k, dtype);
+            QuantGroup* room = memory.room(rows, k);
             const float* x = memory.floats(rows * k);
             float* y = memory.floats(rows * n);
             return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
               const Matrix& weights = w[static_cast<size_t>(turn) % w.size()];
-              backend.matmul({x, weights, nullptr, residual ? y : nullptr, y, rows, k, n}, stream);
+              backend.matmul({x, weights, nullptr, residual ? y : nullptr, y, rows, k, n, room}, stream);
             };
-          }};
+          },
+          dtype};
 }
 
 Case attention_case(const ModelShape& m, int64_t nodes, int64_t context) {
@@ -121,9 +126,9 @@ Case embed_case(const ModelShape& m, int64_t rows) {
   return {"embed",
           std::to_string(m.vocab) + " x " + std::to_string(m.hidden),
           rows,
-          {6.0 * count(rows * m.hidden), 0},
+          {weight_bytes(m.dtype, rows, m.hidden) + 4.0 * count(rows * m.hidden), 0},
           [=](Memory& memory) -> Run {
-            const Matrix table = memory.matrix(m.vocab, m.hidden);
+            const Matrix table = memory.matrix(m.vocab, m.hidden, m.dtype);
             std::vector<int32_t> token;
             for (int64_t r = 0; r < rows; ++r) token.push_back(static_cast<int32_t>(r * 997 % m.vocab));
             const int32_t* tokens = memory.of(token);
@@ -131,7 +136,8 @@ Case embed_case(const ModelShape& m, int64_t rows) {
             return [=, &backend = memory.backend()](Stream& stream, int64_t) {
               backend.embed({tokens, table, y, rows}, stream);
             };
-          }};
+          },
+          m.dtype};
 }
 
 Case sample_case(const ModelShape& m, int64_t rows, bool greedy) {
@@ -192,11 +198,11 @@ Case compact_case(const ModelShape& m, int64_t path_length) {
 std::vector<Case> kernel_cases(const ModelShape& m) {
   std::vector<Case> all;
   for (const int64_t rows : {1, 4, 8, 16, 32, 64, 512}) {
-    all.push_back(matmul_case("qkv", rows, m.qkv(), m.hidden, false));
-    all.push_back(matmul_case("o", rows, m.hidden, m.heads * m.head_dim, true));
-    all.push_back(matmul_case("gate_up", rows, 2 * m.ffn, m.hidden, false));
-    all.push_back(matmul_case("down", rows, m.hidden, m.ffn, true));
-    if (rows <= 64) all.push_back(matmul_case("head", rows, m.vocab, m.hidden, false));
+    all.push_back(matmul_case(m.dtype, "qkv", rows, m.qkv(), m.hidden, false));
+    all.push_back(matmul_case(m.dtype, "o", rows, m.hidden, m.heads * m.head_dim, true));
+    all.push_back(matmul_case(m.dtype, "gate_up", rows, 2 * m.ffn, m.hidden, false));
+    all.push_back(matmul_case(m.dtype, "down", rows, m.hidden, m.ffn, true));
+    if (rows <= 64) all.push_back(matmul_case(m.dtype, "head", rows, m.vocab, m.hidden, false));
   }
   for (const int64_t times : {1, 8, 64}) {
     for (const int64_t nodes : {1, 5, 10, 32, 64}) all.push_back(attention_case(m, nodes, times * m.context));

@@ -11,6 +11,7 @@ namespace {
 struct Drafter {
   Cell cell;
   int64_t hidden, exit, blocks, vocab;
+  DType dtype;
   bool projection() const { return exit != 2 * hidden; }
   int64_t gates() const { return cell == Cell::kGru ? 3 : cell == Cell::kElman ? 1 : 0; }
 };
@@ -18,9 +19,9 @@ struct Drafter {
 // Ours: a GRU of the target's width. Apple's checkpoints: an Elman cell, twice the width behind it, the whole
 // vocabulary.
 Drafter gru(const ModelShape& m) {
-  return {Cell::kGru, m.hidden, m.hidden, 1, std::min(kDraftVocab, m.vocab)};
+  return {Cell::kGru, m.hidden, m.hidden, 1, std::min(kDraftVocab, m.vocab), m.dtype};
 }
-Drafter elman(const ModelShape& m) { return {Cell::kElman, m.hidden, 2 * m.hidden, 2, m.vocab}; }
+Drafter elman(const ModelShape& m) { return {Cell::kElman, m.hidden, 2 * m.hidden, 2, m.vocab, m.dtype}; }
 
 std::string product(int64_t n, int64_t k) { return std::to_string(n) + " x " + std::to_string(k); }
 
@@ -31,19 +32,24 @@ std::vector<int32_t> some_tokens(int64_t rows, int64_t vocab) {
 }
 
 Cost cell_cost(const Drafter& d, int64_t rows) {
-  return {4.0 * count(d.gates() * d.hidden * d.hidden) + count(rows * d.hidden) * (2 + 4 + 4),
+  return {2 * weight_bytes(d.dtype, d.gates() * d.hidden, d.hidden) + weight_bytes(d.dtype, rows, d.hidden) +
+              8.0 * count(rows * d.hidden),
           4.0 * count(rows * d.gates() * d.hidden * d.hidden)};
 }
 
 Case cell_case(const ModelShape& m, const Drafter& d, int64_t rows) {
-  return {"cell", std::string(cell_name(d.cell)) + " " + std::to_string(d.hidden), rows, cell_cost(d, rows),
+  return {"cell",
+          std::string(cell_name(d.cell)) + " " + std::to_string(d.hidden),
+          rows,
+          cell_cost(d, rows),
           [=](Memory& memory) -> Run {
-            const Matrix table = memory.matrix(m.vocab, m.hidden);
+            const Matrix table = memory.matrix(m.vocab, m.hidden, d.dtype);
             std::vector<Matrix> w(1), u(1);
             if (d.gates() > 0) {
-              w = memory.matrices(d.gates() * d.hidden, d.hidden);
-              u = memory.matrices(d.gates() * d.hidden, d.hidden);
+              w = memory.matrices(d.gates() * d.hidden, d.hidden, d.dtype);
+              u = memory.matrices(d.gates() * d.hidden, d.hidden, d.dtype);
             }
+            QuantGroup* room = memory.room(2 * rows, d.hidden);
             const int32_t* token = memory.of(some_tokens(rows, m.vocab));
             const float* s = memory.floats(rows * d.hidden);
             float *s_next = memory.empty<float>(rows * d.hidden),
@@ -52,61 +58,78 @@ Case cell_case(const ModelShape& m, const Drafter& d, int64_t rows) {
               CellParams p{};
               p.cell = d.cell, p.token = token, p.table = table, p.s = s, p.s_next = s_next;
               p.w = w[static_cast<size_t>(turn) % w.size()], p.u = u[static_cast<size_t>(turn) % u.size()];
-              p.rows = rows, p.hidden = d.hidden, p.scratch = scratch;
+              p.rows = rows, p.hidden = d.hidden, p.scratch = scratch, p.room = room;
               backend.cell(p, stream);
             };
-          }};
+          },
+          d.dtype};
 }
 
 Case mix_case(const Drafter& d, int64_t rows) {
-  const Cost cost = d.projection() ? matmul_cost(rows, d.exit, 2 * d.hidden, false)
+  const Cost cost = d.projection() ? matmul_cost(d.dtype, rows, d.exit, 2 * d.hidden, false)
                                    : Cost{4.0 * count(rows * 3 * d.hidden), 0};
-  return {"mix", d.projection() ? product(d.exit, 2 * d.hidden) : "joined", rows, cost,
+  return {"mix",
+          d.projection() ? product(d.exit, 2 * d.hidden) : "joined",
+          rows,
+          cost,
           [=](Memory& memory) -> Run {
             std::vector<Matrix> projection(1);
-            if (d.projection()) projection = memory.matrices(d.exit, 2 * d.hidden);
+            if (d.projection()) projection = memory.matrices(d.exit, 2 * d.hidden, d.dtype);
+            QuantGroup* room = memory.room(rows, 2 * d.hidden);
             const float *h = memory.floats(d.hidden), *s = memory.floats(rows * d.hidden);
             float *z = memory.empty<float>(rows * d.exit),
                   *scratch = memory.empty<float>(rows * 2 * d.hidden);
             return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
               backend.mix({h, s, projection[static_cast<size_t>(turn) % projection.size()], nullptr, z, rows,
-                           d.hidden, d.exit, scratch},
+                           d.hidden, d.exit, scratch, nullptr, 1, room},
                           stream);
             };
-          }};
+          },
+          d.projection() ? std::optional(d.dtype) : std::nullopt};
 }
 
 Case residual_case(const Drafter& d, int64_t rows) {
-  return {
-      "residual", product(d.exit, d.exit), rows, matmul_cost(rows, d.exit, d.exit, false),
-      [=](Memory& memory) -> Run {
-        const std::vector<Matrix> a = memory.matrices(d.exit, d.exit);
-        const float *z = memory.floats(rows * d.exit), *bias = memory.floats(d.exit);
-        float* z_next = memory.empty<float>(rows * d.exit);
-        return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
-          backend.residual({z, z_next, a[static_cast<size_t>(turn) % a.size()], bias, rows, d.exit}, stream);
-        };
-      }};
+  return {"residual",
+          product(d.exit, d.exit),
+          rows,
+          matmul_cost(d.dtype, rows, d.exit, d.exit, false),
+          [=](Memory& memory) -> Run {
+            const std::vector<Matrix> a = memory.matrices(d.exit, d.exit, d.dtype);
+            QuantGroup* room = memory.room(rows, d.exit);
+            const float *z = memory.floats(rows * d.exit), *bias = memory.floats(d.exit);
+            float* z_next = memory.empty<float>(rows * d.exit);
+            return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
+              backend.residual({z, z_next, a[static_cast<size_t>(turn) % a.size()], bias, rows, d.exit, room},
+                               stream);
+            };
+          },
+          d.dtype};
 }
 
 Cost head_cost(const Drafter& d, int64_t rows) {
-  return {2.0 * count(d.vocab * d.exit) + 4.0 * count(rows * d.exit) + 8.0 * count(rows * rows),
+  return {weight_bytes(d.dtype, d.vocab, d.exit) + 4.0 * count(rows * d.exit) + 8.0 * count(rows * rows),
           2.0 * count(rows * d.vocab * d.exit)};
 }
 
 Case head_case(const Drafter& d, int64_t rows) {
-  return {"head_top", product(d.vocab, d.exit), rows, head_cost(d, rows), [=](Memory& memory) -> Run {
-            const std::vector<Matrix> head = memory.matrices(d.vocab, d.exit);
+  return {"head_top",
+          product(d.vocab, d.exit),
+          rows,
+          head_cost(d, rows),
+          [=](Memory& memory) -> Run {
+            const std::vector<Matrix> head = memory.matrices(d.vocab, d.exit, d.dtype);
+            QuantGroup* room = memory.room(rows, d.exit);
             const float* z = memory.floats(rows * d.exit);
             int32_t* token = memory.empty<int32_t>(rows * rows);
             float *logit = memory.empty<float>(rows * rows), *sum = memory.empty<float>(rows);
             float* scratch = memory.empty<float>(rows * head_top_scratch(d.vocab));
             return [=, &backend = memory.backend()](Stream& stream, int64_t turn) {
-              backend.head_top(
-                  {z, head[static_cast<size_t>(turn) % head.size()], rows, rows, token, logit, sum, scratch},
-                  stream);
+              backend.head_top({z, head[static_cast<size_t>(turn) % head.size()], rows, rows, token, logit,
+                                sum, scratch, room},
+                               stream);
             };
-          }};
+          },
+          d.dtype};
 }
 
 // kBeamLength steps, the first of them with one row, and the pack: all kernels of a round in their order.
@@ -114,25 +137,30 @@ Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
   Cost cost;
   for (int64_t step = 0; step < kBeamLength; ++step) {
     const int64_t rows = step == 0 ? 1 : width;
-    for (const Cost& part : {cell_cost(d, rows), head_cost(d, rows),
-                             d.projection() ? matmul_cost(rows, d.exit, 2 * d.hidden, false) : Cost{}}) {
+    for (const Cost& part :
+         {cell_cost(d, rows), head_cost(d, rows),
+          d.projection() ? matmul_cost(d.dtype, rows, d.exit, 2 * d.hidden, false) : Cost{}}) {
       cost.bytes += part.bytes, cost.flops += part.flops;
     }
-    const Cost block = matmul_cost(rows, d.exit, d.exit, false);
+    const Cost block = matmul_cost(d.dtype, rows, d.exit, d.exit, false);
     cost.bytes += count(d.blocks) * block.bytes, cost.flops += count(d.blocks) * block.flops;
   }
-  return {"draft round", std::string(cell_name(d.cell)) + ", " + std::to_string(kBeamLength) + " steps",
-          width, cost, [=](Memory& memory) -> Run {
-            const Matrix table = memory.matrix(m.vocab, m.hidden);
+  return {"draft round",
+          std::string(cell_name(d.cell)) + ", " + std::to_string(kBeamLength) + " steps",
+          width,
+          cost,
+          [=](Memory& memory) -> Run {
+            const Matrix table = memory.matrix(m.vocab, m.hidden, d.dtype);
             Matrix w, u, projection;
             if (d.gates() > 0) {
-              w = memory.matrix(d.gates() * d.hidden, d.hidden);
-              u = memory.matrix(d.gates() * d.hidden, d.hidden);
+              w = memory.matrix(d.gates() * d.hidden, d.hidden, d.dtype);
+              u = memory.matrix(d.gates() * d.hidden, d.hidden, d.dtype);
             }
-            if (d.projection()) projection = memory.matrix(d.exit, 2 * d.hidden);
+            if (d.projection()) projection = memory.matrix(d.exit, 2 * d.hidden, d.dtype);
             std::vector<Matrix> blocks;
-            for (int64_t i = 0; i < d.blocks; ++i) blocks.push_back(memory.matrix(d.exit, d.exit));
-            const Matrix head = memory.matrix(d.vocab, d.exit);
+            for (int64_t i = 0; i < d.blocks; ++i) blocks.push_back(memory.matrix(d.exit, d.exit, d.dtype));
+            const Matrix head = memory.matrix(d.vocab, d.exit, d.dtype);
+            QuantGroup* room = memory.room(2 * width, std::max(d.exit, 2 * d.hidden));
             const int64_t columns = kBeamLength + 1, nodes = 1 + width * kBeamLength;
             const int32_t* root = memory.of(std::vector<int32_t>{17});
             const float* h = memory.floats(d.hidden);
@@ -162,15 +190,17 @@ Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
                 cell.table = table;
                 cell.s = s, cell.s_next = s_next, cell.w = w, cell.u = u, cell.rows = rows,
                 cell.hidden = d.hidden;
-                cell.scratch = cell_scratch;
+                cell.scratch = cell_scratch, cell.room = room;
                 backend.cell(cell, stream);
-                backend.mix({h, s_next, projection, nullptr, z, rows, d.hidden, d.exit, mixed}, stream);
+                backend.mix(
+                    {h, s_next, projection, nullptr, z, rows, d.hidden, d.exit, mixed, nullptr, 1, room},
+                    stream);
                 float *from = z, *to = z_next;
                 for (const Matrix& a : blocks) {
-                  backend.residual({from, to, a, nullptr, rows, d.exit}, stream);
+                  backend.residual({from, to, a, nullptr, rows, d.exit, room}, stream);
                   std::swap(from, to);
                 }
-                backend.head_top({from, head, rows, width, top, logit, sum, scratch}, stream);
+                backend.head_top({from, head, rows, width, top, logit, sum, scratch, room}, stream);
                 backend.beam({top, logit, sum, nullptr, from_scores, from_beams, s_next, rows, width, columns,
                               step, d.hidden, to_scores, to_beams, s, live, beam_scratch},
                              stream);
@@ -181,7 +211,8 @@ Case round_case(const ModelShape& m, const Drafter& d, int64_t width) {
                                  tree, tree + nodes, tree + 2 * nodes, unpack, made, pack_scratch},
                                 stream);
             };
-          }};
+          },
+          d.dtype};
 }
 
 // Beams of one lane that share no prefix but the root: the largest tree.
@@ -273,7 +304,7 @@ std::vector<Case> drafter_cases(const ModelShape& m) {
     all.push_back(beam_case(gru(m), width));
     all.push_back(tree_case(gru(m), width));
   }
-  const Drafter sum{Cell::kSum, m.hidden, m.hidden, 1, std::min(kDraftVocab, m.vocab)};
+  const Drafter sum{Cell::kSum, m.hidden, m.hidden, 1, std::min(kDraftVocab, m.vocab), m.dtype};
   all.push_back(cell_case(m, sum, kBeamWidth));
   return all;
 }

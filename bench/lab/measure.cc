@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "backends.h"
+#include "model/weights.h"
 #include "rounds.h"
 #include "timing.h"
 
@@ -66,18 +67,28 @@ void write(const Options& o, const std::string& json) {
 }  // namespace
 
 std::vector<Listed> selected_cases(const Options& o) {
+  const bool cpu = o.device.rfind("cpu", 0) == 0;
   std::vector<Listed> all;
-  for (ModelShape m : shapes_named(o.model)) {
-    if (o.device != kKernelsDevice) m.kv_element_bytes = 4;
-    for (const auto& cases : {kernel_cases(m), drafter_cases(m), step_cases(m)}) {
-      for (const Case& c : cases) {
+  // Those of all dtypes; what has no weights is there once.
+  const auto add = [&](ModelShape m, const std::vector<std::string>& dtypes, auto cases_of) {
+    for (size_t i = 0; i < dtypes.size(); ++i) {
+      m.dtype = parse_matrix_dtype(dtypes[i]).value_or(DType::kBF16);
+      REDRAFTER_REQUIRE(cpu || m.dtype == DType::kBF16, "ERR_INVALID_ARGUMENT",
+                        "weights are bf16 but on the CPU");
+      for (const Case& c : cases_of(m)) {
         if (c.kernel.find(o.kernel) == std::string::npos || (o.rows != 0 && c.rows != o.rows) ||
-            (o.summary && !in_summary(m, c)) || !in_command(o.command, c)) {
+            (o.summary && !in_summary(m, c)) || !in_command(o.command, c) || (i > 0 && !c.weights)) {
           continue;
         }
         all.push_back({m, c});
       }
     }
+  };
+  for (ModelShape m : shapes_named(o.model)) {
+    if (cpu) m.kv_element_bytes = 4;
+    add(m, o.dtypes, kernel_cases);
+    add(m, o.drafter_dtypes, drafter_cases);
+    add(m, {"bf16"}, step_cases);
   }
   return all;
 }

@@ -43,6 +43,8 @@ const char* const kHelp =
     "  --device cpu    or cpu:LEVEL: on the CPU backend, at --model small, say, up to 64 rows\n"
     "  --threads N     there (1)\n"
     "  --seconds S     least time of each measurement there (0.1)\n"
+    "  --dtypes LIST, --drafter-dtypes LIST   of weights there: bf16, f16, f32, q8_0, q4_0 (bf16)\n"
+    "  --megabytes N   of memory that is read there beside each kernel: more than caches hold (128)\n"
     "lossless and parity:\n"
     "  --device NAME   cpu, cpu:LEVEL, or what the kernels of this lab run on, which is the default\n"
     "  --target DIR, --drafter DIR   this model instead\n"
@@ -55,14 +57,21 @@ const char* const kHelp =
 
 namespace {
 
-bool parse_sizes(const std::string& text, std::vector<int64_t>& sizes) {
-  sizes.clear();
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
   for (size_t at = 0; at <= text.size();) {
     const size_t comma = std::min(text.find(',', at), text.size());
-    const int64_t size = std::atoll(text.substr(at, comma - at).c_str());
-    if (size < 1 || size > 33) return false;
-    sizes.push_back(size);
+    parts.push_back(text.substr(at, comma - at));
     at = comma + 1;
+  }
+  return parts;
+}
+
+bool parse_sizes(const std::string& text, std::vector<int64_t>& sizes) {
+  sizes.clear();
+  for (const std::string& part : split(text)) {
+    sizes.push_back(std::atoll(part.c_str()));
+    if (sizes.back() < 1 || sizes.back() > 33) return false;
   }
   return true;
 }
@@ -76,6 +85,8 @@ bool parse(int argc, char** argv, Options& o) {
       {"--device", &o.device},   {"--target", &o.target}, {"--drafter", &o.drafter},
       {"--prompts", &o.prompts}, {"--plant", &o.plant},   {"--temporary", &o.temporary},
   };
+  const std::map<std::string, int64_t*> numbers = {
+      {"--rows", &o.rows}, {"--tokens", &o.tokens}, {"--threads", &o.threads}, {"--megabytes", &o.megabytes}};
   const std::map<std::string, bool*> flags = {{"--markdown", &o.markdown}, {"--summary", &o.summary}};
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
@@ -91,15 +102,17 @@ bool parse(int argc, char** argv, Options& o) {
       return false;
     } else if (const auto text = texts.find(arg); text != texts.end()) {
       *text->second = argv[i];
-    } else if (arg == "--rows" || arg == "--tokens" || arg == "--threads") {
-      (arg == "--rows" ? o.rows : arg == "--tokens" ? o.tokens : o.threads) = std::atoll(argv[i]);
+    } else if (const auto number = numbers.find(arg); number != numbers.end()) {
+      *number->second = std::atoll(argv[i]);
+    } else if (arg == "--dtypes" || arg == "--drafter-dtypes") {
+      (arg == "--dtypes" ? o.dtypes : o.drafter_dtypes) = split(argv[i]);
     } else if (arg == "--seconds") {
       o.seconds = std::atof(argv[i]);
     } else if (arg != "--sizes" || !parse_sizes(argv[i], o.sizes)) {
       return false;
     }
   }
-  return o.threads >= 1 && (o.files.empty() || o.command == "goals");
+  return o.threads >= 1 && o.megabytes >= 1 && (o.files.empty() || o.command == "goals");
 }
 
 }  // namespace redrafter::lab

@@ -20,6 +20,8 @@ struct Options {
   std::vector<std::string> files;
   int64_t rows = 0, tokens = 24, threads = 1;
   double seconds = 0.1;
+  std::vector<std::string> dtypes{"bf16"}, drafter_dtypes{"bf16"};  // of weights
+  int64_t megabytes = 128;
   bool markdown = false, summary = false;
 };
 

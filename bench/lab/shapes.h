@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/quant.h"
+
 namespace redrafter::lab {
 
 struct ModelShape {
@@ -13,6 +15,7 @@ struct ModelShape {
   int64_t hidden, ffn, heads, kv_heads, head_dim, vocab, layers;
   int64_t context = 512;         // committed tokens of a request in measurements of whole steps and rounds
   int64_t kv_element_bytes = 2;  // the CPU's cache has 4
+  DType dtype = DType::kBF16;    // of weights
   int64_t qkv() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
@@ -63,9 +66,13 @@ struct Cost {
 
 inline double count(int64_t n) { return static_cast<double>(n); }
 
-// Weights are 16-bit, activations fp32.
-inline Cost matmul_cost(int64_t rows, int64_t n, int64_t k, bool residual) {
-  return {2 * count(n) * count(k) + 4 * count(rows) * count(k + n * (residual ? 2 : 1)),
+inline double weight_bytes(DType dtype, int64_t n, int64_t k) {
+  return count(n) * count(dtype_row_bytes(dtype, k));
+}
+
+// Activations are fp32.
+inline Cost matmul_cost(DType dtype, int64_t rows, int64_t n, int64_t k, bool residual) {
+  return {weight_bytes(dtype, n, k) + 4 * count(rows) * count(k + n * (residual ? 2 : 1)),
           2 * count(rows) * count(n) * count(k)};
 }
 

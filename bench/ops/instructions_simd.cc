@@ -1,15 +1,16 @@
 #include "base/simd.h"
 #include "instructions.h"
+#include "ops/lanes_simd.h"
 
 namespace redrafter::REDRAFTER_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kChains = 16;
+constexpr int kChains = 16, kRows = 8, kPanels = 2;
 #elif defined(__AVX2__)
-constexpr int kChains = 6;
+constexpr int kChains = 6, kRows = 4, kPanels = 1;
 #else
-constexpr int kChains = 4;
+constexpr int kChains = 4, kRows = 4, kPanels = 1;
 #endif
 
 float sum(const F16* acc, int count) {
@@ -49,8 +50,38 @@ float multiply_add(int64_t count) {
   return sum(acc, kChains);
 }
 
+template <bool kBytes>
+float add_products(int64_t count) {
+  constexpr int kSteps = 8;  // of different operands, so that nothing can be done once for all of them
+  alignas(64) uint8_t w[kSteps][kPanels][64];
+  int8_t x[kSteps][kRows][4];
+  std::memset(w, 1, sizeof w);
+  std::memset(x, static_cast<int>(count & 1), sizeof x);
+  I16 acc[kRows][kPanels];
+  for (auto& row : acc) {
+    for (I16& each : row) each = i16_set(0);
+  }
+  int step = 0;
+  for (int64_t i = 0; i < count; i += kRows * kPanels, step = (step + 1) % kSteps) {
+    B64 bytes[kPanels];
+    for (int p = 0; p < kPanels; ++p) bytes[p] = b64_load(w[step][p]);
+    for (int r = 0; r < kRows; ++r) {
+      for (int p = 0; p < kPanels; ++p) {
+        I16& each = acc[r][p];
+        each = kBytes ? dot_bytes(each, bytes[p], x[step][r]) : dot_nibbles(each, bytes[p], x[step][r]);
+      }
+    }
+  }
+  F16 total[2] = {f16_zero(), f16_zero()};
+  for (const auto& row : acc) {
+    for (const I16& each : row) total[0] = f16_add(total[0], f16_from(each));
+  }
+  return sum(total, 1);
+}
+
 }  // namespace
 
-extern const bench::Instructions kInstructions{read_memory, multiply_add};
+extern const bench::Instructions kInstructions{read_memory, multiply_add, add_products<true>,
+                                               add_products<false>};
 
 }  // namespace redrafter::REDRAFTER_ISA

@@ -28,10 +28,16 @@ double shortest(double seconds, const Run& run) {
   return best;
 }
 
+// Reads the matrices once, all threads together: each has a part of every matrix, as it has in a product.
+void read_once(const std::string& level, const std::vector<Matrix>& matrices, ThreadPool& threads);
+
+// Of all threads together, with the instructions that the level multiplies weights of `dtype` by.
+double multiply_adds_per_s(const std::string& level, DType dtype, ThreadPool& threads, double seconds);
+
 struct Machine {
-  double bytes_per_s;  // of reading the matrices once, all threads together
-  double multiply_adds_per_s;
-  double hand_over_s;  // of a task to all threads when there is nothing to do
+  double bytes_per_s;          // of reading the matrices once, all threads together
+  double multiply_adds_per_s;  // for the dtype of the first matrix
+  double hand_over_s;          // of a task to all threads when there is nothing to do
 };
 
 Machine measure_machine(const std::string& level, const std::vector<Matrix>& matrices, ThreadPool& threads,

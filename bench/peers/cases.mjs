@@ -54,7 +54,7 @@ function ofOurs(setting, own = {}) {
 
 /** @param {Setting} setting @returns {Way[]} redrafter as fast as it decodes one sequence */
 function drafting(setting) {
-  const drafter = setting.files.drafter(setting.dtype);
+  const drafter = setting.files.drafter();
   if (drafter === undefined) return [];
   return ofOurs(setting, { way: 'drafting', drafter }).map((way) => ({ ...way, name: 'drafting' }));
 }

@@ -96,11 +96,10 @@ export class Files {
     return this.#stored(this.#widened(this.#source.model, 'model'), 'model', dtype);
   }
 
-  /** Its drafter, if there is one; with 8 bits for any quantised target. @param {Dtype} dtype */
-  drafter(dtype) {
+  /** Its drafter, if there is one: loading it chooses its dtype. */
+  drafter() {
     const { drafter } = this.#source;
-    if (drafter === undefined) return undefined;
-    return this.#stored(this.#widened(drafter, 'drafter'), 'drafter', isQuantised(dtype) ? 'q8_0' : dtype);
+    return drafter === undefined ? undefined : this.#widened(drafter, 'drafter');
   }
 
   /** The target as the peer reads it. @param {Dtype} dtype */

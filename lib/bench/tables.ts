@@ -117,6 +117,18 @@ function studyTable({ points }: StudySuite): Table {
   };
 }
 
+/** What memory and multiply-adds gave beside the rows of each dtype, from the least to the greatest. */
+function opsLimits(rows: OpsSuite['rows']): string {
+  const limits = (of: readonly number[]): string =>
+    [...new Set([Math.min(...of), Math.max(...of)].map(giga))].join(' to ');
+  const wayOf = ({ level, dtype, threads }: (typeof rows)[number]): string => `${level} ${dtype}, ${threads} threads`;
+  const notes = [...new Set(rows.map(wayOf))].map((way) => {
+    const of = rows.filter((row) => wayOf(row) === way);
+    return `${way}: read ${limits(of.map((row) => row.readBytesPerSecond))} GB/s, peak ${limits(of.map((row) => row.peakFlopPerSecond))} GFLOP/s.`; // prettier-ignore
+  });
+  return notes.join(' ');
+}
+
 function opsTable({ rows }: OpsSuite): Table {
   return {
     title: 'Kernels',
@@ -126,7 +138,7 @@ function opsTable({ rows }: OpsSuite): Table {
       ...[giga(row.bytesPerSecond), percent(row.ofBandwidth), giga(row.flopPerSecond), percent(row.ofPeak)],
       ...[percent(row.ofLimit), row.cost.toFixed(2)],
     ]),
-    note: [...new Set(rows.map((row) => `${row.level} ${row.dtype}, ${row.threads} threads: read ${giga(row.readBytesPerSecond)} GB/s, peak ${giga(row.peakFlopPerSecond)} GFLOP/s.`))].join(' '), // prettier-ignore
+    note: opsLimits(rows),
   };
 }
 

@@ -25,9 +25,9 @@ export function addDeviceFlags(command: Command): Command {
     .addOption(
       new Option(
         '--drafter-dtype <dtype>',
-        'the same of the drafter, which does not change the output; auto is q8_0 with AVX2 or AVX-512 for one stored with 16 bits, if --dtype is not f32, else as --dtype',
+        'the same of the drafter, which does not change the output; auto is, with AVX2 or AVX-512, q4_0 beside a quantised model and q8_0 for one stored with 16 bits, if --dtype is not f32; else as --dtype',
       )
-        .choices(['auto', 'f32', 'f16', 'bf16', 'q8_0'])
+        .choices(['auto', 'f32', 'f16', 'bf16', 'q8_0', 'q4_0'])
         .default('auto'),
     )
     .addOption(

@@ -71,17 +71,12 @@ function quantised(reader: TensorReader, tensor: TensorInfo, form: QuantisedForm
 
 /**
  * Writes the model or drafter in `directory` with its matrices quantised to `out`, which must be empty or new. Loading it gives
- * the same bits as loading `directory` with that `dtype`. Drafters have 8-bit matrices only. Throws ERR_INVALID_ARGUMENT for that,
- * for a model that is quantised already, and for a weight that is not finite or too large; otherwise as `inspect`.
+ * the same bits as loading `directory` with that `dtype` (a drafter with that `drafterDtype`). Throws ERR_INVALID_ARGUMENT for a
+ * model that is quantised already, and for a weight that is not finite or too large; otherwise as `inspect`.
  */
 export async function quantize(directory: string, form: QuantisedForm, out: string): Promise<QuantisedFiles> {
   if (resolve(out) === resolve(directory)) throw invalid('the output must be another directory');
-  const { kind, tensors, totalBytes } = await inspect(directory);
-  if (kind === 'drafter' && form !== 'q8_0') {
-    throw invalid(
-      `${directory} is a drafter, whose matrices have 8 bits: use q8_0, which is also what goes with a q4_0 model`,
-    );
-  }
+  const { tensors, totalBytes } = await inspect(directory);
   const config = JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8')) as Record<string, unknown>;
   if (config['quantization_config'] !== undefined) throw invalid(`${directory} is quantised already`);
   const method = { quant_method: 'redrafter', format: form, group_size: GROUP };

@@ -42,7 +42,6 @@ MatrixDType drafter_dtype_for(const Backend& backend, const EngineOptions& optio
   if (options.drafter.empty()) return std::nullopt;
   const MatrixDType asked = asked_dtype(backend, options, "drafterDtype", name, options.drafter,
                                         read_drafter_config(options.drafter).quantised);
-  REDRAFTER_REQUIRE(asked != DType::kQ4_0, "ERR_INVALID_ARGUMENT", "a drafter has no matrices of 4 bits");
   return asked ? asked : drafter_dtype(backend, options.drafter, target);
 }
 
@@ -105,7 +104,7 @@ LoadPlan plan_on(const EngineOptions& options, const Backend& backend) {
                    config,
                    std::move(checkpoint),
                    options.drafter,
-                   drafter_dtype_for(backend, options, dtype),
+                   drafter_dtype_for(backend, options, dtype ? dtype : config.quantised),
                    {std::max(kMaxTree, prefill_chunk), context_tokens, threads},
                    kv_tokens,
                    prefill_chunk,

@@ -223,7 +223,8 @@ describe('suites that need sources', () => {
 
   it('ops: kernels beside limits, or why not', async () => {
     const json = join(directory, 'ops.json');
-    const { code, stdout } = await bench('ops', '--quick', '--threads', '1', '--json', json);
+    const dtypes = ['--dtype', 'bf16', '--drafter-dtype', 'q4_0'];
+    const { code, stdout } = await bench('ops', '--quick', '--threads', '1', ...dtypes, '--json', json);
     const { ops } = (read(json) as Report).suites;
     expect(code).toBe(0);
     if (!existsSync(join(root, 'bench/ops/ops.cc'))) {
@@ -236,8 +237,31 @@ describe('suites that need sources', () => {
     for (const row of rows) {
       expect(row).toMatchObject({ threads: 1, ms: number, readBytesPerSecond: number, peakFlopPerSecond: number });
       expect(row.ofLimit).toBe(Math.max(row.ofBandwidth, row.ofPeak));
+      expect(row.ofBandwidth).toBe(row.bytesPerSecond / row.readBytesPerSecond);
       expect(row.bytesPerSecond).toBeGreaterThan(0);
     }
+    const dtypesOf = (kernel: string): string[] => [...new Set(rows.filter((row) => row.kernel === kernel).map(({ dtype }) => dtype))]; // prettier-ignore
+    expect(['matmul', 'embed', 'cell', 'residual', 'head_top', 'mix', 'norm'].map(dtypesOf)).toEqual(
+      [['bf16'], ['bf16'], ['q4_0'], ['q4_0'], ['q4_0'], ['q4_0', 'f32'], ['f32']], // prettier-ignore
+    );
+    // Memory was read beside each kernel, not once for all of them.
+    const speeds = new Set(rows.filter(({ kernel }) => kernel !== 'matmul').map((row) => row.readBytesPerSecond));
+    expect(speeds.size).toBeGreaterThan(10);
+  });
+
+  it.skipIf(!existsSync(join(root, 'bench/ops/ops.cc')))('ops: weights of 16 and of 8 bits', async () => {
+    const json = join(directory, 'ops-dtypes.json');
+    expect((await bench('ops', '--quick', '--threads', '1', '--json', json)).code).toBe(0);
+    const { rows } = (read(json) as Report).suites.ops as OpsSuite;
+    const bytesOf = (dtype: string): number[] =>
+      ['matmul', 'cell', 'residual', 'head_top'].map((kernel) => {
+        const found = rows.find((row) => row.kernel === kernel && row.dtype === dtype);
+        return (found?.bytesPerSecond ?? 0) * (found?.ms ?? 0);
+      });
+    const [wide, narrow] = [bytesOf('bf16'), bytesOf('q8_0')];
+    const small = narrow.map((bytes, i) => bytes / (wide[i] ?? 0));
+    for (const ratio of small.slice(1)) expect(ratio, String(small)).toSatisfy((r: number) => r > 0.5 && r < 0.7);
+    expect(rows.filter(({ kernel }) => kernel === 'norm').map(({ rows: n }) => n)).toEqual([1, 32]); // once each
   });
 
   it('ops: not on CUDA', async () => {

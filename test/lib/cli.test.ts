@@ -249,7 +249,7 @@ describe('errors', () => {
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--threads', '0'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--device', 'tpu'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--dtype', 'f64'],
-    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--drafter-dtype', 'q4_0'],
+    ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--drafter-dtype', 'q4_1'],
     ['ERR_INVALID_ARGUMENT', 'generate', ...model, '--prompt', 'a', '--nonsense'],
     ['ERR_INVALID_ARGUMENT', 'nonsense'],
     ['ERR_INVALID_ARGUMENT', 'inspect'],

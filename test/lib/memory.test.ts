@@ -208,7 +208,7 @@ describe('an estimate that cannot be made', () => {
     ['ERR_INVALID_ARGUMENT', ''],
     ['ERR_INVALID_ARGUMENT', 7],
     ['ERR_INVALID_ARGUMENT', tiny.model, { dtype: 'f8' }],
-    ['ERR_INVALID_ARGUMENT', tiny.model, { drafter: tiny.drafter, drafterDtype: 'q4_0' }],
+    ['ERR_INVALID_ARGUMENT', tiny.model, { drafter: tiny.drafter, drafterDtype: 'q4_1' }],
     ['ERR_INVALID_ARGUMENT', tiny.model, { contextTokens: 5000 }],
     ['ERR_INVALID_ARGUMENT', tiny.model, { device: 'cpu:tpu' }],
     ['ERR_BACKEND', tiny.model, { device: 'cuda:99' }],

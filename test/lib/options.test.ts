@@ -253,9 +253,9 @@ describe('load options', () => {
       expect(load({ dtype }).native.dtype).toBe(dtype);
     for (const dtype of ['', 'q8', 'q4_1', 'F32', 'fp16', 'f64', 'mixed', 16, null, ['f32']])
       refusal(() => load({ dtype }));
-    for (const drafterDtype of ['auto', 'f32', 'f16', 'bf16', 'q8_0'])
+    for (const drafterDtype of ['auto', 'f32', 'f16', 'bf16', 'q8_0', 'q4_0'])
       expect(load({ drafterDtype }).native).toMatchObject({ drafterDtype, dtype: 'auto' });
-    for (const drafterDtype of ['', 'q4_0', 'q8', 'F32', 'f64', 'mixed', 8, null, ['f32']])
+    for (const drafterDtype of ['', 'q8', 'q4_1', 'F32', 'f64', 'mixed', 8, null, ['f32']])
       refusal(() => load({ drafterDtype }));
     for (const device of ['', 'gpu', 'CPU', 'cpu:', 'cpu:../x', 'auto:x', 1, null]) refusal(() => load({ device }));
     for (const key of ['threads', 'contextTokens', 'kvTokens', 'prefillChunk']) {

@@ -111,7 +111,7 @@ describe('levels of the CPU backend', () => {
 });
 
 describe('a drafter of another element type than the target', () => {
-  const DTYPES = ['f32', 'f16', 'bf16', 'q8_0', 'auto'];
+  const DTYPES = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'auto'];
   const prompt = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4];
   const shape = { vocab: 200, hidden: 72, layers: 2, heads: 3, kvHeads: 1, headDim: 24, ffn: 100, maxPositions: 512 };
   it.each(levels)('%s: changes nothing', async (level) => {

@@ -18,6 +18,7 @@ export interface OpsRow {
   kernel: string;
   shape: string;
   level: string;
+  /** Of its weights; f32, as all else is on the CPU, where it has none. */
   dtype: string;
   threads: number;
   rows: number;
@@ -25,9 +26,9 @@ export interface OpsRow {
   ms: number;
   bytesPerSecond: number;
   flopPerSecond: number;
-  /** What reading memory gives, measured in the same run with the same threads. */
+  /** What reading memory gives with the same threads: for matmul measured in the same run, else in turns with the kernel. */
   readBytesPerSecond: number;
-  /** What multiply-adds on registers give there, two operations each. */
+  /** What the multiply-adds that this dtype is multiplied by give on registers, two operations each. */
   peakFlopPerSecond: number;
   /** Shares of both, and the larger of them: of what the machine allows. 0 to 1. */
   ofBandwidth: number;
@@ -59,10 +60,13 @@ interface MatmulRow {
 interface LabRow {
   kernel: string;
   shape: string;
+  dtype: string;
   rows: number;
   bytes: number;
   flops: number;
   us: number;
+  readBytesPerSecond: number;
+  peakFlopPerSecond: number;
 }
 
 const TARGETS = ['redrafter_bench_ops', 'redrafter_lab'] as const;
@@ -99,22 +103,22 @@ function rowOf(row: MatmulRow): OpsRow {
   };
 }
 
-/** Other kernels than the product have no limits of their own in the file: those that were measured beside the product count. */
-function labRows(
-  found: readonly LabRow[],
-  { level, threads, readBytesPerSecond, peakFlopPerSecond }: OpsRow,
-): OpsRow[] {
-  return found.map(({ kernel, shape, rows, bytes, flops, us }) => {
-    const least = found.find((other) => other.kernel === kernel && other.shape === shape);
-    const [bytesPerSecond, flopPerSecond] = [(bytes / us) * 1e6, (flops / us) * 1e6];
+function labRows({ level, threads, kernels }: { level: string; threads: number; kernels: LabRow[] }): OpsRow[] {
+  return kernels.map((row) => {
+    const { kernel, shape, dtype, rows, us, readBytesPerSecond, peakFlopPerSecond } = row;
+    const least = kernels.find((o) => o.kernel === kernel && o.shape === shape && o.dtype === dtype) ?? row;
+    const [bytesPerSecond, flopPerSecond] = [(row.bytes / us) * 1e6, (row.flops / us) * 1e6];
     const [ofBandwidth, ofPeak] = [bytesPerSecond / readBytesPerSecond, flopPerSecond / peakFlopPerSecond];
     return {
-      ...{ kernel, shape, level, dtype: 'bf16', threads, rows, ms: us / 1000, bytesPerSecond, flopPerSecond },
+      ...{ kernel, shape, level, dtype, threads, rows, ms: us / 1000, bytesPerSecond, flopPerSecond },
       ...{ readBytesPerSecond, peakFlopPerSecond, ofBandwidth, ofPeak, ofLimit: Math.max(ofBandwidth, ofPeak) },
-      cost: us / (least?.us ?? us),
+      cost: us / least.us,
     };
   });
 }
+
+/** What weights are measured in: as asked for, else in 16 and in 8 bits. */
+const dtypesOf = (asked: string | undefined): string => (asked === undefined || asked === 'auto' ? 'bf16,q8_0' : asked);
 
 /** Runs a program that writes JSON to the file that --json names. */
 async function measured<T>(name: string, args: readonly string[], signal: AbortSignal): Promise<T> {
@@ -164,16 +168,15 @@ export async function runOps(
   progress.begin('building');
   await build(TARGETS, signal);
   progress.begin('matrix products');
-  const dtype = load.dtype === undefined || load.dtype === 'auto' ? [] : ['--dtypes', load.dtype];
+  const dtypes = ['--dtypes', dtypesOf(load.dtype)];
   const small = quick ? ['--rows', '1,4,16', '--megabytes', '40', '--seconds', '0.02'] : [];
-  const args = ['--levels', level, '--threads', threads, ...dtype, ...small];
+  const args = ['--levels', level, '--threads', threads, ...dtypes, ...small];
   const { passes } = await measured<{ passes: MatmulRow[] }>('bench-ops', args, signal);
-  const rows = passes.map(rowOf);
-  const [first] = rows;
-  if (first === undefined) throw new RedrafterError('ERR_INTERNAL', 'bench-ops measured nothing');
+  if (passes.length === 0) throw new RedrafterError('ERR_INTERNAL', 'bench-ops measured nothing');
   progress.begin('other kernels');
-  const size = quick ? ['--model', 'tiny', '--seconds', '0.001'] : ['--model', 'small'];
-  const lab = ['kernels', '--device', `cpu:${level}`, '--threads', threads, ...size];
-  const { kernels } = await measured<{ kernels: LabRow[] }>('lab', lab, signal);
-  return { rows: [...rows, ...labRows(kernels, first)] };
+  const size = quick ? ['--model', 'tiny', '--seconds', '0.001', '--megabytes', '4'] : ['--model', 'small'];
+  const lab = ['kernels', '--device', `cpu:${level}`, '--threads', threads, ...size, ...dtypes];
+  const drafter = ['--drafter-dtypes', dtypesOf(load.drafterDtype)];
+  const kernels = await measured<Parameters<typeof labRows>[0]>('lab', [...lab, ...drafter], signal);
+  return { rows: [...passes.map(rowOf), ...labRows(kernels)] };
 }

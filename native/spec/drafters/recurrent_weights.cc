@@ -119,10 +119,10 @@ const char* matrix_dtype_name(const RecurrentWeights& weights) {
 }
 
 MatrixDType drafter_dtype(const Backend& backend, const std::string& directory, MatrixDType target) {
-  if (target && dtype_is_quantised(*target)) return DType::kQ8_0;
-  if (target == DType::kF32 || !backend.takes(DType::kQ8_0)) return target;
   const std::string level = backend.level;
-  if (level == "base" || level == "neon") return target;
+  const bool measured = level != "base" && level != "neon";
+  if (target && dtype_is_quantised(*target)) return measured ? DType::kQ4_0 : DType::kQ8_0;
+  if (target == DType::kF32 || !backend.takes(DType::kQ8_0) || !measured) return target;
   const Checkpoint checkpoint = Checkpoint::open(directory);
   const std::vector<TensorEntry>& tensors = checkpoint.tensors();
   const bool is_16_bit = std::all_of(tensors.begin(), tensors.end(), [](const TensorEntry& tensor) {

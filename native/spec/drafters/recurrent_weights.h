@@ -32,10 +32,11 @@ bool any_quantised(const RecurrentWeights& weights);
 // "f32", "f16", "bf16", "q8_0", or "mixed" as stored.
 const char* matrix_dtype_name(const RecurrentWeights& weights);
 
-// What a drafter's matrices are converted to unless one asks: 8 bits beside a target of fewer than 32, whose
-// output they do not change. As the target's where the backend has no such matrices, at levels where they
-// were measured to take longer ("base") or not measured ("neon"), and where the drafter is not stored with 16
-// bits throughout. `target`: what was asked for the target.
+// What a drafter's matrices are converted to unless one asks: 4 bits beside a quantised target, 8 beside one
+// of 16, whose output they do not change. At levels where that was measured to take longer ("base") or was
+// not measured ("neon"), 8 bits and as the target's; the latter too where the backend has no such matrices,
+// and where the drafter is not stored with 16 bits throughout. `target`: what was asked for the target,
+// or what it is stored as where that is quantised.
 MatrixDType drafter_dtype(const Backend& backend, const std::string& directory, MatrixDType target);
 
 // `dtype`: what matrices are converted to. Throws ERR_DRAFTER when the drafter was made for another target

@@ -18,7 +18,7 @@ const shape = { vocab: 90, hidden: 72, layers: 1, heads: 3, kvHeads: 1, headDim:
 const model = temporaryDirectory('drafter-dtype');
 writeTinyLlama(model, shape, 31);
 
-type Stored = 'f32' | 'f16' | 'bf16' | 'mixed' | 'q8_0';
+type Stored = 'f32' | 'f16' | 'bf16' | 'mixed' | 'q8_0' | 'q4_0';
 const drafters = {} as Record<Stored, string>;
 for (const stored of ['f32', 'f16', 'bf16', 'mixed'] as const) {
   drafters[stored] = temporaryDirectory('drafter-dtype');
@@ -30,8 +30,10 @@ for (const stored of ['f32', 'f16', 'bf16', 'mixed'] as const) {
   }
   writeSafetensors(drafters[stored], tensors);
 }
-drafters.q8_0 = join(temporaryDirectory('drafter-dtype'), 'out');
-await quantize(drafters.bf16, 'q8_0', drafters.q8_0);
+for (const stored of ['q8_0', 'q4_0'] as const) {
+  drafters[stored] = join(temporaryDirectory('drafter-dtype'), 'out');
+  await quantize(drafters.bf16, stored, drafters[stored]);
+}
 
 /** The dtypes of target and drafter; that what is loaded takes what was estimated is checked on the way. */
 async function loaded(directory: string, options: LoadOptions): Promise<string[]> {
@@ -47,13 +49,13 @@ const failure = (directory: string, options: LoadOptions): Promise<string> =>
 
 describe('auto', () => {
   it.each([
-    // dtype, and what a drafter gets that is stored as f32, f16, bf16, partly f32, q8_0
-    ['auto', 'f32 q8_0 q8_0 mixed q8_0'],
-    ['bf16', 'bf16 q8_0 q8_0 bf16 q8_0'],
-    ['f16', 'f16 q8_0 q8_0 f16 q8_0'],
-    ['f32', 'f32 f32 f32 f32 q8_0'],
-    ['q8_0', 'q8_0 q8_0 q8_0 q8_0 q8_0'],
-    ['q4_0', 'q8_0 q8_0 q8_0 q8_0 q8_0'],
+    // dtype, and what a drafter gets that is stored as f32, f16, bf16, partly f32, q8_0, q4_0
+    ['auto', 'f32 q8_0 q8_0 mixed q8_0 q4_0'],
+    ['bf16', 'bf16 q8_0 q8_0 bf16 q8_0 q4_0'],
+    ['f16', 'f16 q8_0 q8_0 f16 q8_0 q4_0'],
+    ['f32', 'f32 f32 f32 f32 q8_0 q4_0'],
+    ['q8_0', 'q4_0 q4_0 q4_0 q4_0 q8_0 q4_0'],
+    ['q4_0', 'q4_0 q4_0 q4_0 q4_0 q8_0 q4_0'],
   ])('beside a target of dtype %s', async (dtype, expected) => {
     const found: string[] = [];
     for (const drafter of Object.values(drafters)) {
@@ -74,7 +76,14 @@ describe('auto', () => {
     }
   });
 
-  it('is as dtype at the level base, where 8 bits take longer', async () => {
+  it('is 4 bits beside a target that is stored quantised', async () => {
+    const target = join(temporaryDirectory('drafter-dtype'), 'out');
+    await quantize(model, 'q8_0', target);
+    const options = { drafter: drafters.bf16, device: 'cpu:oracle' };
+    expect(await loaded(target, options)).toEqual(['q8_0', 'q4_0']);
+  });
+
+  it('is as dtype at the level base, where 8 bits take longer, and 8 bits beside a quantised target', async () => {
     expect(await loaded(model, { drafter: drafters.bf16, device: 'cpu:base' })).toEqual(['f32', 'bf16']);
     expect(await loaded(model, { drafter: drafters.bf16, device: 'cpu:base', dtype: 'q4_0' })).toEqual([
       'q4_0',
@@ -95,7 +104,7 @@ describe('auto', () => {
 });
 
 describe('given', () => {
-  it.each(['f32', 'f16', 'bf16', 'q8_0'])('%s, beside any target', async (drafterDtype) => {
+  it.each(['f32', 'f16', 'bf16', 'q8_0', 'q4_0'])('%s, beside any target', async (drafterDtype) => {
     for (const dtype of ['f32', 'bf16', 'q4_0']) {
       for (const stored of ['f32', 'bf16', 'mixed'] as const) {
         expect(await loaded(model, { drafter: drafters[stored], dtype, drafterDtype })).toEqual([dtype, drafterDtype]);
@@ -112,7 +121,9 @@ describe('given', () => {
       await engine.close();
       return { ids, rounds };
     };
-    expect(await decode(drafters.bf16, 'q8_0')).toEqual(await decode(drafters.q8_0, 'auto'));
+    for (const form of ['q8_0', 'q4_0'] as const) {
+      expect(await decode(drafters.bf16, form)).toEqual(await decode(drafters[form], 'auto'));
+    }
   });
 
   it('is not looked at without a drafter', async () => {
@@ -121,14 +132,11 @@ describe('given', () => {
 
   it('is refused where it cannot be had', async () => {
     const drafter = drafters.bf16;
-    expect(await failure(model, { drafter, drafterDtype: 'q4_0' })).toBe(
-      'ERR_INVALID_ARGUMENT: a drafter has no matrices of 4 bits',
-    );
     expect(await failure(model, { drafter, drafterDtype: 'f8' })).toMatch(/ERR_INVALID_ARGUMENT: unknown dtype "f8"/);
     expect(await failure(model, { drafter: drafters.q8_0, drafterDtype: 'bf16' })).toMatch(
       /ERR_INVALID_ARGUMENT: the weights in .* are stored as q8_0, which cannot be loaded as bf16; leave drafterDtype "auto"/,
     );
-    for (const drafterDtype of ['q8_0', 'f32']) {
+    for (const drafterDtype of ['q8_0', 'q4_0', 'f32']) {
       expect(await failure(model, { drafter, drafterDtype, device: 'cuda:host' })).toMatch(
         new RegExp(
           `ERR_INVALID_ARGUMENT: device "cuda:host" has no matrices of dtype "${drafterDtype}"; .*drafterDtype`,
