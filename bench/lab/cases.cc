@@ -205,7 +205,7 @@ std::vector<Case> kernel_cases(const ModelShape& m) {
     if (rows <= 64) all.push_back(matmul_case(m.dtype, "head", rows, m.vocab, m.hidden, false));
   }
   for (const int64_t times : {1, 8, 64}) {
-    for (const int64_t nodes : {1, 32, 64}) all.push_back(attention_case(m, nodes, times * m.context));
+    for (const int64_t nodes : {1, 5, 10, 32, 64}) all.push_back(attention_case(m, nodes, times * m.context));
   }
   for (const int64_t rows : {1, 32, 512}) {
     all.push_back(embed_case(m, rows));

@@ -19,7 +19,7 @@ namespace {
 bool in_summary(const ModelShape& m, const Case& c) {
   if (m.hidden < 4096) return false;
   if (c.kernel == "step") return true;
-  if (c.kernel == "attention") return c.shape == "4096 context";
+  if (c.kernel == "attention") return c.shape == "4096 context" && (c.rows == 1 || c.rows >= 32);
   if (c.kernel == "matmul") return c.rows == 1 || c.rows == 16 || c.rows == 64 || c.rows == 512;
   const bool drafter = c.kernel == "cell" || c.kernel == "mix" || c.kernel == "residual" ||
                        c.kernel == "head_top" || c.kernel == "draft round" || c.kernel == "beam" ||

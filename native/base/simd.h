@@ -22,6 +22,14 @@
 #define REDRAFTER_INLINE static inline __attribute__((always_inline))
 #endif
 
+// Before each of nested loops over an array of registers. GCC unrolls them by itself, but so late that the
+// array is memory around the loops that use it.
+#if defined(__GNUC__) && !defined(__clang__)
+#define REDRAFTER_UNROLL _Pragma("GCC unroll 16")
+#else
+#define REDRAFTER_UNROLL
+#endif
+
 // The namespace of this compilation: isa_avx512vnni, isa_avx512, isa_avx2, isa_neon or isa_base.
 #if defined(REDRAFTER_ISA_AVX512VNNI)
 #define REDRAFTER_ISA isa_avx512vnni

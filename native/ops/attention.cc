@@ -23,8 +23,12 @@ int64_t attention_work(const AttentionParams& p) {
 }
 
 int64_t attention_scratch(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t max_positions) {
-  const int64_t pairs = kAttentionRows * (heads / kv_heads);
-  return pairs * ((max_positions + 15) / 16 * 16 + 16) + (pairs + 15) / 16 * 16 + head_dim * kBlockTokens;
+  const int64_t group = heads / kv_heads;
+  // Of a pair its scores, one block more so that pairs do not lie a power of two apart, one vector, sums of
+  // the weights, the largest score.
+  const int64_t pair =
+      ceil_to(max_positions, kBlockTokens) + kBlockTokens + head_dim_padded(head_dim) + 2 * 16;
+  return attention_rows(group) * group * pair;
 }
 
 void attention_cpu(const AttentionParams& p, Stream& stream) {

@@ -35,8 +35,9 @@ struct AttentionParams {
   int64_t scratch_stride;
 };
 
-// Rows of a sequence that one task attends for together: they read K and V once.
-constexpr int64_t kAttentionRows = 4;
+// Most rows of a sequence that one task attends for together, with `group` heads to a KV head: they read K
+// and V once. Scratch grows with them, and their scores should not fill the second-level cache.
+constexpr int64_t attention_rows(int64_t group) { return group <= 4 ? 16 : group <= 8 ? 8 : 4; }
 
 // Floats of scratch one thread needs for positions 0..max_positions-1.
 int64_t attention_scratch(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t max_positions);

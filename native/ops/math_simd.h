@@ -67,6 +67,20 @@ REDRAFTER_INLINE F16 f16_max(F16 a, F16 b) {
 #endif
 }
 
+// The largest lane.
+REDRAFTER_INLINE float f16_largest(F16 a) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps(a.v);
+#else
+  alignas(64) float lanes[kLanes];
+  f16_store(lanes, a);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+  }
+  return lanes[0];
+#endif
+}
+
 REDRAFTER_INLINE F16 f16_div(F16 a, F16 b) {
 #if defined(__AVX512F__)
   return {_mm512_div_ps(a.v, b.v)};
