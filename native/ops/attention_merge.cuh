@@ -39,8 +39,7 @@ __device__ __forceinline__ void merge_splits(const AttentionParams& p, const Wor
   float2 total{0.0f, 0.0f};
 #pragma unroll 1
   for (int begin = 0; begin < splits; begin += kAtOnce) {
-    // Zeros for compilers that do not see that both loops agree.
-    float2 of_split[kAtOnce] = {}, output[kAtOnce] = {};
+    float2 of_split[kAtOnce], output[kAtOnce];
 #pragma unroll
     for (int s = 0; s < kAtOnce; ++s) {
       if (begin + s >= splits) continue;
