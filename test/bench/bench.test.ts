@@ -330,7 +330,7 @@ describe('options', () => {
     [['--model', '/nowhere'], 'the model "/nowhere" is no directory'],
     [['--drafter', '/nowhere'], 'the drafter "/nowhere" is no directory'],
     [['--dtype', 'f8'], 'f8'],
-    [['--drafter-dtype', 'q4_0'], 'q4_0'],
+    [['--drafter-dtype', 'q4_1'], 'q4_1'],
     [['--what'], 'unknown option'],
   ])('%j: ERR_INVALID_ARGUMENT', async (args, message) => {
     const { code, stdout, stderr } = await bench(...args);

@@ -311,7 +311,7 @@ describe('other commands', () => {
   it.each([
     ['5000000', 5_000_000],
     ['5MB', 5_000_000],
-    ['4.5MiB', 4_718_592],
+    ['4.75MiB', 4_980_736],
     ['1.000005GB', 1_000_005_000],
   ])('estimate keeps to a budget of %s', async (text, memoryBudgetBytes) => {
     const flags = ['--threads', '1', '--memory-budget', text, '--json'];
