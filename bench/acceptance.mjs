@@ -76,11 +76,11 @@ async function measure(model, temperature, [beamWidth, beamLength]) {
 const results = [];
 let engine = {};
 for (const cell of ['elman', 'gru']) {
-  const drafterDtype = /** @type {import('../dist/index.mjs').MemoryOptions['drafterDtype']} */ (
+  const drafterDtype = /** @type {NonNullable<import('../dist/index.mjs').MemoryOptions['drafterDtype']>} */ (
     values['drafter-dtype']
   );
-  const drafting = { drafter: join(values.model, `drafter-${cell}`), ...(drafterDtype && { drafterDtype }) };
-  const model = await Model.load(values.model, { ...drafting, kvTokens: 32768 });
+  const directory = join(values.model, `drafter-${cell}`);
+  const model = await Model.load(values.model, { drafter: directory, drafterDtype, kvTokens: 32768 });
   const { device, level, dtype, threads, drafter } = model.info;
   engine = { version: version(), device, level, dtype, drafterDtype: drafter?.dtype, threads };
   for (const { name, temperature } of samplings) {
