@@ -2,26 +2,31 @@
 // sampled decoding. Counts only, no timings: they depend on the instruction-set level at most, not on how busy or fast
 // the machine is.
 //
-//   node bench/acceptance.mjs [--model DIR] [--drafter-dtype DTYPE] [--max-tokens N] [--prompts N] [--json FILE]
+//   node bench/acceptance.mjs --help
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
+import { fileURLToPath } from 'node:url';
+
+import { Command, Option } from 'commander';
 
 import { Model, version } from '../dist/index.mjs';
+import { whole } from './parsing.mjs';
 
-const { values } = parseArgs({
-  options: {
-    model: { type: 'string', default: new URL('../models/ts-declarations', import.meta.url).pathname },
-    'drafter-dtype': { type: 'string', default: 'auto' },
-    'max-tokens': { type: 'string', default: '192' },
-    prompts: { type: 'string', default: '64' },
-    json: { type: 'string' },
-  },
-});
-const maxTokens = Number(values['max-tokens']);
+const DTYPES = /** @type {const} */ (['auto', 'f32', 'f16', 'bf16', 'q8_0', 'q4_0']);
+
+/** @typedef {{ model: string, drafterDtype: typeof DTYPES[number], maxTokens: number, prompts: number, json?: string }} Flags */
+const command = new Command('acceptance')
+  .description('tokens per step of the drafters of a model by cell and beam shape; counts only, no timings')
+  .option('--model <dir>', 'model directory', fileURLToPath(new URL('../models/ts-declarations', import.meta.url)))
+  .addOption(new Option('--drafter-dtype <dtype>', "the drafters' element type").choices(DTYPES).default('auto'))
+  .option('--max-tokens <n>', 'to decode after each prompt', whole, 192)
+  .option('--prompts <n>', 'the first so many of prompts.json of the model', whole, 64)
+  .option('--json <file>', 'writes the figures');
+const values = /** @type {Flags} */ (command.parse().opts());
+const { maxTokens } = values;
 /** @type {unknown} */
 const held = JSON.parse(readFileSync(join(values.model, 'prompts.json'), 'utf8'));
-const prompts = /** @type {{ name: string, text: string }[]} */ (held).slice(0, Number(values.prompts));
+const prompts = /** @type {{ name: string, text: string }[]} */ (held).slice(0, values.prompts);
 
 /** @type {[number, number][]} */
 const shapes = [
@@ -76,11 +81,12 @@ async function measure(model, temperature, [beamWidth, beamLength]) {
 const results = [];
 let engine = {};
 for (const cell of ['elman', 'gru']) {
-  const drafterDtype = /** @type {NonNullable<import('../dist/index.mjs').MemoryOptions['drafterDtype']>} */ (
-    values['drafter-dtype']
-  );
   const directory = join(values.model, `drafter-${cell}`);
-  const model = await Model.load(values.model, { drafter: directory, drafterDtype, kvTokens: 32768 });
+  const model = await Model.load(values.model, {
+    drafter: directory,
+    drafterDtype: values.drafterDtype,
+    kvTokens: 32768,
+  });
   const { device, level, dtype, threads, drafter } = model.info;
   engine = { version: version(), device, level, dtype, drafterDtype: drafter?.dtype, threads };
   for (const { name, temperature } of samplings) {

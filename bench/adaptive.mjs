@@ -4,12 +4,7 @@
 // adaptive drafting take turns, and the medians of what they give in the same turns are compared, with the quartiles of those
 // ratios. All of them must give the same ids.
 //
-//   node bench/adaptive.mjs [--factor N] [--batches 1,2,4,8,16] [--drafters trained,random,none] [--tokens N] [--seconds N]
-//                           [--threads N] [--json FILE]
-//
-// --seconds: how long ways take turns, for each drafter and batch size; five turns at least. With --json FILE results are added
-// to those that FILE has of the same model and length after each batch size, so that a run can be made in parts.
-// Exits with 1 where a bar is missed.
+//   node bench/adaptive.mjs --help
 import { Buffer } from 'node:buffer';
 import { spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync, writeFileSync, writeSync, cpSync } from 'node:fs'; // prettier-ignore
@@ -17,9 +12,11 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { performance } from 'node:perf_hooks';
-import { parseArgs } from 'node:util';
+
+import { Command } from 'commander';
 
 import { Model, version } from '../dist/index.mjs';
+import { listOf, positive, whole, wholes } from './parsing.mjs';
 
 /** @typedef {{ name: string, options: import('../dist/index.mjs').GenerateOptions }} Way */
 /** @typedef {{ way: Way, rates: number[] }} Measured */
@@ -27,20 +24,30 @@ import { Model, version } from '../dist/index.mjs';
 /** @typedef {{ model: string, tokens: number, results: Result[] }} Report */
 /** @typedef {{ dtype: string, data_offsets: [number, number] }} Stored */
 
-const { values } = parseArgs({
-  options: {
-    factor: { type: 'string', default: '5' },
-    batches: { type: 'string', default: '1,2,4,8,16' },
-    drafters: { type: 'string', default: 'trained,random,none' },
-    tokens: { type: 'string', default: '96' },
-    seconds: { type: 'string', default: '30' },
-    threads: { type: 'string' },
-    json: { type: 'string' },
-  },
-});
 const root = fileURLToPath(new URL('..', import.meta.url));
 const bundled = join(root, 'models/ts-declarations');
-const tokens = Number(values.tokens);
+
+const DRAFTERS = ['trained', 'random', 'none'];
+/** @typedef {{ factor: number, batches: number[], drafters: string[], tokens: number, seconds: number, threads?: number, json?: string }} Flags */
+const command = new Command('adaptive')
+  .description('adaptive drafting beside the best fixed shape and plain decoding (exit code 1: a bar does not hold)')
+  .option('--factor <n>', 'widens the bundled model by this, to about n^2 weights', whole, 5)
+  .option('--batches <list>', 'requests at once', wholes, [1, 2, 4, 8, 16])
+  .option('--drafters <list>', `of ${DRAFTERS.join(',')}`, listOf(DRAFTERS), DRAFTERS)
+  .option('--tokens <n>', 'to decode after each prompt', whole, 96)
+  .option(
+    '--seconds <n>',
+    'how long ways take turns, for each drafter and batch size; five turns at least',
+    positive,
+    30,
+  )
+  .option('--threads <n>', 'of the model (default: as it chooses)', whole)
+  .option(
+    '--json <file>',
+    'adds results to those the file has of the same model and length after each batch size, so that a run can be made in parts',
+  );
+const values = /** @type {Flags} */ (command.parse().opts());
+const { tokens } = values;
 
 /** How many texts each way continues: with fewer, what is compared is which shape happens to suit them. */
 const TEXTS = 16;
@@ -77,7 +84,7 @@ const directory = mkdtempSync(join(tmpdir(), 'redrafter-adaptive-'));
  */
 function widen(from, name) {
   const out = join(directory, name);
-  const args = [join(root, 'dist/cli/main.js'), 'widen', from, '--factor', values.factor, '--out', out];
+  const args = [join(root, 'dist/cli/main.js'), 'widen', from, '--factor', String(values.factor), '--out', out];
   const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
   if (status !== 0) throw new Error(stderr);
   return out;
@@ -194,7 +201,7 @@ async function compare(model, batch, drafts) {
   const close = searched.slice(0, 3).filter(({ tried }) => tried > least);
   /** @type {Measured[]} */
   const all = [PLAIN, ...close.map(({ way }) => way), ADAPTIVE].map((way) => ({ way, rates: [] }));
-  const until = performance.now() + Number(values.seconds) * 1000;
+  const until = performance.now() + values.seconds * 1000;
   for (let turn = 0; turn < 5 || performance.now() < until; turn++) {
     // Each turn begins elsewhere, so that nobody always follows the same one.
     for (let i = 0; i < all.length; i++) {
@@ -234,12 +241,12 @@ try {
   const drafters = { trained, random: randomized(trained), none: false };
   console.log(`widened model of ${(bytes / 1e6).toFixed(0)} MB, ${tokens} tokens a request, ${cpus()[0]?.model ?? ''}`);
   console.log('drafter  batch  plain tok/s  best fixed      adaptive  of best  of plain');
-  for (const name of values.drafters.split(',')) {
+  for (const name of values.drafters) {
     const drafter = drafters[name];
     if (drafter === undefined) throw new Error(`no drafter ${name}`);
-    const threads = values.threads === undefined ? {} : { threads: Number(values.threads) };
+    const threads = values.threads === undefined ? {} : { threads: values.threads };
     const model = await Model.load(target, { drafter, contextTokens: 512, kvTokens: 32 * 512, ...threads });
-    for (const batch of values.batches.split(',').map(Number)) {
+    for (const batch of values.batches) {
       log(`${name}, batch ${batch}`);
       const result = { drafter: name, ...(await compare(model, batch, drafter !== false)) };
       results.push(result);
@@ -254,7 +261,7 @@ try {
       const { device, level, dtype, threads: used } = model.info;
       if (values.json !== undefined) {
         const engine = { version: version(), device, level, dtype, threads: used };
-        const label = `ts-declarations, widened ${values.factor} times`;
+        const label = `ts-declarations, widened ${String(values.factor)} times`;
         const before = existsSync(values.json) ? /** @type {Report} */ (JSON.parse(readFileSync(values.json, 'utf8'))) : undefined; // prettier-ignore
         const kept = before?.model === label && before.tokens === tokens ? before.results : [];
         const others = kept.filter((a) => !results.some((b) => b.drafter === a.drafter && b.batch === a.batch));

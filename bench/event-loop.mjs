@@ -2,7 +2,7 @@
 // delays are measured on the main thread (perf_hooks.monitorEventLoopDelay at 1 ms), so an idle loop shows about 1 ms.
 // The large model is random: 1.4 GB of weights and a byte-level BPE tokenizer of 128,000 entries, in a temporary folder.
 //
-//   node bench/event-loop.mjs [--seconds N] [--threads N] [--json FILE]
+//   node bench/event-loop.mjs --help
 //
 // Exits with 1 when the 99th percentile reaches 5 ms while a model loads or decodes. A tokenizer loaded by itself is
 // shown as well: it has little else to wait for, so its few longer turns (a growing Map, the collector) weigh more.
@@ -13,20 +13,21 @@ import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { setTimeout as wait } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
+
+import { Command } from 'commander';
 
 import { Model, Tokenizer, version } from '../dist/index.mjs';
+import { positive, whole } from './parsing.mjs';
 
 const LIMIT_MS = 5;
-const { values } = parseArgs({
-  options: {
-    seconds: { type: 'string', default: '3' },
-    threads: { type: 'string', default: String(availableParallelism()) },
-    json: { type: 'string' },
-  },
-});
-const seconds = Number(values.seconds);
-const threads = Number(values.threads);
+/** @typedef {{ seconds: number, threads: number, json?: string }} Flags */
+const command = new Command('event-loop')
+  .description('how long the event loop is held up while models decode and load (exit code 1: p99 of 5 ms or more)')
+  .option('--seconds <n>', 'of each part', positive, 3)
+  .option('--threads <n>', 'of the models', whole, availableParallelism())
+  .option('--json <file>', 'writes the figures');
+const values = /** @type {Flags} */ (command.parse().opts());
+const { seconds, threads } = values;
 const bundled = new URL('../models/ts-declarations', import.meta.url).pathname;
 
 /** @typedef {{ part: string, bar: boolean, seconds: number, samples: number, p50: number, p99: number, max: number }} Row */

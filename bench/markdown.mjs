@@ -1,10 +1,11 @@
 // The tables of reports that `redrafter bench --json` or bench/peers has written, as docs/performance.md shows them. With
 // `--into GUIDE` they replace those of a peer in that guide.
 //
-//   node bench/markdown.mjs FILE... [--into docs/performance.md]
+//   node bench/markdown.mjs --help
 import { readFileSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
-import { parseArgs } from 'node:util';
+
+import { Command } from 'commander';
 
 import { benchReportOf } from '../dist/bench/peers-report.js';
 import { conditions, shownTables } from '../dist/bench/tables.js';
@@ -23,7 +24,12 @@ function markdownOf(file) {
   return `[Data](../${file}): ${lines.join('; ')}.\n${tables.join('')}`;
 }
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { into: { type: 'string' } } });
+const command = new Command('markdown')
+  .description('the tables of bench reports, as docs/performance.md shows them')
+  .argument('<file...>', 'reports that redrafter bench --json or bench/peers has written')
+  .option('--into <guide>', 'replaces the tables of a peer in that guide instead of printing');
+const { args: positionals } = command.parse();
+const values = /** @type {{ into?: string }} */ (command.opts());
 const text = positionals.map(markdownOf).join('\n');
 if (values.into === undefined) process.stdout.write(text);
 else {

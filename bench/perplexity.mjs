@@ -2,27 +2,29 @@
 // windows that each begin with nothing before them. A token's log-probability is asked for by generating it: a bias decides the
 // choice, and log-probabilities are of the logits before biases.
 //
-//   node bench/perplexity.mjs [--model DIR] [--dtypes LIST] [--window TOKENS] [--tokens N] [--device cpu] [--json FILE]
+//   node bench/perplexity.mjs --help
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+
+import { Command, Option } from 'commander';
 
 import { Model, version } from '../dist/index.mjs';
+import { listOf, whole } from './parsing.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const { values } = parseArgs({
-  options: {
-    model: { type: 'string', default: join(root, 'models/ts-declarations') },
-    dtypes: { type: 'string', default: 'f32,bf16,q8_0,q4_0' },
-    window: { type: 'string', default: '512' },
-    tokens: { type: 'string', default: '1000000' },
-    device: { type: 'string', default: 'cpu' },
-    json: { type: 'string' },
-  },
-});
-const window = Number(values.window);
-const device = /** @type {'cpu'} */ (values.device);
+const DTYPES = /** @type {const} */ (['f32', 'f16', 'bf16', 'q8_0', 'q4_0']);
+/** @typedef {{ model: string, dtypes: (typeof DTYPES)[number][], window: number, tokens: number, device: 'cpu' | 'cuda', json?: string }} Flags */
+const command = new Command('perplexity')
+  .description('what an element type of the weights costs in quality, on files the bundled model never saw')
+  .option('--model <dir>', 'model directory', join(root, 'models/ts-declarations'))
+  .option('--dtypes <list>', `of ${DTYPES.join(',')}`, listOf(DTYPES), ['f32', 'bf16', 'q8_0', 'q4_0'])
+  .option('--window <n>', 'tokens before which there is nothing', whole, 512)
+  .option('--tokens <n>', 'at most so many in all', whole, 1_000_000)
+  .addOption(new Option('--device <device>', 'where the model runs').choices(['cpu', 'cuda']).default('cpu'))
+  .option('--json <file>', 'writes the figures');
+const values = /** @type {Flags} */ (command.parse().opts());
+const { window, device } = values;
 
 /** @type {unknown} */
 const listed = JSON.parse(readFileSync(join(root, 'train/held-out.json'), 'utf8'));
@@ -35,7 +37,7 @@ const files = /** @type {{ heldOut: string[] }} */ (listed).heldOut.filter((file
 function windowsOf(model) {
   /** @type {number[][]} */
   const windows = [];
-  let left = Number(values.tokens);
+  let left = values.tokens;
   for (const file of files) {
     const ids = [...(model.tokenizer?.encode(readFileSync(join(root, file), 'utf8')) ?? [])];
     for (let at = 0; at + 1 < ids.length && left > 0; at += window) {
@@ -71,7 +73,7 @@ const results = [];
 /** Of the first dtype, which the others are compared with, token by token. @type {number[]} */
 let first = [];
 let level = '';
-for (const dtype of /** @type {('f32' | 'bf16' | 'q8_0' | 'q4_0')[]} */ (values.dtypes.split(','))) {
+for (const dtype of values.dtypes) {
   const model = await Model.load(values.model, { dtype, device, contextTokens: window + 1, kvTokens: 64 * window });
   level = model.info.level;
   const windows = windowsOf(model);

@@ -5,6 +5,8 @@ import { fileURLToPath } from 'node:url';
 
 import { Command, InvalidArgumentError, Option } from 'commander';
 
+import { listOf, positive, whole } from '../parsing.mjs';
+
 export const bundled = fileURLToPath(new URL('../../models/ts-declarations', import.meta.url));
 
 /** @typedef {'adaptive' | 'fixed' | 'off'} Mode */
@@ -12,29 +14,10 @@ export const bundled = fileURLToPath(new URL('../../models/ts-declarations', imp
 const MODES = ['adaptive', 'fixed', 'off'];
 
 /** @param {string} text */
-function positive(text) {
-  if (!/^\d+(\.\d+)?$/.test(text) || Number(text) <= 0) throw new InvalidArgumentError('must be above 0.');
-  return Number(text);
-}
-
-/** @param {string} text */
-function whole(text) {
-  if (!/^\d{1,9}$/.test(text) || Number(text) === 0) throw new InvalidArgumentError('must be a whole number above 0.');
-  return Number(text);
-}
-
-/** @param {string} text */
 function shape(text) {
   const [, beamWidth = '', beamLength = ''] = /^([1-9]\d?)x([1-8])$/.exec(text) ?? [];
   if (beamWidth === '') throw new InvalidArgumentError('must be beams x tokens, as in 1x4.');
   return { beamWidth: Number(beamWidth), beamLength: Number(beamLength) };
-}
-
-/** @param {string} text */
-function modeList(text) {
-  const modes = MODES.filter((mode) => text.split(',').includes(mode));
-  if (modes.length !== text.split(',').length) throw new InvalidArgumentError(`must be of ${MODES.join(',')}.`);
-  return modes;
 }
 
 const command = new Command('load')
@@ -48,7 +31,7 @@ const command = new Command('load')
     (text) => text.split(',').map(positive),
   ) // prettier-ignore
   .option('--requests <count>', 'requests at each rate and mode (default: as many as take 3 minutes in all)', whole)
-  .option('--modes <list>', 'adaptive, fixed, off', modeList, MODES)
+  .option('--modes <list>', 'adaptive, fixed, off', listOf(MODES), MODES)
   .addOption(
     new Option('--shape <WxL>', 'beams and tokens of fixed drafting').argParser(shape).default(shape('1x4'), '1x4'),
   ) // prettier-ignore

@@ -1,11 +1,12 @@
 // The command line of index.mjs.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 
-import { Command, InvalidArgumentError } from 'commander';
+import { Command } from 'commander';
 
 import { htmlReport } from '../../dist/bench/html.js';
 import { asBenchReport } from '../../dist/bench/peers-report.js';
 import { benchText } from '../../dist/cli/bench-text.js';
+import { decimal, listOf, whole, wholes } from '../parsing.mjs';
 import { barsOf } from './bars.mjs';
 import { CASES } from './cases.mjs';
 import { DTYPES } from './gguf/file.mjs';
@@ -13,28 +14,6 @@ import { runPeers } from './index.mjs';
 import { merged } from './merge.mjs';
 
 /** @typedef {import('../../lib/bench/peers-report.js').PeersReport} Report */
-
-/** @param {string} text */
-function whole(text) {
-  if (!/^\d{1,6}$/.test(text) || Number(text) === 0) throw new InvalidArgumentError('must be a whole number above 0.');
-  return Number(text);
-}
-
-/** @param {string} text */
-function decimal(text) {
-  if (!/^\d{1,3}(\.\d+)?$/.test(text)) throw new InvalidArgumentError('must be a number.');
-  return Number(text);
-}
-
-/** @param {readonly string[]} known */
-const listOf = (known) => (/** @type {string} */ text) => {
-  const all = text.split(',');
-  if (!all.every((one) => known.includes(one))) throw new InvalidArgumentError(`must be of ${known.join(',')}.`);
-  return known.filter((one) => all.includes(one));
-};
-
-/** @param {string} text */
-const wholes = (text) => text.split(',').map(whole);
 
 const command = new Command('peers')
   .description(
