@@ -24,8 +24,11 @@ constexpr double kDearest = 8.0;      // rounds that trying something may cost
 constexpr double kRowsRate = 0.1;
 constexpr int64_t kRecent = 24;  // rounds in which a shape is not tried again
 
-// A shape must be this much better than plain decoding to be worth what is not known of its costs.
+// A shape must be this much better than plain decoding to be worth what is not known of its costs. And in a
+// batch, what it costs in the end: requests that got ahead leave first, and the rest have passes of fewer
+// rows.
 constexpr double kMargin = 1.015;
+constexpr double kUneven = 0.025;
 
 MakePlanner make_planners = nullptr;
 
@@ -114,7 +117,7 @@ Planner::Choice Planner::choose(const std::vector<PlanLane>& all, const PlanRoun
   const size_t lanes = all.size();
   Choice best;
   best.rate = static_cast<double>(lanes) / time(lanes, round, best);
-  double bar = kMargin * best.rate;
+  double bar = (kMargin + kUneven * (1.0 - 1.0 / static_cast<double>(lanes))) * best.rate;
   plain_ = best;
   found_.assign(2 * ladder_.size(), {});
   for (size_t shape = 0; shape < ladder_.size(); ++shape) {
@@ -164,7 +167,8 @@ void Planner::refine(Choice& best, size_t lanes, const PlanRound& round) {
 // plain decoding among them, the one that was tried longest ago for what it is expected to lose, which is at
 // most another round; but more for plain decoding and the shortest drafts, without which nothing that was
 // measured wrong would ever heal. A shape for all that can draft counts as another: what passes of many rows
-// cost shows in no round of few. The losses come out of savings.
+// cost shows in no round of few. The losses come out of savings; what only some of the requests may gain is
+// not set against them, as it ends no other sooner.
 void Planner::explore(const std::vector<PlanLane>& lanes, const PlanRound& round, Choice& best) {
   const double usual = time(lanes.size(), round, best);
   savings_ms_ = std::min(savings_ms_ + kExploring * usual, kDearest * usual);
@@ -176,7 +180,9 @@ void Planner::explore(const std::vector<PlanLane>& lanes, const PlanRound& round
     const int64_t age = rounds_ - tried_[i];
     if (!(choice.rate > 0.0) || age < kRecent) continue;
     if (i > ladder_.size() && choice.drafting == found_[i - 1 - ladder_.size()].drafting) continue;
-    const double loss = std::max(0.0, time(lanes.size(), round, choice) * (1.0 - choice.rate / best.rate));
+    const double ms = time(lanes.size(), round, choice);
+    double loss = std::max(0.0, ms * (1.0 - choice.rate / best.rate));
+    if (choice.drafting < lanes.size()) loss = std::max(loss, ms - usual);
     const double worth = static_cast<double>(age * age) / (loss + 0.005 * usual);
     if (loss > (i <= 1 || i == 1 + ladder_.size() ? kDearest : 1.0) * usual || worth <= most) continue;
     most = worth;

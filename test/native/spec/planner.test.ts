@@ -114,8 +114,14 @@ function run(world: World, requests: number, rounds: number, seed = 1, plans = t
  * Tokens by millisecond of batches of requests of 96 tokens that begin together, each batch of new requests, the first two
  * left out. `fixed`: the shape that all of them draft; else as planned.
  */
-function serve(world: World, batch: number, plans?: Told, fixed: readonly [number, number] = [0, 0]): number {
-  const random = new Random(batch);
+function serve(
+  world: World,
+  batch: number,
+  plans?: Told,
+  fixed: readonly [number, number] = [0, 0],
+  seed = batch,
+): number {
+  const random = new Random(seed);
   let [tokens, ms, id] = [0, 0, 0];
   for (const served of range(12 + Math.round(160 / batch))) {
     const left = range(batch).map(() => 96);
@@ -182,8 +188,8 @@ describe('the planner', () => {
       `${name}, %d requests: as fast as the best shape, never slower than plain`,
       (requests) => {
         const { rate } = run(world, requests, Math.max(3000, 16000 / requests));
-        // Plain decoding is preferred to what is 1.5 % better, and a hundredth goes into exploring.
-        expect(rate / bestFixed(world, requests)).toBeGreaterThan(0.96);
+        // Plain decoding is preferred to what is 4 % better (of one request 1.5 %), and a hundredth goes into exploring.
+        expect(rate / bestFixed(world, requests)).toBeGreaterThan(0.955);
         expect(rate / fixedRate(world, requests, [0, 0])).toBeGreaterThan(0.985);
       },
     );
@@ -204,6 +210,14 @@ describe('the planner', () => {
       expect(rate / serve(world, batch)).toBeGreaterThan(0.97);
     },
   );
+  it('does not let some of a batch get ahead, where the others then share their passes among fewer', () => {
+    // Measured: a target of 325 MB on two cores. Steady rounds in which the best requests draft are a little faster than plain ones.
+    const forward = (rows: number): number => 8 + 0.05 * Math.min(rows, 8) + 0.66 * Math.max(0, rows - 8);
+    const chain = (request: number): number => 0.5 + (0.49 * ((request * 79) % 100)) / 100;
+    const world: World = { forward, step: (beams) => 0.26 + 0.037 * beams, chain, left: power };
+    const rates = range(6).map((seed) => serve(world, 8, told(world), [0, 0], seed));
+    expect(rates.reduce((sum, rate) => sum + rate) / 6 / serve(world, 8)).toBeGreaterThan(0.95);
+  });
   it('lets some requests draft and others not, which is better than any one shape for all', () => {
     const chain = (request: number): number => (request % 2 === 0 ? 0.9 : 0.02);
     const world = { forward: (rows: number) => 1 + 0.15 * (rows - 1), step: cheapStep, chain, left: power };
