@@ -1,7 +1,7 @@
 // Is adaptive drafting as fast as the best fixed shape, and never slower than plain decoding? The bundled model widened until
 // its weights no longer fit a cache, with a trained drafter, one of random weights and none, for several batch sizes. Every
 // fixed shape of a ladder runs twice with few texts; then up to three that are less than a tenth behind, plain decoding and
-// adaptive drafting take turns, and the medians of what they give in the same turns are compared, with the quartiles of those
+// adaptive drafting take turns, batch by batch, and the medians of what they give in the same turns are compared, with the quartiles of those
 // ratios. All of them must give the same ids.
 //
 //   node bench/adaptive.mjs --help
@@ -140,44 +140,61 @@ function quantile(list, share = 0.5) {
 const held = JSON.parse(readFileSync(join(bundled, 'prompts.json'), 'utf8'));
 const prompts = /** @type {{ name: string, text: string }[]} */ (held).map(({ text }) => text);
 
-/** @type {Map<number, string>} The ids that every way must give, by batch size. */
+/** @type {Map<string, string>} The ids that every way must give, by batch size and first text. */
 const expected = new Map();
 
 /**
- * Tokens per second of batches of requests that decode at the same time, after their prompts were read: one batch after the other
- * until all texts were continued.
+ * Seconds that a batch of requests takes that decode at the same time, after their prompts were read.
  * @param {Model} model
  * @param {number} batch
+ * @param {number} first of the texts that they continue
  * @param {Way} way
  */
-async function rate(model, batch, { name, options }, texts = TEXTS) {
-  const count = Math.max(batch, texts);
-  let [seconds, ids] = [0, ''];
-  for (let first = 0; first < count; first += batch) {
-    const requests = await Promise.all(
-      Array.from({ length: batch }, async (_, i) => {
-        const text = prompts[((first + i) * 5) % prompts.length] ?? '';
-        const prompt = [...(model.tokenizer?.encode(text) ?? [])].slice(0, 48);
-        const session = await model.createSession();
-        await session.append(prompt.slice(0, -1));
-        return { session, last: prompt.slice(-1) };
-      }),
-    );
-    const begin = performance.now();
-    const results = await Promise.all(
-      requests.map(({ session, last }) =>
-        session.generate(last, { ...options, maxTokens: tokens, ignoreEos: true }).result(),
-      ),
-    );
-    seconds += (performance.now() - begin) / 1000;
-    await Promise.all(requests.map(({ session }) => session.dispose()));
-    ids += results.map(({ tokenIds }) => `${tokenIds.join()};`).join('');
-  }
-  const known = expected.get(batch) ?? '';
-  if (!(known.startsWith(ids) || ids.startsWith(known))) throw new Error(`${name} gave other ids at batch ${batch}`);
-  if (ids.length > known.length) expected.set(batch, ids);
-  return (count * tokens) / seconds;
+async function secondsOf(model, batch, first, { name, options }) {
+  const requests = await Promise.all(
+    Array.from({ length: batch }, async (_, i) => {
+      const text = prompts[((first + i) * 5) % prompts.length] ?? '';
+      const prompt = [...(model.tokenizer?.encode(text) ?? [])].slice(0, 48);
+      const session = await model.createSession();
+      await session.append(prompt.slice(0, -1));
+      return { session, last: prompt.slice(-1) };
+    }),
+  );
+  const begin = performance.now();
+  const results = await Promise.all(
+    requests.map(({ session, last }) =>
+      session.generate(last, { ...options, maxTokens: tokens, ignoreEos: true }).result(),
+    ),
+  );
+  const seconds = (performance.now() - begin) / 1000;
+  await Promise.all(requests.map(({ session }) => session.dispose()));
+  const ids = results.map(({ tokenIds }) => tokenIds.join()).join(';');
+  const known = expected.get(`${batch} ${first}`);
+  if (known !== undefined && known !== ids) throw new Error(`${name} gave other ids at batch ${batch}`);
+  expected.set(`${batch} ${first}`, ids);
+  return seconds;
 }
+
+/**
+ * Tokens per second of each way over all texts, batch after batch. They take turns after each batch, and each time another one
+ * begins, so that what the machine does in the meantime happens to all of them.
+ * @param {Model} model
+ * @param {number} batch
+ * @param {Way[]} ways
+ */
+async function inTurns(model, batch, ways, texts = TEXTS) {
+  const count = Math.max(batch, texts);
+  const seconds = ways.map(() => 0);
+  for (let first = 0; first < count; first += batch) {
+    for (let i = 0; i < ways.length; i++) {
+      const at = (first / batch + i + begins) % ways.length;
+      seconds[at] = (seconds[at] ?? 0) + (await secondsOf(model, batch, first, /** @type {Way} */ (ways[at])));
+    }
+  }
+  begins++;
+  return seconds.map((taken) => (count * tokens) / taken);
+}
+let begins = 0;
 
 /**
  * @param {Model} model
@@ -190,24 +207,24 @@ async function compare(model, batch, drafts) {
     name: `${beamWidth}x${beamLength}`,
     options: { beamWidth, beamLength },
   }));
-  await rate(model, batch, ADAPTIVE);
-  const searched = fixed.map((way) => ({ way, tried: 0 }));
-  for (let run = 0; run < 2; run++) {
-    for (const one of searched) one.tried = Math.max(one.tried, await rate(model, batch, one.way, FEW_TEXTS));
-  }
+  await inTurns(model, batch, [ADAPTIVE]);
+  const tries = [PLAIN, ...fixed];
+  const [once, twice] = [await inTurns(model, batch, tries, FEW_TEXTS), await inTurns(model, batch, tries, FEW_TEXTS)];
+  const searched = tries.map((way, i) => ({ way, tried: Math.max(once[i] ?? 0, twice[i] ?? 0) }));
   searched.sort((a, b) => b.tried - a.tried);
   // What was a tenth behind is not the best.
-  const least = 0.9 * Math.max(searched[0]?.tried ?? 0, await rate(model, batch, PLAIN, FEW_TEXTS));
-  const close = searched.slice(0, 3).filter(({ tried }) => tried > least);
+  const least = 0.9 * (searched[0]?.tried ?? 0);
+  const close = searched.filter(({ way, tried }) => way !== PLAIN && tried > least).slice(0, 3);
   /** @type {Measured[]} */
   const all = [PLAIN, ...close.map(({ way }) => way), ADAPTIVE].map((way) => ({ way, rates: [] }));
   const until = performance.now() + values.seconds * 1000;
   for (let turn = 0; turn < 5 || performance.now() < until; turn++) {
-    // Each turn begins elsewhere, so that nobody always follows the same one.
-    for (let i = 0; i < all.length; i++) {
-      const one = all[(i + turn) % all.length];
-      one?.rates.push(await rate(model, batch, one.way));
-    }
+    const given = await inTurns(
+      model,
+      batch,
+      all.map(({ way }) => way),
+    );
+    given.forEach((rate, i) => all[i]?.rates.push(rate));
   }
   const adaptive = all.at(-1)?.rates ?? [];
   /** Adaptive drafting beside another way, each within its turn: the median over turns, and the quartiles. */
