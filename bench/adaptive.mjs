@@ -1,8 +1,8 @@
 // Is adaptive drafting as fast as the best fixed shape, and never slower than plain decoding? The bundled model widened until
 // its weights no longer fit a cache, with a trained drafter, one of random weights and none, for several batch sizes. Every
 // fixed shape of a ladder runs twice with few texts; then up to three that are less than a tenth behind, plain decoding and
-// adaptive drafting take turns, batch by batch, and the medians of what they give in the same turns are compared, with the quartiles of those
-// ratios. All of them must give the same ids.
+// adaptive drafting take turns, batch by batch, and the medians of what they give in the same turns are compared, with the
+// quartiles of those ratios. All of them must give the same ids.
 //
 //   node bench/adaptive.mjs --help
 import { Buffer } from 'node:buffer';

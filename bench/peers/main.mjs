@@ -29,7 +29,7 @@ const command = new Command('peers')
   ) // prettier-ignore
   .option('--factor <n>', 'widens both by this instead, to about n^2 weights', whole)
   .option('--dtypes <list>', `of ${Object.keys(DTYPES).join(',')} (default: bf16,q8_0)`, listOf(Object.keys(DTYPES)))
-  .option('--only <list>', `of ${CASES.join(',')} (default: all but batch)`, listOf(CASES))
+  .option('--only <list>', `of ${CASES.join(',')} (default: all)`, listOf(CASES))
   .option('--threads <n>', 'of each engine (default: one per processor)', whole)
   .option('--peer-threads <list>', 'tries the peer with each of these (default: --threads, and 1)', wholes)
   .option('--prompts <file>', 'JSON array of { text } (default: prompts.json of the model, or else of the bundled one)')

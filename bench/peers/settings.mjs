@@ -17,7 +17,7 @@ import { DTYPES } from './gguf/file.mjs';
  *   they are stored; default: 1 with the bundled model, else 0, which widens nothing
  * @property {number} [factor] how many times the units of both are replicated, 1 to 64, whatever that makes
  * @property {Dtype[]} [dtypes] default: bf16 and q8_0
- * @property {Case[]} [only] default: all but batch
+ * @property {Case[]} [only] default: all
  * @property {number} [threads] of each engine; default: one per processor
  * @property {number[]} [peerThreads] the peer is tried with each of these; default: as many as `threads`, and 1
  * @property {string} [prompts] JSON array of `{ text }`; default: prompts.json of the model, else of the bundled one
@@ -48,7 +48,7 @@ export function withDefaults(options) {
     weightsGb: options.weightsGb ?? (resolve(model) === resolve(bundled) ? 1 : 0),
     factor: options.factor,
     dtypes: options.dtypes ?? /** @type {Dtype[]} */ (['bf16', 'q8_0']),
-    only: options.only ?? CASES.filter((name) => name !== 'batch'),
+    only: options.only ?? [...CASES],
     threads,
     peerThreads: options.peerThreads ?? (quick ? [threads] : [...new Set([threads, 1])]),
     prompts: options.prompts ?? (existsSync(own) ? own : join(bundled, 'prompts.json')),
